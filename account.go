@@ -1,0 +1,102 @@
+package pktcloud
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Limits of an account record [ID-7].
+const (
+	MaxAccountBytes   = 16 << 10
+	MaxDevices        = 32
+	MaxMoneyKeys      = 8
+	MaxDeviceName     = 64
+	MaxDeviceLifetime = 366 * 24 * time.Hour
+)
+
+// AccountVersion is the version of the Account record that this package writes.
+const AccountVersion = 1
+
+// Account says which devices act for an identity and which money keys are its
+// own [ID-5]. The identity signs it; the newest sequence counts.
+type Account struct {
+	Version  uint64            `cbor:"v" json:"v"`
+	Identity PublicKey         `cbor:"identity" json:"identity"`
+	Sequence uint64            `cbor:"sequence" json:"sequence"`
+	Issued   int64             `cbor:"issued" json:"issued"` // Unix seconds
+	Devices  []Device          `cbor:"devices" json:"devices"`
+	Money    []MoneyKey        `cbor:"money" json:"money"`
+	Ext      map[string][]byte `cbor:"ext" json:"ext,omitempty"`
+}
+
+// Device is a machine that acts for an identity until it expires. Its key is
+// its libp2p peer id.
+type Device struct {
+	Key     PublicKey `cbor:"key" json:"key"`
+	Name    string    `cbor:"name" json:"name"`
+	Expires int64     `cbor:"expires" json:"expires"` // Unix seconds, exclusive
+}
+
+// MoneyKey is a key of a settlement rail that belongs to the identity. Proof
+// is that key's own signature over the identity, in the rail's form, so that
+// neither can claim the other [ID-6].
+type MoneyKey struct {
+	Rail  string `cbor:"rail" json:"rail"`
+	Key   []byte `cbor:"key" json:"key"`
+	Proof []byte `cbor:"proof" json:"proof"`
+}
+
+// RecordType returns "account".
+func (Account) RecordType() string { return "account" }
+
+// Signer returns the identity.
+func (a Account) Signer() PublicKey { return a.Identity }
+
+// Validate checks the record's shape. Errors match [ErrRecord] or [ErrKey].
+func (a Account) Validate() error {
+	if a.Version != AccountVersion {
+		return fmt.Errorf("%w: account version %d, want %d", ErrRecord, a.Version, AccountVersion)
+	}
+	if err := a.Identity.Validate(); err != nil {
+		return err
+	}
+	if len(a.Devices) == 0 || len(a.Devices) > MaxDevices || len(a.Money) > MaxMoneyKeys {
+		return fmt.Errorf("%w: an account lists 1 to %d devices and at most %d money keys", ErrRecord, MaxDevices, MaxMoneyKeys)
+	}
+	for i, d := range a.Devices {
+		if err := d.Key.Validate(); err != nil {
+			return err
+		}
+		if len(d.Name) > MaxDeviceName || d.Expires <= a.Issued || d.Expires > a.Issued+int64(MaxDeviceLifetime/time.Second) {
+			return fmt.Errorf("%w: device %d of an account needs a short name and an end within a year", ErrRecord, i)
+		}
+		if slices.ContainsFunc(a.Devices[:i], func(o Device) bool { return o.Key == d.Key }) {
+			return fmt.Errorf("%w: a device is listed twice", ErrRecord)
+		}
+	}
+	for _, m := range a.Money {
+		if m.Rail == "" || len(m.Rail) > 32 || len(m.Key) == 0 || len(m.Key) > 128 || len(m.Proof) > 256 {
+			return fmt.Errorf("%w: malformed money key", ErrRecord)
+		}
+	}
+	return nil
+}
+
+// Allows reports whether device may act for the account at now. Errors match
+// [ErrKey] for an unknown device and [ErrExpired].
+func (a Account) Allows(device PublicKey, now time.Time) error {
+	i := slices.IndexFunc(a.Devices, func(d Device) bool { return d.Key == device })
+	if i < 0 {
+		return fmt.Errorf("%w: %s is no device of %s", ErrKey, device, a.Identity)
+	}
+	if now.Unix() >= a.Devices[i].Expires {
+		return fmt.Errorf("%w: device %s", ErrExpired, device)
+	}
+	return nil
+}
+
+// ParseAccount decodes and verifies an account record [ID-5].
+func ParseAccount(data []byte) (Signed[Account], error) {
+	return ParseSigned[Account](data, MaxAccountBytes)
+}

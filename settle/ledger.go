@@ -1,0 +1,74 @@
+package settle
+
+import (
+	"context"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+)
+
+// Ledger is the chain as settle sees it. Implementations may be called from
+// several goroutines at once, and pass settletest.TestLedger.
+//
+// A read answers from one state of the chain, confirmed blocks and mempool
+// together. Errors match [ErrLedgerUnavailable] when the chain cannot be
+// reached: the caller then knows nothing new, and must not take silence for
+// absence.
+type Ledger interface {
+	// Tip returns the best block.
+	Tip(ctx context.Context) (Tip, error)
+	// WaitTip returns once the best block differs from last.
+	WaitTip(ctx context.Context, last Tip) (Tip, error)
+	// Broadcast offers a raw transaction to the network. It is idempotent: nil
+	// when the transaction is already known or mined. A refusal by consensus or
+	// policy matches [ErrRejected].
+	Broadcast(ctx context.Context, raw []byte) error
+	// Output reports on one output. An unknown output is no error: its Known
+	// is false.
+	Output(ctx context.Context, at Outpoint) (Output, error)
+	// Coins returns the unspent outputs that pay script, those in the mempool
+	// included and those spent in the mempool left out, oldest first.
+	Coins(ctx context.Context, script []byte) ([]Coin, error)
+	// FeeRate returns what the chain asks today, in base units per 1000
+	// virtual bytes; never below its relay floor.
+	FeeRate(ctx context.Context) (pktcloud.Amount, error)
+}
+
+// Tip is a best block. Time is the block's own, in Unix seconds.
+type Tip struct {
+	Height uint64
+	Hash   [32]byte
+	Time   int64
+}
+
+// Outpoint names an output. TxID is in the internal byte order, the reverse of
+// the text form.
+type Outpoint struct {
+	TxID  [32]byte `cbor:"tx"`
+	Index uint32   `cbor:"index"`
+}
+
+// Output is what the chain says of an output. Depth counts confirmations: 0 in
+// the mempool, 1 in the best block.
+type Output struct {
+	Known  bool
+	Amount pktcloud.Amount
+	Script []byte
+	Depth  uint64
+	Spend  *Spend // nil while unspent
+}
+
+// Spend is the transaction that spends an output. Depth is as in Output.
+type Spend struct {
+	TxID  [32]byte
+	Raw   []byte
+	Depth uint64
+}
+
+// Coin is an unspent output.
+type Coin struct {
+	At       Outpoint
+	Amount   pktcloud.Amount
+	Script   []byte
+	Depth    uint64
+	Coinbase bool
+}
