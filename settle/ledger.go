@@ -72,3 +72,9 @@ type Coin struct {
 	Depth    uint64
 	Coinbase bool
 }
+
+// Payment is an output that a transaction shall have.
+type Payment struct {
+	Script []byte
+	Amount pktcloud.Amount
+}
