@@ -121,6 +121,16 @@ func (k PublicKey) String() string {
 // DID returns the key as a did:key.
 func (k PublicKey) DID() string { return "did:key:" + k.String() }
 
+// peerPrefix is what libp2p puts before an Ed25519 key in a peer id: an identity
+// multihash of 36 bytes, holding a protobuf of key type 1 and 32 bytes.
+var peerPrefix = []byte{0x24, 0x08, 0x01, 0x12, 0x20}
+
+// PeerID returns the text of the libp2p peer id that has this key,
+// "12D3KooW…" [ID-2].
+func (k PublicKey) PeerID() string {
+	return "1" + base58Encode(append(slices.Clone(peerPrefix), k[:]...)) // "1" is the multihash's code 0x00
+}
+
 // keyText is the length of a key's text form.
 const keyText = 48
 
