@@ -2,9 +2,39 @@ package settle
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 )
+
+// RelayFloor is the least fee rate that any ledger relays, in base units per
+// 1000 virtual bytes [LEDGER-10].
+const RelayFloor pktcloud.Amount = 1000
+
+// Errors of a [Ledger]. Match them with errors.Is.
+var (
+	// ErrLedgerUnavailable marks a question that the chain did not answer.
+	// Nothing follows from it: ask again later.
+	ErrLedgerUnavailable = errors.New("the chain cannot be reached")
+	// ErrRejected marks a transaction that consensus or policy refuses. The
+	// same bytes may be acceptable later, once a lock has passed.
+	ErrRejected = errors.New("the chain refuses the transaction")
+)
+
+// Rejection is a refusal with the node's own code, such as -25 or -26; zero
+// when there is none. It matches [ErrRejected].
+type Rejection struct {
+	Code   int
+	Reason string // of the node, for people
+}
+
+func (r *Rejection) Error() string {
+	return fmt.Sprintf("%v (code %d): %s", ErrRejected, r.Code, r.Reason)
+}
+
+// Is reports whether target is ErrRejected.
+func (r *Rejection) Is(target error) bool { return target == ErrRejected }
 
 // Ledger is the chain as settle sees it. Implementations may be called from
 // several goroutines at once, and pass settletest.TestLedger.
