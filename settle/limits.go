@@ -1,0 +1,15 @@
+package settle
+
+// Limits of the records of a channel [SETTLE-3]. Longer input is refused unread.
+const (
+	MaxParamsBytes     = 8 << 10
+	MaxDetailBytes     = 2 << 10
+	MaxVoucherBytes    = 16 << 10
+	MaxCloseOfferBytes = 2 << 10
+	MaxEntries         = 64  // leases that one voucher pays
+	MaxProofBytes      = 128 // a rail's signature
+	MaxRailName        = 32
+	MaxMinDepth        = 1000
+	MaxMarginBlocks    = 1 << 16
+	MaxExt             = 16
+)
