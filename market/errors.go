@@ -14,7 +14,7 @@ const (
 	CodeEarly       Code = "early"        // issued too far in the future
 	CodeStale       Code = "stale"        // a newer record of that slot is known
 	CodeEquivocal   Code = "equivocal"    // two contents under one sequence
-	CodeFull        Code = "full"         // no room, and nothing dearer to drop
+	CodeFull        Code = "full"         // the book has no room
 	CodeRateLimited Code = "rate-limited" // too many records in too short a time
 	CodeCapacity    Code = "capacity"     // more than the offer has
 	CodePrice       Code = "price"        // dearer than the request allows
