@@ -34,14 +34,12 @@ func run(args []string) error {
 	ours.StringVar(&tagged, "tagged", "", "run the packages that have test files behind this build `tag`, with the tag set")
 	ours.StringVar(&capabilities, "capabilities", "", "count skipped tests as failures, but those that name something optional of this `file`")
 	ours.BoolVar(&verbose, "each", false, "print a line for each test, not only for each package")
-	var rest []string
-	for len(args) > 0 && rest == nil {
+	// Parsed one by one, since flag refuses those of go test.
+	for len(args) > 0 {
 		name, _, _ := strings.Cut(strings.TrimLeft(args[0], "-"), "=")
 		if ours.Lookup(name) == nil {
-			rest = args
 			break
 		}
-		// Parsed one by one: flag would stop at the first flag of go test.
 		n := 1
 		if !strings.Contains(args[0], "=") && name != "each" {
 			n = 2
@@ -60,7 +58,7 @@ func run(args []string) error {
 		}
 		s.noSkips, s.optional = true, optionalNames(string(text))
 	}
-	command := append([]string{"test", "-json"}, rest...)
+	command := append([]string{"test", "-json"}, args...)
 	if tagged != "" {
 		tree, err := source.Load(os.DirFS("."), parser.ImportsOnly|parser.ParseComments)
 		if err != nil {
