@@ -1,0 +1,159 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/sse"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// Base is the path under which version 1 of the API is served.
+const Base = "/api/v1"
+
+// MaxRequestBytes bounds a request's body [API-2].
+const MaxRequestBytes = 1 << 20
+
+// API serves a node's service over HTTP.
+type API struct {
+	svc   service.Service
+	guard *Guard
+	mux   *http.ServeMux
+	huma  huma.API
+}
+
+// New returns the API. It answers under /api/ and checks each request with the
+// guard.
+func New(svc service.Service, guard *Guard, version string) *API {
+	a := &API{svc: svc, guard: guard, mux: http.NewServeMux()}
+	config := huma.DefaultConfig("PKT Cloud node", version)
+	config.OpenAPIPath = "/api/openapi"
+	config.DocsPath = ""
+	config.SchemasPath = ""
+	config.CreateHooks = nil
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token":   {Type: "http", Scheme: "bearer", Description: "the content of " + TokenFile + " in the data directory"},
+		"session": {Type: "apiKey", In: "cookie", Name: "pktcloud-PORT", Description: "set by a login link"},
+	}
+	config.Security = []map[string][]string{{"token": {}}, {"session": {}}}
+	a.huma = humago.New(a.mux, config)
+	a.routes()
+	a.streams()
+	return a
+}
+
+// OpenAPI returns the description, as JSON.
+func (a *API) OpenAPI() ([]byte, error) { return a.huma.OpenAPI().MarshalJSON() }
+
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if err := a.guard.Check(r); err != nil {
+		writeProblem(w, err)
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, MaxRequestBytes)
+	a.mux.ServeHTTP(w, r)
+}
+
+type (
+	none       struct{}
+	leaseInput struct {
+		Lease string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
+	}
+	resourceInput struct {
+		CPU    uint64 `query:"cpu" doc:"thousandths of a core"`
+		Memory uint64 `query:"memory" doc:"bytes"`
+		Disk   uint64 `query:"disk" doc:"bytes"`
+	}
+	offersInput struct {
+		resourceInput
+		MaxRate uint64 `query:"max_rate" doc:"base units per hour for these resources; 0: any"`
+		Region  string `query:"region" doc:"ISO 3166 code; DE also finds DE-BE" maxLength:"6"`
+		Limit   int    `query:"limit" minimum:"0" maximum:"500"`
+		Cursor  string `query:"cursor" maxLength:"256"`
+	}
+	offerInput struct {
+		ID pktcloud.ID `path:"id"`
+		resourceInput
+	}
+	logInput struct {
+		leaseInput
+		Follow bool      `query:"follow" doc:"go on with new lines"`
+		Tail   int       `query:"tail" minimum:"0" maximum:"100000" doc:"the last lines only; 0: all"`
+		Since  time.Time `query:"since" doc:"RFC 3339; lines from then on"`
+	}
+)
+
+func (i resourceInput) resources() service.Resources {
+	return service.Resources{MilliCPU: i.CPU, MemoryBytes: i.Memory, DiskBytes: i.Disk}
+}
+
+// LoginLink is a one-time address for a browser.
+type LoginLink struct {
+	URL     string `json:"url"`
+	Expires int64  `json:"expires" doc:"Unix seconds"`
+}
+
+func (a *API) routes() {
+	get(a, "info", "/info", "The node itself", func(ctx context.Context, _ *none) (service.Info, error) { return a.svc.Info(ctx) })
+	get(a, "doctor", "/doctor", "What this machine lacks", func(ctx context.Context, _ *none) (service.Report, error) { return a.svc.Doctor(ctx) })
+	get(a, "list-offers", "/offers", "Offers that match, cheapest first", func(ctx context.Context, i *offersInput) (service.OfferPage, error) {
+		return a.svc.Offers(ctx, service.OfferQuery{
+			Resources: i.resources(), MaxRate: pktcloud.Rate(i.MaxRate), Region: i.Region, Limit: i.Limit, Cursor: i.Cursor,
+		})
+	})
+	get(a, "show-offer", "/offers/{id}", "One offer", func(ctx context.Context, i *offerInput) (service.Offer, error) {
+		return a.svc.Offer(ctx, i.ID, i.resources())
+	})
+	post(a, "publish-offer", "/offers", "Sign an offer and tell the peers", func(ctx context.Context, i *struct{ Body service.OfferSpec }) (service.Offer, error) {
+		return a.svc.PublishOffer(ctx, i.Body)
+	})
+	get(a, "list-leases", "/leases", "All leases, newest first", func(ctx context.Context, _ *none) ([]service.Lease, error) { return a.svc.Leases(ctx) })
+	post(a, "create-lease", "/leases", "Agree a lease under an offer", func(ctx context.Context, i *struct{ Body service.LeaseRequest }) (service.Lease, error) {
+		return a.svc.CreateLease(ctx, i.Body)
+	})
+	get(a, "show-lease", "/leases/{lease}", "One lease", func(ctx context.Context, i *leaseInput) (service.Lease, error) { return a.svc.Lease(ctx, i.Lease) })
+	post(a, "close-lease", "/leases/{lease}/close", "End a lease", func(ctx context.Context, i *leaseInput) (service.Lease, error) {
+		return a.svc.CloseLease(ctx, i.Lease)
+	})
+	get(a, "wallet", "/wallet", "The money", func(ctx context.Context, _ *none) (service.Balance, error) { return a.svc.WalletBalance(ctx) })
+	get(a, "wallet-history", "/wallet/history", "Transactions, newest first", func(ctx context.Context, _ *none) ([]service.Movement, error) {
+		return a.svc.WalletHistory(ctx)
+	})
+	post(a, "wallet-address", "/wallet/addresses", "A fresh receiving address", func(ctx context.Context, _ *none) (service.Address, error) {
+		return a.svc.WalletAddress(ctx)
+	})
+	post(a, "login-link", "/login-links", "A one-time address that logs a browser in", func(context.Context, *none) (LoginLink, error) {
+		url, expires := a.guard.LoginLink()
+		return LoginLink{URL: url, Expires: expires.Unix()}, nil
+	})
+	sse.Register(a.huma, huma.Operation{
+		OperationID: "events", Method: http.MethodGet, Path: Base + "/events", Summary: "What happens from now on, as server-sent events",
+	}, map[string]any{"happened": service.Event{}}, func(ctx context.Context, _ *none, send sse.Sender) {
+		a.svc.Events(ctx, func(e service.Event) error { //nolint:errcheck // it ends when the client leaves
+			return send(sse.Message{ID: int(e.Sequence), Data: e})
+		})
+	})
+}
+
+func get[I, O any](a *API, id, path, summary string, fn func(context.Context, *I) (O, error)) {
+	operation(a, http.MethodGet, id, path, summary, fn)
+}
+
+func post[I, O any](a *API, id, path, summary string, fn func(context.Context, *I) (O, error)) {
+	operation(a, http.MethodPost, id, path, summary, fn)
+}
+
+func operation[I, O any](a *API, method, id, path, summary string, fn func(context.Context, *I) (O, error)) {
+	huma.Register(a.huma, huma.Operation{
+		OperationID: id, Method: method, Path: Base + path, Summary: summary, DefaultStatus: http.StatusOK, MaxBodyBytes: MaxRequestBytes,
+	}, func(ctx context.Context, in *I) (*struct{ Body O }, error) { return reply(fn(ctx, in)) })
+}

@@ -1,0 +1,234 @@
+// Package client asks a running node over its HTTP API. A [Client] is a
+// service.Service like the node itself.
+//
+// Start with [Dial]. The package keeps no state but the address and the token.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/api"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// maxAnswer bounds an answer that is read whole.
+const maxAnswer = 16 << 20
+
+// Client speaks to one node. It may be used from several goroutines.
+type Client struct {
+	address string // host:port
+	token   string
+	http    *http.Client
+}
+
+var _ service.Service = (*Client)(nil)
+
+// Dial finds the node that runs on a data directory. It opens no connection
+// yet. Errors match [service.CodeNoNode].
+func Dial(dir string) (*Client, error) {
+	address, err := os.ReadFile(filepath.Join(dir, api.AddressFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, notRunning(dir)
+	}
+	if err != nil {
+		return nil, &service.Error{Code: service.CodeNoNode, Detail: "cannot read the node's address", Err: err}
+	}
+	token, err := os.ReadFile(filepath.Join(dir, api.TokenFile))
+	if err != nil {
+		return nil, &service.Error{Code: service.CodeNoNode, Detail: "cannot read the node's token", Err: err}
+	}
+	return New(strings.TrimSpace(string(address)), strings.TrimSpace(string(token))), nil
+}
+
+// New returns a client of the node at a loopback address.
+func New(address, token string) *Client {
+	return &Client{address: address, token: token, http: &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: 8,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", address)
+		},
+	}}}
+}
+
+func notRunning(dir string) error {
+	return service.Errorf(service.CodeNoNode, "no node runs on %s; start one with \"pktcloud node --dir %s\"", dir, dir)
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// request sends one and returns the answer with its body open, or the refusal.
+func (c *Client) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	var send io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, &service.Error{Code: service.CodeInvalid, Detail: "the request cannot be encoded", Err: err}
+		}
+		send = bytes.NewReader(b)
+	}
+	u := url.URL{Scheme: "http", Host: c.address, Path: api.Base + path, RawQuery: query.Encode()}
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), send)
+	if err != nil {
+		return nil, &service.Error{Code: service.CodeInternal, Err: err}
+	}
+	r.Header.Set("Authorization", "Bearer "+c.token)
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.transport(ctx, err)
+	}
+	if answer.StatusCode >= 400 {
+		return nil, refusal(answer)
+	}
+	return answer, nil
+}
+
+func (c *Client) transport(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return &service.Error{Code: service.CodeNoNode, Detail: "no node answers at " + c.address + "; start one with \"pktcloud node\"", Err: err}
+}
+
+func refusal(answer *http.Response) error {
+	defer answer.Body.Close() //nolint:errcheck // only read
+	var p api.Problem
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&p); err != nil || p.Code == "" {
+		return service.Errorf(service.CodeInternal, "the node answered %s", answer.Status)
+	}
+	text := p.Detail
+	for _, e := range p.Errors {
+		text += fmt.Sprintf("; %s: %s", e.Location, e.Message)
+	}
+	return service.Errorf(p.Code, "%s", text)
+}
+
+func call[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (T, error) {
+	var v T
+	answer, err := c.request(ctx, method, path, query, body)
+	if err != nil {
+		return v, err
+	}
+	defer answer.Body.Close() //nolint:errcheck // only read
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&v); err != nil {
+		return v, &service.Error{Code: service.CodeInternal, Detail: "the node's answer is malformed", Err: err}
+	}
+	return v, nil
+}
+
+func resourceQuery(r service.Resources) url.Values {
+	q := url.Values{}
+	for name, v := range map[string]uint64{"cpu": r.MilliCPU, "memory": r.MemoryBytes, "disk": r.DiskBytes} {
+		if v != 0 {
+			q.Set(name, strconv.FormatUint(v, 10))
+		}
+	}
+	return q
+}
+
+// Offers asks for offers.
+func (c *Client) Offers(ctx context.Context, o service.OfferQuery) (service.OfferPage, error) {
+	q := resourceQuery(o.Resources)
+	q.Set("max_rate", strconv.FormatUint(uint64(o.MaxRate), 10))
+	q.Set("region", o.Region)
+	q.Set("limit", strconv.Itoa(o.Limit))
+	q.Set("cursor", o.Cursor)
+	return call[service.OfferPage](ctx, c, http.MethodGet, "/offers", q, nil)
+}
+
+// Offer asks for one offer.
+func (c *Client) Offer(ctx context.Context, id pktcloud.ID, r service.Resources) (service.Offer, error) {
+	return call[service.Offer](ctx, c, http.MethodGet, "/offers/"+id.String(), resourceQuery(r), nil)
+}
+
+// PublishOffer publishes an offer of the node.
+func (c *Client) PublishOffer(ctx context.Context, s service.OfferSpec) (service.Offer, error) {
+	return call[service.Offer](ctx, c, http.MethodPost, "/offers", nil, s)
+}
+
+// CreateLease agrees a lease.
+func (c *Client) CreateLease(ctx context.Context, r service.LeaseRequest) (service.Lease, error) {
+	return call[service.Lease](ctx, c, http.MethodPost, "/leases", nil, r)
+}
+
+// Lease asks for one lease.
+func (c *Client) Lease(ctx context.Context, name string) (service.Lease, error) {
+	return call[service.Lease](ctx, c, http.MethodGet, leasePath(name), nil, nil)
+}
+
+func leasePath(name string) string { return "/leases/" + url.PathEscape(name) }
+
+// Leases asks for all leases.
+func (c *Client) Leases(ctx context.Context) ([]service.Lease, error) {
+	return call[[]service.Lease](ctx, c, http.MethodGet, "/leases", nil, nil)
+}
+
+// CloseLease ends a lease.
+func (c *Client) CloseLease(ctx context.Context, name string) (service.Lease, error) {
+	return call[service.Lease](ctx, c, http.MethodPost, leasePath(name)+"/close", nil, nil)
+}
+
+// Logs copies log lines to w.
+func (c *Client) Logs(ctx context.Context, name string, r service.LogRequest, w io.Writer) error {
+	q := url.Values{"follow": {strconv.FormatBool(r.Follow)}, "tail": {strconv.Itoa(r.Tail)}}
+	if !r.Since.IsZero() {
+		q.Set("since", r.Since.UTC().Format(time.RFC3339Nano))
+	}
+	answer, err := c.request(ctx, http.MethodGet, leasePath(name)+"/logs", q, nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close() //nolint:errcheck // only read
+	if _, err := io.Copy(w, answer.Body); err != nil {
+		return c.transport(ctx, err)
+	}
+	return nil
+}
+
+// WalletBalance asks for the money.
+func (c *Client) WalletBalance(ctx context.Context) (service.Balance, error) {
+	return call[service.Balance](ctx, c, http.MethodGet, "/wallet", nil, nil)
+}
+
+// WalletAddress asks for a fresh address.
+func (c *Client) WalletAddress(ctx context.Context) (service.Address, error) {
+	return call[service.Address](ctx, c, http.MethodPost, "/wallet/addresses", nil, nil)
+}
+
+// WalletHistory asks for the transactions.
+func (c *Client) WalletHistory(ctx context.Context) ([]service.Movement, error) {
+	return call[[]service.Movement](ctx, c, http.MethodGet, "/wallet/history", nil, nil)
+}
+
+// Info asks about the node.
+func (c *Client) Info(ctx context.Context) (service.Info, error) {
+	return call[service.Info](ctx, c, http.MethodGet, "/info", nil, nil)
+}
+
+// Doctor asks what the machine lacks.
+func (c *Client) Doctor(ctx context.Context) (service.Report, error) {
+	return call[service.Report](ctx, c, http.MethodGet, "/doctor", nil, nil)
+}
+
+// LoginLink asks for a one-time address for a browser.
+func (c *Client) LoginLink(ctx context.Context) (api.LoginLink, error) {
+	return call[api.LoginLink](ctx, c, http.MethodPost, "/login-links", nil, nil)
+}

@@ -1,0 +1,70 @@
+package service
+
+import (
+	"context"
+	"io"
+	"net"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+)
+
+// Service is a node as its owner sees it. All methods may be called at once.
+// Errors are *[Error].
+type Service interface {
+	Market
+	Leases
+	Sessions
+	Wallet
+	Node
+}
+
+// Market reads and writes the offers.
+type Market interface {
+	// Offers returns offers that match, cheapest first.
+	Offers(ctx context.Context, q OfferQuery) (OfferPage, error)
+	// Offer returns one offer by id, priced for the resources of q.
+	Offer(ctx context.Context, id pktcloud.ID, q Resources) (Offer, error)
+	// PublishOffer signs an offer of this node and tells the peers. It
+	// replaces the offer in the same slot.
+	PublishOffer(ctx context.Context, s OfferSpec) (Offer, error)
+}
+
+// Leases makes, shows and ends leases. A lease is named by its id, by a unique
+// prefix of its label, or by the label.
+type Leases interface {
+	// CreateLease agrees a lease and returns once the provider has
+	// acknowledged it; starting goes on by itself.
+	CreateLease(ctx context.Context, r LeaseRequest) (Lease, error)
+	Lease(ctx context.Context, name string) (Lease, error)
+	Leases(ctx context.Context) ([]Lease, error)
+	// CloseLease ends a lease and returns once the other side has signed or
+	// ctx has ended; the closing then goes on by itself. It is idempotent.
+	CloseLease(ctx context.Context, name string) (Lease, error)
+}
+
+// Sessions reaches into a running lease.
+type Sessions interface {
+	// Exec runs a program and returns its exit code.
+	Exec(ctx context.Context, name string, r ExecRequest, s Streams) (int, error)
+	// Logs writes lines to w until the newest, or on and on with Follow.
+	Logs(ctx context.Context, name string, r LogRequest, w io.Writer) error
+	// Forward connects to a TCP port of a service. The caller closes it.
+	Forward(ctx context.Context, name string, port uint16) (net.Conn, error)
+}
+
+// Wallet shows the money.
+type Wallet interface {
+	WalletBalance(ctx context.Context) (Balance, error)
+	// WalletAddress returns a fresh receiving address.
+	WalletAddress(ctx context.Context) (Address, error)
+	WalletHistory(ctx context.Context) ([]Movement, error)
+}
+
+// Node tells about the node itself.
+type Node interface {
+	Info(ctx context.Context) (Info, error)
+	Doctor(ctx context.Context) (Report, error)
+	// Events calls fn for what happens from now on, until ctx ends or fn
+	// returns an error, which it returns.
+	Events(ctx context.Context, fn func(Event) error) error
+}
