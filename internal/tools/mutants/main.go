@@ -1,0 +1,142 @@
+// Command mutants breaks the tree on purpose, one line at a time, and demands
+// that a test notices. The mutants stand in testdata/mutants.txt files, blocks
+// parted by blank lines:
+//
+//	name: voucher-may-shrink
+//	file: settle/channel.go
+//	old: if v.Total < c.Paid {
+//	new: if false {
+//	test: ./settle -run TestChannelModel
+//
+// old occurs exactly once in the file. The test is arguments of go test. A
+// mutant that does not compile proves nothing and counts as broken.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
+	pattern := flags.String("run", ".", "only mutants whose name matches this `regexp`")
+	workers := flags.Int("j", 2, "how many at once")
+	timeout := flags.Duration("timeout", 3*time.Minute, "how long a test may take; one that hangs has noticed")
+	tags := flags.String("tags", "", "build `tags` of all tests")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	filter, err := regexp.Compile(*pattern)
+	if err != nil {
+		return err
+	}
+	all, err := readMutants(os.DirFS("."))
+	if err != nil {
+		return err
+	}
+	var chosen []mutant
+	for _, m := range all {
+		if filter.MatchString(m.Name) {
+			chosen = append(chosen, m)
+		}
+	}
+	if len(chosen) == 0 {
+		return fmt.Errorf("none of %d mutants matches %q", len(all), *pattern)
+	}
+	if *workers < 1 {
+		return errors.New("-j must be at least 1")
+	}
+	results, err := tryAll(ctx, chosen, *workers, trial{timeout: *timeout, tags: *tags})
+	if err != nil {
+		return err
+	}
+	return report(results)
+}
+
+// tryAll tries the mutants, each worker in its own copy of the tree.
+func tryAll(ctx context.Context, chosen []mutant, workers int, t trial) ([]result, error) {
+	temp, err := os.MkdirTemp("", "pktcloud-mutants-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(temp)
+	var copies []string
+	for i := range min(workers, len(chosen)) {
+		dir := fmt.Sprintf("%s/%d", temp, i)
+		if err := copyTree(os.DirFS("."), dir); err != nil {
+			return nil, fmt.Errorf("copying the tree: %w", err)
+		}
+		copies = append(copies, dir)
+	}
+
+	results := make([]result, len(chosen))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	var printing sync.Mutex
+	for _, dir := range copies {
+		wg.Go(func() {
+			for i := range next {
+				results[i] = t.try(ctx, dir, chosen[i])
+				printing.Lock()
+				fmt.Printf("%-8s %s (%.1f s)\n", results[i].verdict, chosen[i].Name, results[i].took.Seconds())
+				printing.Unlock()
+			}
+		})
+	}
+	for i := range chosen {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return results, ctx.Err()
+}
+
+// report prints the table and returns an error that names what was not caught.
+func report(results []result) error {
+	var survived, broken []string
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\nmutant\tfile\tverdict\tseconds\ttest")
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%.1f\t%s\n", r.Name, r.File, r.verdict, r.took.Seconds(), r.Test)
+		switch r.verdict {
+		case caught:
+		case survives:
+			survived = append(survived, r.Name)
+		case unusable:
+			broken = append(broken, r.Name)
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, r := range results {
+		if r.verdict != caught {
+			fmt.Printf("\n%s (%s): %s\n", r.Name, r.list, r.detail)
+		}
+	}
+	fmt.Printf("\n%d mutants: %d caught, %d survive, %d broken\n", len(results), len(results)-len(survived)-len(broken), len(survived), len(broken))
+	if len(survived)+len(broken) > 0 {
+		return fmt.Errorf("not caught: %s", strings.Join(append(survived, broken...), ", "))
+	}
+	return nil
+}
