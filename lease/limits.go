@@ -1,0 +1,42 @@
+package lease
+
+import "github.com/pkt-cash/pkt-cloud/market"
+
+// Sizes of messages and of their parts [LEASE-2].
+const (
+	MaxMessageBytes   = 256 << 10 // any message, its type tag included
+	MaxManifestBytes  = 64 << 10
+	MaxTermsBytes     = 8 << 10
+	MaxStatementBytes = 2 << 10
+	MaxDisputeBytes   = 2 << 10
+	MaxCloseBytes     = 8 << 10
+	MaxSmallBytes     = 2 << 10 // ack, refuse, suspend, resume, close-request, closed, attach
+	MaxFundingBytes   = 128 << 10 // a raw funding transaction
+	MaxStateBytes     = 64 << 10  // a journaled state
+	MaxText           = 256       // bytes of a reason for people
+	MaxExtEntries     = 8
+	MaxExtKey         = 32
+	MaxExtValue       = 1 << 10
+)
+
+// Parts of a manifest [LEASE-3].
+const (
+	MaxImage     = 512
+	MaxArgs      = 256
+	MaxEnv       = 256
+	MaxArg       = 16 << 10 // bytes of one argument or one environment entry
+	MaxProbePath = 256
+	MaxProbe     = 60 // seconds that a probe may take
+)
+
+// Times in seconds [LEASE-4] [LEASE-12].
+const (
+	DefaultIntervalSeconds = 5
+	DefaultCreditSeconds   = 10      // of price
+	DefaultUnconfirmed     = 15 * 60 // of price
+	DefaultGraceSeconds    = 300
+	MaxIntervalSeconds     = market.MaxIntervalSeconds
+	MaxTermSeconds         = market.MaxTermSeconds
+	MaxGraceSeconds        = 30 * 24 * 3600
+	AnswerSeconds          = 30 * 24 * 3600 // for so long a provider gives the same answer to a commit
+)

@@ -1,0 +1,61 @@
+package peer
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
+)
+
+// ProtocolID names the lease protocol on libp2p.
+const ProtocolID protocol.ID = "/pktcloud/lease/1"
+
+// Defaults of a provider.
+const (
+	DefaultMaxLeases    = 64
+	DefaultQuoteSeconds = 120
+)
+
+// ProviderConfig is what a [Provider] works with. Host, Device, Account, Store,
+// Payee, Workload and Offer are required.
+type ProviderConfig struct {
+	// Host serves [ProtocolID]. The caller owns it.
+	Host host.Host
+	// Device signs. It is the key of Host.
+	Device pktcloud.PrivateKey
+	// Account is the encoded account record that lists Device.
+	Account  []byte
+	Store    Store
+	Payee    Payee
+	Workload Workload
+	// Offer returns an own offer by its id, and whether it is still open.
+	Offer func(id pktcloud.ID) (pktcloud.Signed[market.Offer], bool)
+	// Admit lets the owner refuse: no room, an image that is not welcome. It is
+	// asked at the proposal and again at the commit, and may be called from
+	// several goroutines. Nil admits what the offer does.
+	Admit func(ctx context.Context, t lease.Terms, m lease.Manifest) error
+	// MaxLeases bounds the leases that are not yet over; zero means DefaultMaxLeases.
+	MaxLeases int
+	// QuoteSeconds is how long a quote stands; zero means DefaultQuoteSeconds.
+	QuoteSeconds int64
+	Clock        Clock        // nil: SystemClock
+	Log          *slog.Logger // nil: none
+}
+
+// TenantConfig is what a [Tenant] works with. Host, Device, Account, Store and
+// Payer are required.
+type TenantConfig struct {
+	Host    host.Host // the caller owns it
+	Device  pktcloud.PrivateKey
+	Account []byte
+	Store   Store
+	Payer   Payer
+	Prober  Prober       // nil: SessionProber
+	Clock   Clock        // nil: SystemClock
+	Log     *slog.Logger // nil: none
+}

@@ -1,0 +1,67 @@
+package peer
+
+import (
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
+)
+
+// Request is what a tenant wants of an offer.
+type Request struct {
+	Offer    pktcloud.Signed[market.Offer]
+	Manifest lease.Manifest
+	// Limits of the lease. With Limits all zero they are derived from the
+	// price: a credit of lease.DefaultCreditSeconds and unconfirmed payments of
+	// lease.DefaultUnconfirmed, both no more than the offer allows.
+	Limits          lease.Limits
+	IntervalSeconds uint64          // zero: lease.DefaultIntervalSeconds, or the offer's least
+	TermSeconds     uint64          // of service; zero: as long as Capacity pays, within the offer's terms
+	GraceSeconds    uint64          // zero: lease.DefaultGraceSeconds
+	NoticeSeconds   uint64          //
+	MaxRate         pktcloud.Rate   // the quote may not be dearer; zero pays nothing
+	Capacity        pktcloud.Amount // of the channel to open
+	Rail            string          // empty: the offer's first
+	LifetimeBlocks  uint64          // of the channel; zero: DefaultLifetimeBlocks
+}
+
+// DefaultLifetimeBlocks is the life of a channel whose request names none:
+// thirty days of 60-second blocks.
+const DefaultLifetimeBlocks = 30 * 24 * 60
+
+// View is what a person or an API sees of a lease. It is a copy.
+type View struct {
+	ID        pktcloud.ID    `json:"id"`
+	Role      lease.Role     `json:"-"`
+	RoleName  string         `json:"role"`
+	Phase     lease.Phase    `json:"phase"`
+	Terms     lease.Terms    `json:"terms"`
+	Manifest  lease.Manifest `json:"manifest"`
+	Connected bool           `json:"connected"`
+
+	// Exposure is at risk now, Max the most that ever was.
+	Exposure lease.Exposure  `json:"exposure"`
+	Max      lease.Exposure  `json:"max"`
+	Due      pktcloud.Amount `json:"due"`  // stated (provider) or accepted (tenant)
+	Paid     pktcloud.Amount `json:"paid"` // by vouchers
+	// Served counts the seconds stated or accepted, Forfeited those conceded.
+	Served    uint64 `json:"served_seconds"`
+	Forfeited uint64 `json:"forfeited_seconds"`
+	Sequence  uint64 `json:"sequence"`  // of the last statement
+	Confirmed bool   `json:"confirmed"` // the funding has the agreed depth
+	Agreed    int64  `json:"agreed"`    // Unix seconds
+
+	By            lease.Role        `json:"-"`
+	Reason        lease.Reason      `json:"reason,omitempty"`
+	Text          string            `json:"text,omitempty"` // of the last refusal, dispute or fault
+	Record        lease.CloseRecord `json:"record"`
+	Countersigned bool              `json:"countersigned"`
+	Events        []Event           `json:"events"`
+}
+
+// Event is one entry of a lease's history.
+type Event struct {
+	At    int64       `cbor:"at" json:"at"` // Unix milliseconds
+	Phase lease.Phase `cbor:"phase" json:"phase"`
+	Kind  string      `cbor:"kind" json:"kind"` // such as "statement", "voucher", "freeze"
+	Text  string      `cbor:"text" json:"text"`
+}

@@ -1,0 +1,69 @@
+package session
+
+import (
+	"context"
+	"io"
+	"net"
+
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+)
+
+// ProtocolID names the session protocol on libp2p.
+const ProtocolID protocol.ID = "/pktcloud/session/1"
+
+// Command is what a session does.
+type Command string
+
+// The commands.
+const (
+	CommandExec    Command = "exec"
+	CommandLogs    Command = "logs"
+	CommandForward Command = "forward"
+)
+
+// Workload is what a session reaches, on the provider's machine. Its methods
+// may be called from several goroutines at once.
+type Workload interface {
+	// Exec runs a program inside and returns its exit code once it has ended
+	// and its output was written. When ctx ends the program is killed.
+	Exec(ctx context.Context, lease pktcloud.ID, e ExecRequest) (exitCode int, err error)
+	// Logs returns the output of the service, oldest first, as lines. With
+	// Follow the reader ends when the workload does. The caller closes it.
+	Logs(ctx context.Context, lease pktcloud.ID, o LogOptions) (io.ReadCloser, error)
+	// Dial connects to a TCP port inside.
+	Dial(ctx context.Context, lease pktcloud.ID, port uint16) (net.Conn, error)
+}
+
+// Authorizer says whether a device may use a command on a lease now. Errors are
+// refusals of package lease.
+type Authorizer interface {
+	Authorize(ctx context.Context, lease pktcloud.ID, device pktcloud.PublicKey, c Command) error
+}
+
+// ExecRequest is a program to run inside a lease.
+type ExecRequest struct {
+	Args    []string
+	Env     []string
+	WorkDir string
+	TTY     bool // Stderr is then part of Stdout
+	Size    Size // of the terminal, with TTY
+
+	Stdin          io.Reader // nil: empty
+	Stdout, Stderr io.Writer
+	// Resize delivers new sizes of the terminal. Nil: none.
+	Resize <-chan Size
+}
+
+// Size is that of a terminal, in characters.
+type Size struct {
+	Cols uint16 `cbor:"cols"`
+	Rows uint16 `cbor:"rows"`
+}
+
+// LogOptions select lines.
+type LogOptions struct {
+	Follow bool
+	Tail   int // only so many last lines; zero: all
+}
