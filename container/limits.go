@@ -15,7 +15,7 @@ const (
 	MaxMilliCPU = 1024 * 1000
 	MinMemory   = 16 << 20
 	MaxMemory   = 64 << 40
-	MinDisk     = 1 << 20
+	MinDisk     = 4 << 20
 	MaxDisk     = 16 << 40
 	MinPids     = 8
 	MaxPids     = 32768

@@ -38,7 +38,8 @@ type Runtime interface {
 	// filters, and returns its exit code: 128 + n when signal n ended it, 126
 	// or 127 when it could not be started. It returns after the program has
 	// ended and its output was written. When ctx ends the program is killed
-	// and the error is ctx.Err().
+	// and the error is ctx.Err(). A paused container refuses it,
+	// [CodeNotRunning].
 	Exec(ctx context.Context, id string, e ExecSpec) (exitCode int, err error)
 	// Logs returns lines in the form of [AppendLogLine], oldest first. The
 	// reader ends at the newest line or, with Follow, when the container is
@@ -144,7 +145,8 @@ type Size struct {
 // and Resize, if not nil, sets its size whenever a value arrives. A nil Stdin
 // is empty; a nil Stdout or Stderr discards.
 //
-// Exec does not wait for Stdin to end, and may read it until Exec returns.
+// Exec does not wait for Stdin to end: a Read that is blocked when Exec
+// returns takes one more piece of it.
 type ExecSpec struct {
 	Args    []string
 	Env     []string

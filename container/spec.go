@@ -134,8 +134,8 @@ func validateArgs(args []string) error {
 	total := 0
 	for i, a := range args {
 		total += len(a) + 1
-		if strings.IndexByte(a, 0) >= 0 || total > MaxArgBytes {
-			return invalid("argument %d contains a zero byte, or all exceed %d bytes", i, MaxArgBytes)
+		if strings.IndexByte(a, 0) >= 0 || !utf8.ValidString(a) || total > MaxArgBytes {
+			return invalid("argument %d contains a zero byte or no UTF-8, or all exceed %d bytes", i, MaxArgBytes)
 		}
 	}
 	if len(args) > 0 && args[0] == "" {
@@ -152,8 +152,8 @@ func validateEnv(env []string) error {
 	for i, v := range env {
 		total += len(v) + 1
 		name, _, ok := strings.Cut(v, "=")
-		if !ok || name == "" || strings.IndexByte(v, 0) >= 0 || total > MaxEnvBytes {
-			return invalid("variable %d is not NAME=value, contains a zero byte, or all exceed %d bytes", i, MaxEnvBytes)
+		if !ok || name == "" || strings.IndexByte(v, 0) >= 0 || !utf8.ValidString(v) || total > MaxEnvBytes {
+			return invalid("variable %d is not NAME=value, contains a zero byte or no UTF-8, or all exceed %d bytes", i, MaxEnvBytes)
 		}
 	}
 	return nil

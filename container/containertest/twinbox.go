@@ -110,11 +110,8 @@ func (b *twinBox) thawed(ctx context.Context) error {
 }
 
 func (b *twinBox) exec(ctx context.Context, e container.ExecSpec) (int, error) {
-	if b.ctx.Err() != nil {
+	if b.report().State != container.Running {
 		return -1, fail(container.CodeNotRunning, b.spec.ID)
-	}
-	if err := b.thawed(ctx); err != nil {
-		return -1, err
 	}
 	if b.img.Programs[e.Args[0]] == nil {
 		return 127, nil
