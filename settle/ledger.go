@@ -63,6 +63,13 @@ type Ledger interface {
 	FeeRate(ctx context.Context) (pktcloud.Amount, error)
 }
 
+// ScriptWatcher is what a [Ledger] may offer besides: to be told of scripts
+// before their coins are asked for, so that one search of the chain serves all
+// of them. Watching twice does nothing.
+type ScriptWatcher interface {
+	Watch(ctx context.Context, scripts [][]byte) error
+}
+
 // Tip is a best block. Time is the block's own, in Unix seconds.
 type Tip struct {
 	Height uint64

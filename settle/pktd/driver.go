@@ -1,0 +1,262 @@
+// Package pktd is a settle.Ledger over a node's JSON-RPC: a pktd of the PKT
+// chain, a btcd, or this module's devnet. It asks only what all three answer
+// alike, takes amounts and scripts from raw bytes alone, and keeps in memory
+// what it learnt of the scripts and outpoints that its caller asked for.
+//
+// Start with [New]. It trusts its node for consensus: it checks that blocks
+// hash to what was asked for, follow one another and match their merkle roots,
+// not their work. The rules are those of spec/ledger.md.
+package pktd
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/chainview"
+)
+
+// DefaultPollInterval is how often WaitTip asks for a new block.
+const DefaultPollInterval = time.Second
+
+// Config says which node to ask and how. URL and either CookieFile or User
+// and Password are required.
+type Config struct {
+	URL        string // http://host:port or https://host:port
+	User       string
+	Password   string
+	CookieFile string // user:password, as a pktd leaves it in its directory
+	CertFile   string // PEM, for a node with a certificate of its own
+
+	// Birthday is a height below which nothing of the caller's can be found:
+	// a script or a spent output asked for the first time is searched from
+	// there to the tip.
+	Birthday uint64
+	// PollInterval is the time between questions of WaitTip; zero means
+	// DefaultPollInterval.
+	PollInterval time.Duration
+	// Magic is the network that the node must follow; zero means any.
+	Magic uint32
+	// FeeRate is what FeeRate answers, in base units per 1000 virtual bytes;
+	// below settle.RelayFloor it is the floor. Nodes of this chain have no
+	// estimate worth asking for.
+	FeeRate pktcloud.Amount
+}
+
+// Driver is the ledger of one node. It is safe for concurrent use, and owns no
+// goroutine.
+type Driver struct {
+	cfg Config
+	rpc *client
+
+	mu      sync.Mutex // guards all below; held while the node is asked
+	checked bool       // the node's network is the right one
+	view    *chainview.View
+	scripts map[string]bool // of the view, kept for a new one
+	pool    map[chainhash.Hash]*wire.MsgTx
+	seen    []chainhash.Hash // the pool in the order of arrival
+	fresh   time.Time        // when the last refresh that succeeded began
+}
+
+var _ settle.Ledger = (*Driver)(nil)
+
+// New returns a driver. It does not ask the node yet.
+func New(cfg Config) (*Driver, error) {
+	rpc, err := newClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.PollInterval <= 0 {
+		cfg.PollInterval = DefaultPollInterval
+	}
+	cfg.FeeRate = max(cfg.FeeRate, settle.RelayFloor)
+	return &Driver{cfg: cfg, rpc: rpc, scripts: map[string]bool{}}, nil
+}
+
+// Tip implements settle.Ledger.
+func (d *Driver) Tip(ctx context.Context) (settle.Tip, error) {
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return settle.Tip{}, err
+	}
+	defer unlock()
+	return d.view.Tip(), nil
+}
+
+// WaitTip implements settle.Ledger.
+func (d *Driver) WaitTip(ctx context.Context, last settle.Tip) (settle.Tip, error) {
+	for {
+		tip, err := d.Tip(ctx)
+		if err != nil || tip != last {
+			return tip, err
+		}
+		timer := time.NewTimer(d.cfg.PollInterval)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return settle.Tip{}, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// Output implements settle.Ledger.
+func (d *Driver) Output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return settle.Output{}, err
+	}
+	defer unlock()
+	return d.output(ctx, at)
+}
+
+func (d *Driver) output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
+	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
+	if !d.view.WatchedPoint(point) {
+		if err := d.locate(ctx, point); err != nil {
+			return settle.Output{}, err
+		}
+	}
+	return d.view.Output(at)
+}
+
+// Coins implements settle.Ledger.
+func (d *Driver) Coins(ctx context.Context, script []byte) ([]settle.Coin, error) {
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := d.watch(ctx, [][]byte{script}); err != nil {
+		return nil, err
+	}
+	return d.view.Coins(script), nil
+}
+
+// Watch implements settle.ScriptWatcher: one search of the chain serves all
+// scripts together.
+func (d *Driver) Watch(ctx context.Context, scripts [][]byte) error {
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return d.watch(ctx, scripts)
+}
+
+// FeeRate implements settle.Ledger with the configured rate.
+func (d *Driver) FeeRate(context.Context) (pktcloud.Amount, error) { return d.cfg.FeeRate, nil }
+
+// Codes of a node's answers that decide something.
+const (
+	codeDeserialization = -22
+	codeMissingInput    = -25 // btcd: a script that fails, too
+	codeRejected        = -26 // already in the mempool, too
+	codeAlreadyInChain  = -27
+	codeNotFound        = -5
+	codeOutOfRange      = -1
+)
+
+// Broadcast implements settle.Ledger. Nodes answer a transaction that they
+// know already with an error; the code and a second look tell that apart from
+// a refusal, never the text [LEDGER-44].
+func (d *Driver) Broadcast(ctx context.Context, raw []byte) error {
+	tx, err := parseTx(raw)
+	if err != nil {
+		return &settle.Rejection{Code: codeDeserialization, Reason: err.Error()}
+	}
+	var txid string
+	err = d.rpc.call(ctx, &txid, "sendrawtransaction", hex.EncodeToString(raw))
+	if err == nil || isCode(err, codeAlreadyInChain) {
+		return nil
+	}
+	if !isCode(err, codeDeserialization, codeMissingInput, codeRejected) {
+		return unavailable("broadcast", err)
+	}
+	known, lookErr := d.known(ctx, tx, isCode(err, codeMissingInput))
+	if lookErr != nil {
+		return lookErr
+	}
+	if known {
+		return nil
+	}
+	var node *nodeError
+	errors.As(err, &node)
+	return &settle.Rejection{Code: node.Code, Reason: node.Error()}
+}
+
+// known reports whether the node has the very transaction that it refused, in
+// the mempool or, if spentToo, mined with its outputs spent since.
+func (d *Driver) known(ctx context.Context, tx *wire.MsgTx, spentToo bool) (bool, error) {
+	txid := tx.TxHash()
+	var raw string
+	err := d.rpc.call(ctx, &raw, "getrawtransaction", txid.String(), 0)
+	if err == nil || !isCode(err, codeNotFound) {
+		return err == nil, unavailable("look for the transaction", err)
+	}
+	if !spentToo || len(tx.TxIn) == 0 {
+		return false, nil
+	}
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	at := tx.TxIn[0].PreviousOutPoint
+	out, err := d.output(ctx, settle.Outpoint{TxID: at.Hash, Index: at.Index})
+	return err == nil && out.Spend != nil && out.Spend.TxID == txid, err
+}
+
+// rawBlock asks for a block and checks that it is the one asked for.
+func (d *Driver) rawBlock(ctx context.Context, hash chainhash.Hash) (*block, error) {
+	var text string
+	if err := d.rpc.call(ctx, &text, "getblock", hash.String(), 0); err != nil {
+		return nil, unavailable("read block "+hash.String(), err)
+	}
+	raw, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: block %s: %w", settle.ErrLedgerUnavailable, hash, err)
+	}
+	b, err := parseBlock(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: block %s: %w", settle.ErrLedgerUnavailable, hash, err)
+	}
+	if b.header.BlockHash() != hash {
+		return nil, fmt.Errorf("%w: block %s: the node sent another", settle.ErrLedgerUnavailable, hash)
+	}
+	return b, nil
+}
+
+func (b *block) forView(height uint64) chainview.Block {
+	return chainview.Block{
+		Height: height, Hash: b.header.BlockHash(), Time: b.header.Timestamp.Unix(), Txs: b.txs,
+	}
+}
+
+// blockHash asks for the hash at a height of the best chain.
+func (d *Driver) blockHash(ctx context.Context, height uint64) (chainhash.Hash, error) {
+	return d.hash(ctx, "getblockhash", height)
+}
+
+func (d *Driver) hash(ctx context.Context, method string, params ...any) (chainhash.Hash, error) {
+	var text string
+	if err := d.rpc.call(ctx, &text, method, params...); err != nil {
+		return chainhash.Hash{}, err
+	}
+	return parseHash(text)
+}
+
+func parseHash(text string) (chainhash.Hash, error) {
+	h, err := chainhash.NewHashFromStr(text)
+	if err != nil || len(text) != 2*chainhash.HashSize {
+		return chainhash.Hash{}, fmt.Errorf("%w: the node sent no hash", settle.ErrLedgerUnavailable)
+	}
+	return *h, nil
+}

@@ -1,0 +1,329 @@
+package pktd
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/chainview"
+)
+
+const (
+	// MaxPoolTxs is how many unconfirmed transactions the driver follows; those
+	// beyond are seen when they are mined.
+	MaxPoolTxs = 20_000
+	// maxAttempts is how often a refresh begins again because the chain moved
+	// under it.
+	maxAttempts = 8
+)
+
+// errMoved marks a chain that changed while it was read.
+var errMoved = errors.New("the chain moved while it was read")
+
+// lockFresh locks the driver with a view that is not older than the call. Calls
+// that wait for the same lock share one refresh.
+func (d *Driver) lockFresh(ctx context.Context) (unlock func(), err error) {
+	called := time.Now()
+	d.mu.Lock()
+	if !d.fresh.After(called) {
+		began := time.Now()
+		if err := d.refresh(ctx); err != nil {
+			d.mu.Unlock()
+			return nil, err
+		}
+		d.fresh = began
+	}
+	return d.mu.Unlock, nil
+}
+
+// refresh brings blocks and mempool to one state of the node.
+func (d *Driver) refresh(ctx context.Context) error {
+	if err := d.checkNetwork(ctx); err != nil {
+		return err
+	}
+	for range maxAttempts {
+		err := d.refreshOnce(ctx)
+		if err == nil || !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
+}
+
+func (d *Driver) checkNetwork(ctx context.Context) error {
+	if d.checked || d.cfg.Magic == 0 {
+		return nil
+	}
+	var magic uint32
+	if err := d.rpc.call(ctx, &magic, "getcurrentnet"); err != nil {
+		return unavailable("ask for the network", err)
+	}
+	if magic != d.cfg.Magic {
+		return fmt.Errorf("%w: the node follows network %08x, want %08x: check the node's address",
+			settle.ErrLedgerUnavailable, magic, d.cfg.Magic)
+	}
+	d.checked = true
+	return nil
+}
+
+func (d *Driver) refreshOnce(ctx context.Context) error {
+	best, err := d.hash(ctx, "getbestblockhash")
+	if err != nil {
+		return unavailable("ask for the best block", err)
+	}
+	if d.view == nil || best != d.view.Tip().Hash {
+		if err := d.follow(ctx); err != nil {
+			return err
+		}
+	}
+	if err := d.refreshPool(ctx); err != nil {
+		return err
+	}
+	again, err := d.hash(ctx, "getbestblockhash")
+	if err != nil {
+		return unavailable("ask for the best block", err)
+	}
+	if again != d.view.Tip().Hash {
+		return errMoved
+	}
+	return nil
+}
+
+// follow moves the view to the node's best block: back to the common ancestor,
+// then forward.
+func (d *Driver) follow(ctx context.Context) error {
+	var count uint64
+	if err := d.rpc.call(ctx, &count, "getblockcount"); err != nil {
+		return unavailable("ask for the height", err)
+	}
+	if d.view == nil {
+		return d.begin(ctx, count)
+	}
+	for {
+		tip := d.view.Tip()
+		if tip.Height <= count {
+			hash, err := d.blockHash(ctx, tip.Height)
+			if err != nil {
+				return moved(err)
+			}
+			if hash == tip.Hash {
+				break
+			}
+		}
+		if !d.view.Disconnect() {
+			return d.begin(ctx, count)
+		}
+	}
+	return d.connectTo(ctx, d.view, count)
+}
+
+// begin makes a new view. Without scripts to look for it begins at the best
+// block; otherwise at Birthday, since older blocks may have changed.
+func (d *Driver) begin(ctx context.Context, count uint64) error {
+	view := chainview.New(false)
+	start := count
+	for s := range d.scripts {
+		view.WatchScript([]byte(s))
+		start = min(d.cfg.Birthday, count)
+	}
+	hash, err := d.blockHash(ctx, start)
+	if err != nil {
+		return moved(err)
+	}
+	b, err := d.rawBlock(ctx, hash)
+	if err != nil {
+		return err
+	}
+	first := b.forView(start)
+	view.Start(settle.Tip{Height: first.Height, Hash: first.Hash, Time: first.Time})
+	if start > 0 { // no chain lets the very first block's reward be spent
+		view.Rescan(first)
+	}
+	if err := d.connectTo(ctx, view, count); err != nil {
+		return err
+	}
+	d.view = view
+	return nil
+}
+
+func (d *Driver) connectTo(ctx context.Context, view *chainview.View, count uint64) error {
+	for tip := view.Tip(); tip.Height < count; tip = view.Tip() {
+		hash, err := d.blockHash(ctx, tip.Height+1)
+		if err != nil {
+			return moved(err)
+		}
+		b, err := d.rawBlock(ctx, hash)
+		if err != nil {
+			return err
+		}
+		if b.header.PrevBlock != tip.Hash {
+			return errMoved
+		}
+		view.Connect(b.forView(tip.Height + 1))
+	}
+	return nil
+}
+
+// moved makes of a height that is suddenly out of range a reason to begin again.
+func moved(err error) error {
+	if isCode(err, codeOutOfRange, codeNotFound) {
+		return errMoved
+	}
+	return unavailable("follow the chain", err)
+}
+
+// refreshPool fetches the unconfirmed transactions that are new, and forgets
+// those that are gone.
+func (d *Driver) refreshPool(ctx context.Context) error {
+	var texts []string
+	if err := d.rpc.call(ctx, &texts, "getrawmempool"); err != nil {
+		return unavailable("ask for the mempool", err)
+	}
+	now := make(map[chainhash.Hash]*wire.MsgTx, len(texts))
+	seen := make([]chainhash.Hash, 0, len(texts))
+	var added []chainhash.Hash
+	for _, text := range texts[:min(len(texts), MaxPoolTxs)] {
+		txid, err := parseHash(text)
+		if err != nil {
+			return err
+		}
+		if now[txid] = d.pool[txid]; now[txid] == nil {
+			added = append(added, txid)
+		}
+	}
+	for _, txid := range added {
+		tx, err := d.poolTx(ctx, txid)
+		if err != nil {
+			return err
+		}
+		if tx == nil {
+			delete(now, txid)
+			continue
+		}
+		now[txid] = tx
+	}
+	txs := make([]*wire.MsgTx, 0, len(now))
+	for _, txid := range append(d.seen, added...) {
+		if tx := now[txid]; tx != nil {
+			seen, txs = append(seen, txid), append(txs, tx)
+		}
+	}
+	d.pool, d.seen = now, seen
+	d.view.SetPool(txs)
+	return nil
+}
+
+// poolTx reads one unconfirmed transaction; nil when it has left the mempool
+// since it was listed.
+func (d *Driver) poolTx(ctx context.Context, txid chainhash.Hash) (*wire.MsgTx, error) {
+	var text string
+	err := d.rpc.call(ctx, &text, "getrawtransaction", txid.String(), 0)
+	if isCode(err, codeNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, unavailable("read transaction "+txid.String(), err)
+	}
+	raw, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: transaction %s: %w", settle.ErrLedgerUnavailable, txid, err)
+	}
+	tx, err := parseTx(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: transaction %s: %w", settle.ErrLedgerUnavailable, txid, err)
+	}
+	if tx.TxHash() != txid {
+		return nil, fmt.Errorf("%w: transaction %s: the node sent another", settle.ErrLedgerUnavailable, txid)
+	}
+	return tx, nil
+}
+
+// watch follows scripts from Birthday on. The caller holds d.mu.
+func (d *Driver) watch(ctx context.Context, scripts [][]byte) error {
+	var added [][]byte
+	for _, s := range scripts {
+		if !d.view.Watched(s) {
+			added = append(added, s)
+			d.view.WatchScript(s)
+		}
+	}
+	if len(added) == 0 {
+		return nil
+	}
+	if err := d.search(ctx); err != nil {
+		d.view.Unwatch(added, nil)
+		return err
+	}
+	for _, s := range added {
+		d.scripts[string(s)] = true
+	}
+	return nil
+}
+
+// locate follows one outpoint. Where the node still has it unspent, one block
+// tells all; otherwise the chain is searched from Birthday on. The caller holds
+// d.mu.
+func (d *Driver) locate(ctx context.Context, at wire.OutPoint) error {
+	var found *struct {
+		BestBlock     string `json:"bestblock"`
+		Confirmations uint64 `json:"confirmations"`
+	}
+	err := d.rpc.call(ctx, &found, "gettxout", at.Hash.String(), at.Index, false)
+	if err != nil && !isCode(err, codeNotFound) {
+		return unavailable("look up output "+at.String(), err)
+	}
+	tip := d.view.Tip()
+	d.view.WatchPoint(at)
+	switch {
+	case err != nil || found == nil || found.Confirmations == 0:
+		err = d.search(ctx)
+	case found.BestBlock != chainhash.Hash(tip.Hash).String() || found.Confirmations > tip.Height:
+		err = fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
+	default:
+		err = d.rescan(ctx, tip.Height-found.Confirmations+1)
+	}
+	if err != nil {
+		d.view.Unwatch(nil, []wire.OutPoint{at})
+	}
+	return err
+}
+
+// search looks again at every block from Birthday to the tip.
+func (d *Driver) search(ctx context.Context) error {
+	tip := d.view.Tip()
+	var last chainhash.Hash
+	for h := max(d.cfg.Birthday, 1); h <= tip.Height; h++ {
+		hash, err := d.blockHash(ctx, h)
+		if err != nil {
+			return unavailable("search the chain", err)
+		}
+		b, err := d.rawBlock(ctx, hash)
+		if err != nil {
+			return err
+		}
+		if h > max(d.cfg.Birthday, 1) && b.header.PrevBlock != last || h == tip.Height && hash != tip.Hash {
+			return fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
+		}
+		last = hash
+		d.view.Rescan(b.forView(h))
+	}
+	return nil
+}
+
+func (d *Driver) rescan(ctx context.Context, height uint64) error {
+	hash, err := d.blockHash(ctx, height)
+	if err != nil {
+		return unavailable("read the chain", err)
+	}
+	b, err := d.rawBlock(ctx, hash)
+	if err != nil {
+		return err
+	}
+	d.view.Rescan(b.forView(height))
+	return nil
+}
