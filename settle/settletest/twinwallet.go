@@ -1,0 +1,155 @@
+package settletest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"github.com/btcsuite/btcd/address/v2"
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+)
+
+// ErrFunds is what a Wallet answers when it has too little.
+var ErrFunds = errors.New("the wallet twin has too little money")
+
+// Wallet is a wallet of P2WPKH coins over any ledger, a manager.Wallet.
+type Wallet struct {
+	network pktchain.Network
+	ledger  settle.Ledger
+	name    string
+
+	mu       sync.Mutex
+	keys     []*btcec.PrivateKey
+	scripts  [][]byte
+	reserved map[wire.OutPoint]bool
+}
+
+// NewWallet returns a wallet whose keys come from a name. One with the same
+// name has the same keys in the same order.
+func NewWallet(n pktchain.Network, ledger settle.Ledger, name string) *Wallet {
+	return &Wallet{network: n, ledger: ledger, name: name, reserved: map[wire.OutPoint]bool{}}
+}
+
+// ReceiveScript returns a fresh script of the wallet.
+func (w *Wallet) ReceiveScript(context.Context) ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fresh(), nil
+}
+
+func (w *Wallet) fresh() []byte {
+	secret := sha256.Sum256(binary.BigEndian.AppendUint32([]byte(w.name), uint32(len(w.keys))))
+	key, pub := btcec.PrivKeyFromBytes(secret[:])
+	script := append([]byte{0, 20}, address.Hash160(pub.SerializeCompressed())...)
+	w.keys, w.scripts = append(w.keys, key), append(w.scripts, script)
+	return script
+}
+
+// Balance returns the wallet's confirmed coins, reserved ones included.
+func (w *Wallet) Balance(ctx context.Context) (pktcloud.Amount, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var sum pktcloud.Amount
+	for _, script := range w.scripts {
+		coins, err := w.ledger.Coins(ctx, script)
+		if err != nil {
+			return 0, err
+		}
+		for _, c := range coins {
+			if c.Depth > 0 {
+				sum += c.Amount
+			}
+		}
+	}
+	return sum, nil
+}
+
+// Fund builds, signs and reserves a transaction with these outputs first.
+func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pktcloud.Amount) ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tx := wire.NewMsgTx(2)
+	var need, have pktcloud.Amount
+	for _, o := range outputs {
+		tx.AddTxOut(wire.NewTxOut(int64(o.Amount), o.Script))
+		need += o.Amount
+	}
+	fetch := txscript.NewMultiPrevOutFetcher(nil)
+	var signers []*btcec.PrivateKey
+	fee := func() pktcloud.Amount { // with a change output and two-item witnesses
+		return pktchain.Fee(sizeOf(tx)+31+27*uint64(len(tx.TxIn)), feeRate)
+	}
+	for i := 0; i < len(w.scripts) && have < need+fee(); i++ {
+		coins, err := w.ledger.Coins(ctx, w.scripts[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range coins {
+			at := wire.OutPoint{Hash: c.At.TxID, Index: c.At.Index}
+			if c.Depth == 0 || w.reserved[at] || have >= need+fee() {
+				continue
+			}
+			tx.AddTxIn(&wire.TxIn{PreviousOutPoint: at, Sequence: wire.MaxTxInSequenceNum - 1})
+			fetch.AddPrevOut(at, wire.NewTxOut(int64(c.Amount), c.Script))
+			signers = append(signers, w.keys[i])
+			have += c.Amount
+		}
+	}
+	if have < need+fee() {
+		return nil, ErrFunds
+	}
+	if change := have - need - fee(); len(w.scripts) > 0 && change >= w.network.Dust(w.scripts[0]) {
+		tx.AddTxOut(wire.NewTxOut(int64(change), w.fresh()))
+	}
+	hashes := txscript.NewTxSigHashes(tx, fetch)
+	for i, in := range tx.TxIn {
+		prev := fetch.FetchPrevOutput(in.PreviousOutPoint)
+		witness, err := txscript.WitnessSignature(tx, hashes, i, prev.Value, prev.PkScript, txscript.SigHashAll, signers[i], true)
+		if err != nil {
+			return nil, err
+		}
+		in.Witness = witness
+		w.reserved[in.PreviousOutPoint] = true
+	}
+	return rawOf(tx), nil
+}
+
+// Reserve reserves the coins of a transaction again.
+func (w *Wallet) Reserve(_ context.Context, raw []byte) error { return w.mark(raw, true) }
+
+// Release gives the coins of a transaction back.
+func (w *Wallet) Release(_ context.Context, raw []byte) error { return w.mark(raw, false) }
+
+func (w *Wallet) mark(raw []byte, reserved bool) error {
+	tx := new(wire.MsgTx)
+	if err := tx.Deserialize(bytes.NewReader(raw)); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, in := range tx.TxIn {
+		w.reserved[in.PreviousOutPoint] = reserved
+	}
+	return nil
+}
+
+// Reserved returns how many coins are reserved.
+func (w *Wallet) Reserved() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, r := range w.reserved {
+		if r {
+			n++
+		}
+	}
+	return n
+}
