@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"math/big"
 	"slices"
 	"strings"
@@ -42,6 +43,9 @@ func (k PrivateKey) String() string { return "private key" }
 
 // GoString keeps the secret out of %#v.
 func (k PrivateKey) GoString() string { return k.String() }
+
+// Format keeps the secret out of every other verb, such as %d.
+func (k PrivateKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // signingDomain opens every signed message [ID-1].
 const signingDomain = "pktcloud/v1/"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +29,7 @@ type Book struct {
 	mu    sync.RWMutex // guards all below
 	slots map[Key]entry
 	byID  map[pktcloud.ID]Key
+	next  int64 // Unix seconds, before which nothing expires or is forgotten
 }
 
 // entry is a slot's newest offer. After the offer is gone its sequence stays,
@@ -109,6 +111,7 @@ func (b *Book) Put(offer pktcloud.Signed[Offer], now time.Time) (bool, error) {
 		forget: max(old.forget, offer.Body.Issued+MaxOfferLifetimeSeconds),
 	}
 	b.byID[id] = key
+	b.next = min(b.next, offer.Body.Expires)
 	return true, nil
 }
 
@@ -118,6 +121,9 @@ func (b *Book) makeRoom(now time.Time) bool {
 	b.expire(now)
 	if len(b.slots) < b.max {
 		return true
+	}
+	if len(b.slots) == len(b.byID) { // nothing but live offers
+		return false
 	}
 	for key, e := range b.slots {
 		if !e.live {
@@ -136,7 +142,11 @@ func (b *Book) RemoveExpired(now time.Time) int {
 }
 
 func (b *Book) expire(now time.Time) int {
+	if now.Unix() < b.next {
+		return 0
+	}
 	gone := 0
+	b.next = math.MaxInt64
 	for key, e := range b.slots {
 		if e.live && e.offer.Body.Expires <= now.Unix() {
 			gone++
@@ -144,8 +154,13 @@ func (b *Book) expire(now time.Time) int {
 			e.live, e.offer = false, pktcloud.Signed[Offer]{}
 			b.slots[key] = e
 		}
-		if !e.live && e.forget <= now.Unix() {
+		switch {
+		case e.live:
+			b.next = min(b.next, e.offer.Body.Expires)
+		case e.forget <= now.Unix():
 			delete(b.slots, key)
+		default:
+			b.next = min(b.next, e.forget)
 		}
 	}
 	return gone

@@ -44,8 +44,8 @@ func (b *buckets[K]) refill(l level, now time.Time) level {
 	return l
 }
 
-// makeRoom forgets full buckets, which say nothing, and if there are none any
-// one: memory is bounded before fairness.
+// makeRoom forgets full buckets, which say nothing, and then any others until
+// a quarter is free: memory is bounded before fairness.
 func (b *buckets[K]) makeRoom(now time.Time) {
 	if len(b.levels) < maxRemembered {
 		return
@@ -56,7 +56,7 @@ func (b *buckets[K]) makeRoom(now time.Time) {
 		}
 	}
 	for key := range b.levels {
-		if len(b.levels) < maxRemembered {
+		if len(b.levels) <= maxRemembered*3/4 {
 			return
 		}
 		delete(b.levels, key)
