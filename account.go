@@ -1,9 +1,12 @@
 package pktcloud
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Limits of an account record [ID-7].
@@ -11,7 +14,10 @@ const (
 	MaxAccountBytes   = 16 << 10
 	MaxDevices        = 32
 	MaxMoneyKeys      = 8
-	MaxDeviceName     = 64
+	MaxDeviceName     = 64 // bytes
+	MaxRailName       = 32
+	MaxMoneyKey       = 128
+	MaxMoneyProof     = 256
 	MaxDeviceLifetime = 366 * 24 * time.Hour
 )
 
@@ -61,6 +67,9 @@ func (a Account) Validate() error {
 	if err := a.Identity.Validate(); err != nil {
 		return err
 	}
+	if a.Issued < 0 {
+		return fmt.Errorf("%w: an account issued before 1970", ErrRecord)
+	}
 	if len(a.Devices) == 0 || len(a.Devices) > MaxDevices || len(a.Money) > MaxMoneyKeys {
 		return fmt.Errorf("%w: an account lists 1 to %d devices and at most %d money keys", ErrRecord, MaxDevices, MaxMoneyKeys)
 	}
@@ -68,19 +77,27 @@ func (a Account) Validate() error {
 		if err := d.Key.Validate(); err != nil {
 			return err
 		}
-		if len(d.Name) > MaxDeviceName || d.Expires <= a.Issued || d.Expires > a.Issued+int64(MaxDeviceLifetime/time.Second) {
+		if len(d.Name) > MaxDeviceName || !printable(d.Name) || d.Expires <= a.Issued || d.Expires > a.Issued+int64(MaxDeviceLifetime/time.Second) {
 			return fmt.Errorf("%w: device %d of an account needs a short name and an end within a year", ErrRecord, i)
 		}
 		if slices.ContainsFunc(a.Devices[:i], func(o Device) bool { return o.Key == d.Key }) {
 			return fmt.Errorf("%w: a device is listed twice", ErrRecord)
 		}
 	}
-	for _, m := range a.Money {
-		if m.Rail == "" || len(m.Rail) > 32 || len(m.Key) == 0 || len(m.Key) > 128 || len(m.Proof) > 256 {
+	for i, m := range a.Money {
+		if m.Rail == "" || len(m.Rail) > MaxRailName || !printable(m.Rail) || len(m.Key) == 0 || len(m.Key) > MaxMoneyKey || len(m.Proof) > MaxMoneyProof {
 			return fmt.Errorf("%w: malformed money key", ErrRecord)
+		}
+		if slices.ContainsFunc(a.Money[:i], func(o MoneyKey) bool { return o.Rail == m.Rail && bytes.Equal(o.Key, m.Key) }) {
+			return fmt.Errorf("%w: a money key is listed twice", ErrRecord)
 		}
 	}
 	return nil
+}
+
+// printable keeps control characters out of what is shown on terminals.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // Allows reports whether device may act for the account at now. Errors match

@@ -150,7 +150,10 @@ func ParsePublicKey(s string) (PublicKey, error) {
 		return PublicKey{}, fmt.Errorf("%w: not an Ed25519 did:key", ErrKey)
 	}
 	k := PublicKey(raw[2:])
-	return k, k.Validate()
+	if err := k.Validate(); err != nil {
+		return PublicKey{}, err
+	}
+	return k, nil
 }
 
 // MarshalText returns the multibase form.
