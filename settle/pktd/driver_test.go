@@ -1,0 +1,162 @@
+package pktd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/devnet"
+	"github.com/pkt-cash/pkt-cloud/settle/settletest"
+)
+
+// serve opens a devnet and a driver over its RPC.
+func serve(t *testing.T, cfg Config) (*devnet.Chain, *Driver) {
+	t.Helper()
+	chain, err := devnet.Open(t.TempDir(), devnet.Config{InitialBlocks: 130})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie := filepath.Join(t.TempDir(), ".cookie")
+	auth, err := devnet.NewCookie(cookie)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- chain.Serve(ctx, l, auth) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, chain.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg.URL, cfg.CookieFile = "http://"+l.Addr().String(), cookie
+	cfg.Magic, cfg.PollInterval = devnet.Magic, 10*time.Millisecond
+	d, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain, d
+}
+
+func fixture(c *devnet.Chain, l settle.Ledger) settletest.LedgerFixture {
+	return settletest.LedgerFixture{
+		Ledger: l,
+		Mine: func(_ context.Context, n int) error {
+			_, err := c.Mine(n, nil)
+			return err
+		},
+		Fund: func(ctx context.Context, script []byte, amount pktcloud.Amount) error {
+			_, err := c.Faucet(ctx, script, amount)
+			return err
+		},
+		Invalidate: func(_ context.Context, n int) error { return c.Invalidate(n) },
+		Break:      c.Close,
+	}
+}
+
+func TestLedgerOverDevnet(t *testing.T) {
+	chain, d := serve(t, Config{})
+	if err := settletest.TestLedger(t.Context(), fixture(chain, d)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Outputs older than Birthday are found while they are unspent; scripts are
+// not searched for down there.
+func TestBirthday(t *testing.T) {
+	chain, d := serve(t, Config{Birthday: 132})
+	script := append([]byte{0, 20}, make([]byte, 20)...)
+	txid, err := chain.Faucet(t.Context(), script, 5000) // in block 131
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chain.Mine(3, nil); err != nil {
+		t.Fatal(err)
+	}
+	out, err := d.Output(t.Context(), settle.Outpoint{TxID: txid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !out.Known || out.Amount != 5000 || out.Depth != 4 {
+		t.Errorf("output below Birthday: got %+v", out)
+	}
+	if _, err := chain.Faucet(t.Context(), script, 6000); err != nil {
+		t.Fatal(err)
+	}
+	coins, err := d.Coins(t.Context(), script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum pktcloud.Amount
+	for _, c := range coins {
+		sum += c.Amount
+	}
+	if sum != 11000 && sum != 6000 { // the first is known by its outpoint
+		t.Errorf("coins: got %+v", coins)
+	}
+}
+
+// A reorganisation deeper than the view can undo makes the driver begin again.
+func TestReorgBelowTheView(t *testing.T) {
+	chain, d := serve(t, Config{})
+	script := append([]byte{0, 20}, make([]byte, 20)...)
+	if _, err := chain.Faucet(t.Context(), script, 5000); err != nil {
+		t.Fatal(err)
+	}
+	if coins, err := d.Coins(t.Context(), script); err != nil || len(coins) != 1 {
+		t.Fatalf("coins: got %v, %v", coins, err)
+	}
+	if err := chain.Invalidate(20); err != nil { // the view began at this tip
+		t.Fatal(err)
+	}
+	coins, err := d.Coins(t.Context(), script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(coins) != 1 || coins[0].Depth != 0 {
+		t.Errorf("after the reorganisation: got %+v, want one unconfirmed coin", coins)
+	}
+	if _, err := chain.Mine(2, nil); err != nil {
+		t.Fatal(err)
+	}
+	if coins, err = d.Coins(t.Context(), script); err != nil || len(coins) != 1 || coins[0].Depth != 2 {
+		t.Errorf("on the new branch: got %+v, %v", coins, err)
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	_, good := serve(t, Config{})
+	url, cookie := good.rpc.url, good.rpc.cookie
+	for name, cfg := range map[string]Config{
+		"nobody listens": {URL: "http://127.0.0.1:1", User: "u", Password: "p"},
+		"wrong password": {URL: url, User: "u", Password: "p"},
+		"wrong network":  {URL: url, CookieFile: cookie, Magic: 0x082f00fc},
+		"no cookie file": {URL: url, CookieFile: filepath.Join(t.TempDir(), "none")},
+	} {
+		d, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Tip(t.Context()); !errors.Is(err, settle.ErrLedgerUnavailable) {
+			t.Errorf("%s: got %v, want ErrLedgerUnavailable", name, err)
+		}
+	}
+	for name, cfg := range map[string]Config{
+		"no address": {User: "u"}, "other scheme": {URL: "ftp://x", User: "u"},
+		"no access": {URL: "http://x"}, "both": {URL: "http://x", User: "u", CookieFile: "c"},
+	} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
