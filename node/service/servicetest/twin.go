@@ -1,0 +1,339 @@
+// Package servicetest has an in-memory twin of a node's service, for tests of
+// what is built on it: the API, the web pages, the command line.
+//
+// Start with [New].
+package servicetest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// Twin is a node that only pretends. Its fields may be set before it is used.
+type Twin struct {
+	// Page is what the one service of every lease answers over HTTP.
+	Page string
+	// Now is the clock.
+	Now func() time.Time
+
+	mu       sync.Mutex // guards all below
+	offers   []service.Offer
+	leases   []service.Lease
+	wait     map[chan service.Event]struct{}
+	sequence uint64
+}
+
+var _ service.Service = (*Twin)(nil)
+
+// New returns a twin with two offers and no lease.
+func New() *Twin {
+	t := &Twin{
+		Page: "<!doctype html><title>It works</title><h1>It works</h1>",
+		Now:  time.Now, wait: map[chan service.Event]struct{}{},
+	}
+	for i, region := range []string{"DE-BE", "FI"} {
+		t.offers = append(t.offers, t.offer(uint64(i), region, pktcloud.Rate(20_000_000+9_000_000*i)))
+	}
+	return t
+}
+
+// Key returns one of the twin's keys.
+func Key(n byte) pktcloud.PrivateKey { return pktcloud.NewPrivateKey([32]byte{31: n}) }
+
+func (t *Twin) offer(slot uint64, region string, price pktcloud.Rate) service.Offer {
+	provider := Key(byte(slot + 1)).Public()
+	now := t.Now().Unix()
+	body := market.Offer{
+		Version: market.OfferVersion, Provider: provider, Device: provider, Slot: slot, Sequence: 1,
+		Issued: now, Expires: now + 3600, Region: region,
+		Addresses:      []string{"/ip4/127.0.0.1/tcp/4001/p2p/" + provider.PeerID()},
+		Capacity:       market.Resources{MilliCPU: 4000, MemoryBytes: 8 << 30, DiskBytes: 100 << 30},
+		Prices:         market.Prices{CPUPerCoreHour: price, MemoryPerGiBHour: price / 4, DiskPerGiBHour: price / 100},
+		Rails:          []market.Rail{{Name: "pkt-devnet", MinDepth: 1, MaxUnconfirmed: 1 << 30, MaxCapacity: 1 << 40}},
+		Limits:         market.Limits{MaxCreditSeconds: 60, MinIntervalSeconds: 1},
+		MinTermSeconds: 60, MaxTermSeconds: 30 * 24 * 3600, Isolation: []string{"userns"}, Software: "pktcloud",
+	}
+	b, err := pktcloud.Marshal(body)
+	if err != nil {
+		panic(err) // the twin's own record
+	}
+	return service.Offer{ID: pktcloud.IDOf(b), Body: body}
+}
+
+// Offers returns those with the capacity, the region and the price.
+func (t *Twin) Offers(_ context.Context, q service.OfferQuery) (service.OfferPage, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	page := service.OfferPage{Offers: []service.Offer{}}
+	for _, o := range t.offers {
+		want := market.Resources(q.Resources)
+		o.Rate = rate(o, q.Resources)
+		if want.Within(o.Body.Capacity) && (q.MaxRate == 0 || o.Rate <= q.MaxRate) && strings.HasPrefix(o.Body.Region, q.Region) {
+			page.Offers = append(page.Offers, o)
+		}
+	}
+	return page, nil
+}
+
+func rate(o service.Offer, r service.Resources) pktcloud.Rate {
+	if r == (service.Resources{}) {
+		r = service.Resources(market.Reference)
+	}
+	v, err := o.Body.Rate(market.Resources(r))
+	if err != nil {
+		panic(err) // the twin's own prices
+	}
+	return v
+}
+
+// Offer returns one offer.
+func (t *Twin) Offer(_ context.Context, id pktcloud.ID, r service.Resources) (service.Offer, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.offers {
+		if o.ID == id {
+			o.Rate = rate(o, r)
+			return o, nil
+		}
+	}
+	return service.Offer{}, service.Errorf(service.CodeNotFound, "no offer %s", id)
+}
+
+// PublishOffer adds an offer.
+func (t *Twin) PublishOffer(_ context.Context, s service.OfferSpec) (service.Offer, error) {
+	o := t.offer(s.Slot+2, s.Region, s.CPUPerCoreHour)
+	o.Own = true
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.offers = append(t.offers, o)
+	return o, nil
+}
+
+// CreateLease makes a lease that is active at once.
+func (t *Twin) CreateLease(ctx context.Context, r service.LeaseRequest) (service.Lease, error) {
+	o, err := t.Offer(ctx, r.Offer, r.Resources)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	if o.Rate > r.MaxRate {
+		return service.Lease{}, service.Errorf(service.CodeMoney, "the offer costs %s an hour, your limit is %s", pktcloud.Amount(o.Rate), pktcloud.Amount(r.MaxRate))
+	}
+	if strings.Contains(r.Image, "no-such") {
+		return service.Lease{}, service.Errorf(service.CodeRefused, "the provider refused: image %s: there is no such image", r.Image)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id := pktcloud.IDOf(fmt.Appendf(nil, "lease %d", len(t.leases)))
+	now := t.Now().Unix()
+	l := service.Lease{
+		ID: id, Label: id.Hex()[:8], Role: "tenant", Phase: "active", Peer: o.Body.Provider, Offer: o.ID, Image: r.Image, Port: r.Port,
+		Resources: r.Resources, Rate: o.Rate, Interval: max(r.IntervalSeconds, 1), Term: r.TermSeconds, Created: now, Ends: now + int64(r.TermSeconds),
+		Served: 42, Intervals: 42, Due: 303_030, Paid: 300_000,
+		Exposure: []service.Exposure{
+			{Name: "credit", Bears: "provider", Now: 3_030, Peak: 7_215, Limit: 14_430},
+			{Name: "prepaid", Bears: "tenant", Now: 0, Peak: 0, Limit: 7_215},
+			{Name: "unconfirmed", Bears: "provider", Now: 300_000, Peak: 300_000, Limit: 6_493_500},
+		},
+		Channel: service.Channel{ID: id, Capacity: 30_000_000, Paid: 300_000, Phase: "open", Funding: strings.Repeat("ab", 32)},
+		History: []service.Entry{
+			{Time: now * 1000, Kind: "agreed", Text: "The provider acknowledged the lease."},
+			{Time: now*1000 + 412, Kind: "active", Text: "The service answered for the first time."},
+		},
+	}
+	if r.Port != 0 {
+		l.Endpoint = "http://web." + l.Label + ".localhost:7391/"
+	}
+	t.leases = append(t.leases, l)
+	t.tell(service.Event{Kind: "lease", Lease: l.Label, Text: "active"})
+	return l, nil
+}
+
+func (t *Twin) find(name string) (int, error) {
+	for i, l := range t.leases {
+		if name != "" && (strings.HasPrefix(l.Label, name) || l.ID.String() == name) {
+			return i, nil
+		}
+	}
+	return 0, service.Errorf(service.CodeNotFound, "no lease %q", name)
+}
+
+// Lease returns one lease.
+func (t *Twin) Lease(_ context.Context, name string) (service.Lease, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, err := t.find(name)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	return t.leases[i], nil
+}
+
+// Leases returns all leases.
+func (t *Twin) Leases(context.Context) ([]service.Lease, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]service.Lease{}, t.leases...), nil
+}
+
+// CloseLease closes a lease.
+func (t *Twin) CloseLease(_ context.Context, name string) (service.Lease, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, err := t.find(name)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	t.leases[i].Phase, t.leases[i].CloseReason, t.leases[i].Endpoint = "closed", "requested", ""
+	t.tell(service.Event{Kind: "lease", Lease: t.leases[i].Label, Text: "closed"})
+	return t.leases[i], nil
+}
+
+// Exec echoes: "cat" copies its input, "false" fails, others print themselves.
+func (t *Twin) Exec(ctx context.Context, name string, r service.ExecRequest, s service.Streams) (int, error) {
+	if _, err := t.Lease(ctx, name); err != nil {
+		return 0, err
+	}
+	switch {
+	case len(r.Args) == 0:
+		return 0, service.Errorf(service.CodeInvalid, "no program to run")
+	case r.Args[0] == "false":
+		fmt.Fprintln(s.Stderr, "failed as asked") //nolint:errcheck // the caller sees the exit code
+		return 3, nil
+	case r.Args[0] == "cat":
+		_, err := io.Copy(s.Stdout, s.Stdin)
+		return 0, err
+	}
+	_, err := fmt.Fprintln(s.Stdout, strings.Join(r.Args, " "))
+	return 0, err
+}
+
+// Logs writes three lines, and a line a second while it follows.
+func (t *Twin) Logs(ctx context.Context, name string, r service.LogRequest, w io.Writer) error {
+	if _, err := t.Lease(ctx, name); err != nil {
+		return err
+	}
+	for i := 0; i < 3 || r.Follow; i++ {
+		if i >= 3 {
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if _, err := fmt.Fprintf(w, "%s stdout line %d <of the log>\n", t.Now().UTC().Format("2006-01-02T15:04:05.000000000Z"), i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Forward answers HTTP with Page.
+func (t *Twin) Forward(ctx context.Context, name string, _ uint16) (net.Conn, error) {
+	if _, err := t.Lease(ctx, name); err != nil {
+		return nil, err
+	}
+	near, far := net.Pipe()
+	go func() {
+		defer far.Close() //nolint:errcheck // a pipe
+		buf := make([]byte, 4096)
+		if _, err := far.Read(buf); err == nil {
+			fmt.Fprintf(far, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(t.Page), t.Page) //nolint:errcheck // the reader has left
+		}
+	}()
+	return near, nil
+}
+
+// WalletBalance returns an amount.
+func (t *Twin) WalletBalance(context.Context) (service.Balance, error) {
+	return service.Balance{Spendable: 12_345_678_901, Unconfirmed: 70_000_000, Reserved: 30_000_000, Height: 4711, Network: "pkt-devnet"}, nil
+}
+
+// WalletAddress returns always the same one.
+func (t *Twin) WalletAddress(context.Context) (service.Address, error) {
+	return service.Address{Address: "dpk1qw508d6qejxtdg4y5r3zarvary0c5xw7k0k0u0v"}, nil
+}
+
+// WalletHistory returns two movements.
+func (t *Twin) WalletHistory(context.Context) ([]service.Movement, error) {
+	now := t.Now().Unix()
+	return []service.Movement{
+		{TxID: strings.Repeat("ab", 32), Sent: 30_000_000, Fee: 4_100, Time: now, Note: "opened a channel"},
+		{TxID: strings.Repeat("cd", 32), Received: 12_375_683_001, Depth: 12, Time: now - 720, Note: "received"},
+	}, nil
+}
+
+// Info tells about the twin.
+func (t *Twin) Info(context.Context) (service.Info, error) {
+	k := Key(9).Public()
+	return service.Info{
+		Version: "test", Identity: k, Device: k, PeerID: k.PeerID(), Peers: 3, Network: "pkt-devnet", Height: 4711,
+		Addresses: []string{"/ip4/127.0.0.1/tcp/4001/p2p/" + k.PeerID()},
+	}, nil
+}
+
+// Doctor finds root missing.
+func (t *Twin) Doctor(context.Context) (service.Report, error) {
+	return service.Report{OK: true, Checks: []service.Check{
+		{Name: "root", Needed: "provider", Detail: "the node runs as an ordinary user", Remedy: "start it as root to offer containers"},
+	}}, nil
+}
+
+func (t *Twin) tell(e service.Event) {
+	t.sequence++
+	e.Sequence, e.Time = t.sequence, t.Now().UnixMilli()
+	for ch := range t.wait {
+		select {
+		case ch <- e:
+		default:
+		}
+	}
+}
+
+// Events reports what the twin does.
+func (t *Twin) Events(ctx context.Context, fn func(service.Event) error) error {
+	ch := make(chan service.Event, 16)
+	t.mu.Lock()
+	t.wait[ch] = struct{}{}
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		delete(t.wait, ch)
+		t.mu.Unlock()
+	}()
+	for {
+		select {
+		case e := <-ch:
+			if err := fn(e); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Update changes a lease and tells of it.
+func (t *Twin) Update(name string, change func(*service.Lease)) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, err := t.find(name)
+	if err != nil {
+		return err
+	}
+	l := t.leases[i]
+	l.Exposure = slices.Clone(l.Exposure)
+	change(&l)
+	t.leases[i] = l
+	t.tell(service.Event{Kind: "lease", Lease: l.Label, Text: l.Phase})
+	return nil
+}

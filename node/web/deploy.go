@@ -1,0 +1,166 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+type deployPage struct {
+	page
+	Form         form
+	Field        string // the one that cannot be read
+	FieldError   string
+	Offer        service.Offer
+	Price        *price
+	PriceProblem string
+}
+
+type price struct {
+	Rate            pktcloud.Rate
+	Interval, Total pktcloud.Amount
+}
+
+var deployFields = []string{
+	"offer", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid",
+}
+
+// request reads the form. Errors are *fieldError.
+func (f form) request() (service.LeaseRequest, error) {
+	var r service.LeaseRequest
+	id, err := pktcloud.ParseID(f["offer"])
+	if err != nil {
+		return r, &fieldError{"offer", "The link to the offer is damaged; choose it on the market again."}
+	}
+	resources, err0 := f.resources()
+	port, err1 := f.quantity("port", "The port", 1, 65535)
+	rate, err2 := f.money("max", "Pay at most")
+	term, err3 := f.quantity("term", "The time in hours", 3600, 24*366)
+	interval, err4 := f.quantity("interval", "The interval in seconds", 1, 3600)
+	credit, err5 := f.quantity("credit", "What the provider risks", 1, 86400)
+	prepaid, err6 := f.quantity("prepaid", "What you risk", 1, 86400)
+	if err := firstError(err0, err1, err2, err3, err4, err5, err6); err != nil {
+		return r, err
+	}
+	switch {
+	case rate == 0:
+		return r, &fieldError{"max", "Say how much you will pay at most."}
+	case term == 0:
+		return r, &fieldError{"term", "Say for how long."}
+	case interval == 0:
+		return r, &fieldError{"interval", "Payments are at least a second apart."}
+	}
+	r = service.LeaseRequest{
+		Offer: id, Image: f["image"], Command: strings.Fields(f["command"]), Port: uint16(port), Resources: resources,
+		MaxRate: rate, IntervalSeconds: interval, TermSeconds: term,
+		Limits: &service.ExposureRequest{CreditSeconds: credit, PrepaidSeconds: prepaid, UnconfirmedSeconds: 15 * 60},
+	}
+	return r, nil
+}
+
+func (w *Web) offerOf(r *http.Request, f form) (service.Offer, error) {
+	id, err := pktcloud.ParseID(f["offer"])
+	if err != nil {
+		return service.Offer{}, service.Errorf(service.CodeNotFound, "choose an offer on the market first")
+	}
+	resources, err := f.resources()
+	if err != nil {
+		resources = service.Resources{}
+	}
+	return w.svc.Offer(r.Context(), id, resources)
+}
+
+// price computes what the form asks for, or says why it cannot.
+func (p *deployPage) price() {
+	r, err := p.Form.request()
+	if err != nil {
+		p.PriceProblem = err.Error()
+		return
+	}
+	interval, err1 := p.Offer.Rate.For(r.IntervalSeconds)
+	total, err2 := p.Offer.Rate.For(r.TermSeconds)
+	if firstError(err1, err2) != nil {
+		p.PriceProblem = "This costs more than there is."
+		return
+	}
+	p.Price = &price{Rate: p.Offer.Rate, Interval: interval, Total: total}
+}
+
+func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
+	p := deployPage{Form: typed(r.URL.Query(), deployFields...)}
+	offer, err := w.offerOf(r, p.Form)
+	if err != nil {
+		w.fail(rw, r, err)
+		return
+	}
+	free := reference(offer.Body)
+	interval := max(offer.Body.Limits.MinIntervalSeconds, 10)
+	for name, v := range map[string]string{
+		"cores":    cores(free.MilliCPU),
+		"memory":   strconv.FormatUint(free.MemoryBytes>>20, 10),
+		"disk":     strconv.FormatUint(free.DiskBytes>>30, 10),
+		"term":     "1",
+		"interval": strconv.FormatUint(interval, 10),
+		"credit":   strconv.FormatUint(min(2*interval, max(offer.Body.Limits.MaxCreditSeconds, interval)), 10),
+		"prepaid":  strconv.FormatUint(interval, 10),
+	} {
+		if p.Form[name] == "" {
+			p.Form[name] = v
+		}
+	}
+	if p.Offer, err = w.offerOf(r, p.Form); err != nil {
+		w.fail(rw, r, err)
+		return
+	}
+	if p.Form["max"] == "" {
+		p.Form["max"] = roundedUp(p.Offer.Rate)
+	}
+	p.price()
+	p.page = w.page(r, "Deploy", nil)
+	w.show(rw, http.StatusOK, "deploy", p)
+}
+
+func (w *Web) deployPrice(rw http.ResponseWriter, r *http.Request) {
+	p := deployPage{Form: typed(r.URL.Query(), deployFields...)}
+	var err error
+	if p.Offer, err = w.offerOf(r, p.Form); err != nil {
+		p.PriceProblem = sentence(err)
+	} else {
+		p.price()
+	}
+	w.render(rw, http.StatusOK, "deploy", "price", p)
+}
+
+func (w *Web) deploy(rw http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		w.fail(rw, r, service.Errorf(service.CodeInvalid, "the form cannot be read"))
+		return
+	}
+	p := deployPage{Form: typed(r.PostForm, deployFields...)}
+	request, err := p.Form.request()
+	var lease service.Lease
+	if err == nil {
+		lease, err = w.svc.CreateLease(r.Context(), request)
+	}
+	if err == nil {
+		http.Redirect(rw, r, "/leases/"+url.PathEscape(lease.Label), http.StatusSeeOther)
+		return
+	}
+	var missing error
+	if p.Offer, missing = w.offerOf(r, p.Form); missing != nil {
+		w.fail(rw, r, missing)
+		return
+	}
+	status := service.CodeOf(err).Status()
+	if bad := new(fieldError); errors.As(err, &bad) {
+		p.Field, p.FieldError, status = bad.field, bad.text, http.StatusUnprocessableEntity
+	}
+	p.price()
+	p.page = w.page(r, "Deploy", err)
+	w.show(rw, status, "deploy", p)
+}

@@ -1,0 +1,163 @@
+package web
+
+import (
+	"fmt"
+	"html/template"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+)
+
+func helpers() template.FuncMap {
+	return template.FuncMap{
+		"pkt":          pkt,
+		"rate":         func(r pktcloud.Rate) template.HTML { return pkt(pktcloud.Amount(r)) },
+		"rateFor":      rateFor,
+		"cores":        cores,
+		"bytes":        byteText,
+		"key":          func(k pktcloud.PublicKey) string { return short(k.String()) },
+		"short":        short,
+		"duration":     duration,
+		"when":         when,
+		"clock":        func(ms int64) string { return time.UnixMilli(ms).Format("15:04:05") },
+		"iso":          func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) },
+		"percent":      percent,
+		"tone":         tone,
+		"exposureName": exposureName,
+	}
+}
+
+// pkt shows an amount in PKT with at most six significant decimals, and the
+// exact number of units to those who point at it.
+func pkt(a pktcloud.Amount) template.HTML {
+	return template.HTML(fmt.Sprintf(`<data class="pkt" value="%d" title="%s units, exactly %s">%s PKT</data>`, //nolint:gosec // digits only
+		uint64(a), grouped(uint64(a)), a, rounded(a)))
+}
+
+// rounded is a in PKT: as many decimals as six significant digits need, at
+// most nine.
+func rounded(a pktcloud.Amount) string {
+	v := float64(a) / pktcloud.UnitsPerPKT // for the eye only
+	if a == 0 {
+		return "0"
+	}
+	places := min(max(5-int(math.Floor(math.Log10(v))), 0), 9)
+	s := strconv.FormatFloat(v, 'f', places, 64)
+	if strings.Contains(s, ".") {
+		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+	}
+	return s
+}
+
+// roundedUp is a price limit to propose: r in PKT with three significant
+// digits, never less.
+func roundedUp(r pktcloud.Rate) string {
+	step := uint64(1)
+	for uint64(r)/step >= 1000 {
+		step *= 10
+	}
+	up := (uint64(r) + step - 1) / step * step
+	return rounded(pktcloud.Amount(up + up/1000))
+}
+
+func grouped(u uint64) string {
+	s := strconv.FormatUint(u, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + " " + s[i:]
+	}
+	return s
+}
+
+func rateFor(r pktcloud.Rate, seconds uint64) template.HTML {
+	a, err := r.For(seconds)
+	if err != nil {
+		return "more than there is"
+	}
+	return pkt(a)
+}
+
+func cores(milli uint64) string {
+	return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64)
+}
+
+func byteText(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	v, i := float64(n)/unit, 0
+	for ; v >= unit && i < 5; i++ {
+		v /= unit
+	}
+	return strconv.FormatFloat(math.Round(v*10)/10, 'f', -1, 64) + " " + [...]string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}[i]
+}
+
+func short(s string) string {
+	if len(s) <= 14 {
+		return s
+	}
+	return s[:6] + "…" + s[len(s)-6:]
+}
+
+func duration(seconds uint64) string {
+	switch {
+	case seconds < 120:
+		return count(int(seconds), "second")
+	case seconds < 2*3600:
+		return count(int(seconds/60), "minute")
+	case seconds < 48*3600:
+		return count(int(seconds/3600), "hour")
+	}
+	return count(int(seconds/86400), "day")
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+func when(seconds int64) string {
+	if seconds == 0 {
+		return "–"
+	}
+	return time.Unix(seconds, 0).Format("2 Jan 2006 15:04")
+}
+
+func percent(now, limit pktcloud.Amount) int {
+	if limit == 0 {
+		return 0
+	}
+	return int(min(math.Round(float64(now)/float64(limit)*100), 100))
+}
+
+// tone is the colour of a phase's badge; the word beside it says the same.
+func tone(phase string) string {
+	switch phase {
+	case "active":
+		return "good"
+	case "suspended", "closing", "starting", "proposed", "agreed", "funded":
+		return "warn"
+	case "failed", "refused":
+		return "bad"
+	}
+	return ""
+}
+
+func exposureName(name string) string {
+	switch name {
+	case "credit":
+		return "Served, not yet paid"
+	case "prepaid":
+		return "Paid ahead"
+	case "unconfirmed":
+		return "Paid on unconfirmed money"
+	case "hold":
+		return "Hold deposit"
+	}
+	return name
+}

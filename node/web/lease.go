@@ -1,0 +1,216 @@
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+const (
+	logLines     = 200
+	logBytes     = 512 // of a line that is shown
+	liveInterval = time.Second
+	logRetry     = 3 * time.Second
+)
+
+type leasesPage struct {
+	page
+	Leases []service.Lease
+}
+
+func (w *Web) leases(rw http.ResponseWriter, r *http.Request) {
+	leases, err := w.svc.Leases(r.Context())
+	status := http.StatusOK
+	if err != nil {
+		status = service.CodeOf(err).Status()
+	}
+	w.show(rw, status, "leases", leasesPage{page: w.page(r, "Leases", err), Leases: leases})
+}
+
+type leasePage struct {
+	page
+	Lease service.Lease
+	Log   []string
+	Over  bool
+}
+
+func over(l service.Lease) bool {
+	switch l.Phase {
+	case "closing", "closed", "refused", "failed":
+		return true
+	}
+	return false
+}
+
+func (w *Web) lease(rw http.ResponseWriter, r *http.Request) {
+	w.showLease(rw, r, nil)
+}
+
+func (w *Web) showLease(rw http.ResponseWriter, r *http.Request, problem error) {
+	l, err := w.svc.Lease(r.Context(), r.PathValue("lease"))
+	if err != nil {
+		w.fail(rw, r, err)
+		return
+	}
+	status := http.StatusOK
+	if problem != nil {
+		status = service.CodeOf(problem).Status()
+	}
+	w.show(rw, status, "lease", leasePage{page: w.page(r, "Lease "+l.Label, problem), Lease: l, Over: over(l)})
+}
+
+func (w *Web) closeLease(rw http.ResponseWriter, r *http.Request) {
+	if _, err := w.svc.CloseLease(r.Context(), r.PathValue("lease")); err != nil {
+		w.showLease(rw, r, err)
+		return
+	}
+	http.Redirect(rw, r, "/leases/"+url.PathEscape(r.PathValue("lease")), http.StatusSeeOther)
+}
+
+// live sends the lease's state and the end of its log whenever they change.
+func (w *Web) live(rw http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("lease")
+	if _, err := w.svc.Lease(r.Context(), name); err != nil {
+		w.fail(rw, r, err)
+		return
+	}
+	rw.Header().Set("Content-Type", "text/event-stream")
+	ctx, cancel := context.WithCancel(r.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	var log tail
+	wg.Go(func() { w.follow(ctx, name, &log) })
+
+	sent := map[string][]byte{}
+	tick := time.NewTicker(liveInterval)
+	defer tick.Stop()
+	for {
+		lease, err := w.svc.Lease(ctx, name)
+		if err != nil {
+			return
+		}
+		for event, data := range map[string]any{"state": lease, "log": log.last()} {
+			b, err := w.part("lease", event, data)
+			if err != nil {
+				w.log.Error("render a part", "part", event, "error", err)
+				return
+			}
+			if bytes.Equal(b, sent[event]) {
+				continue
+			}
+			sent[event] = b
+			if err := sendEvent(rw, event, b); err != nil {
+				return
+			}
+		}
+		if err := http.NewResponseController(rw).Flush(); err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func sendEvent(w io.Writer, event string, data []byte) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "event: %s\n", event)
+	for line := range bytes.Lines(data) {
+		fmt.Fprintf(&b, "data: %s\n", bytes.TrimRight(line, "\r\n"))
+	}
+	b.WriteByte('\n')
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// follow reads the lease's log into t until ctx ends, again and again while
+// the lease is not there yet.
+func (w *Web) follow(ctx context.Context, name string, t *tail) {
+	for ctx.Err() == nil {
+		r, pipe := io.Pipe()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			pipe.CloseWithError(w.svc.Logs(ctx, name, service.LogRequest{Follow: true, Tail: logLines}, pipe)) //nolint:errcheck // it never fails
+		})
+		t.reset()
+		t.read(r)
+		r.Close() //nolint:errcheck // it never fails
+		wg.Wait()
+		select {
+		case <-time.After(logRetry):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// tail keeps the last lines of a log.
+type tail struct {
+	mu     sync.Mutex // guards all below
+	lines  []string
+	before []string // of the reading before, until this one has a line
+}
+
+func (t *tail) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.lines) > 0 {
+		t.before, t.lines = t.lines, nil
+	}
+}
+
+func (t *tail) last() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.lines) == 0 {
+		return slices.Clone(t.before)
+	}
+	return slices.Clone(t.lines)
+}
+
+func (t *tail) read(r io.Reader) {
+	in := bufio.NewReaderSize(r, 32<<10)
+	for {
+		part, err := in.ReadSlice('\n')
+		line := string(part[:min(len(part), logBytes)])
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = in.ReadSlice('\n')
+		}
+		if len(line) > 0 {
+			t.add(line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// add keeps a line in the form "15:04:05 text".
+func (t *tail) add(line string) {
+	line = strings.TrimRight(line, "\r\n")
+	if stamp, rest, ok := strings.Cut(line, " "); ok {
+		if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil {
+			_, text, _ := strings.Cut(rest, " ")
+			line = at.Local().Format("15:04:05") + " " + text
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lines = append(t.lines, strings.ToValidUTF8(line, "\uFFFD"))
+	if len(t.lines) > logLines {
+		t.lines = slices.Delete(t.lines, 0, len(t.lines)-logLines)
+	}
+}

@@ -1,0 +1,224 @@
+package web_test
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/node/service/servicetest"
+	"github.com/pkt-cash/pkt-cloud/node/web"
+)
+
+func newWeb(t *testing.T) (*servicetest.Twin, *httptest.Server) {
+	t.Helper()
+	twin := servicetest.New()
+	w, err := web.New(twin, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(w)
+	t.Cleanup(s.Close)
+	return twin, s
+}
+
+func get(t *testing.T, address string) (int, string, http.Header) {
+	t.Helper()
+	r, err := http.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close() //nolint:errcheck // only read
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b), r.Header
+}
+
+func offerID(t *testing.T, twin *servicetest.Twin) string {
+	t.Helper()
+	p, err := twin.Offers(t.Context(), service.OfferQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Offers[0].ID.String()
+}
+
+var deployment = url.Values{
+	"image": {"127.0.0.1:5000/hello:1"}, "port": {"8080"}, "cores": {"0.5"}, "memory": {"128"}, "disk": {"1"},
+	"max": {"1"}, "term": {"1"}, "interval": {"1"}, "credit": {"2"}, "prepaid": {"1"},
+}
+
+func deploy(t *testing.T, s *httptest.Server, offer string, change func(url.Values)) (int, string) {
+	t.Helper()
+	v := url.Values{"offer": {offer}}
+	for k := range deployment {
+		v.Set(k, deployment.Get(k))
+	}
+	change(v)
+	r, err := http.PostForm(s.URL+"/deploy", v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close() //nolint:errcheck // only read
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+func TestPages(t *testing.T) {
+	twin, s := newWeb(t)
+	id := offerID(t, twin)
+	if status, body := deploy(t, s, id, func(url.Values) {}); status != http.StatusOK || !strings.Contains(body, "Close this lease") {
+		t.Fatalf("after deploying got %d\n%s", status, body)
+	}
+	leases, err := twin.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	label := leases[0].Label
+	for _, c := range []struct {
+		path   string
+		status int
+		want   []string
+	}{
+		{"/", 200, []string{"<h1>Market</h1>"}},
+		{"/market", 200, []string{"DE-BE", "0.0251457 PKT", "/deploy?offer=" + id}},
+		{"/market?region=fi", 200, []string{"FI"}},
+		{"/market?cores=2000", 422, []string{"The number of cores is a number from 0 to 1024.", `value="2000"`}},
+		{"/market?price=cheap", 422, []string{"is no amount", `value="cheap"`}},
+		{"/market?cores=100", 200, []string{"No offer matches."}},
+		{"/deploy?offer=" + id, 200, []string{"Pay at most", "per hour"}},
+		{"/deploy?offer=nonsense", 404, []string{"Choose an offer on the market first."}},
+		{"/deploy/price?offer=" + id + "&cores=1&memory=512&max=1&term=24&interval=10", 200, []string{"Each payment", `id="price"`}},
+		{"/deploy/price?offer=" + id + "&cores=x", 200, []string{"The number of cores is a number"}},
+		{"/leases", 200, []string{label}},
+		{"/leases/" + label, 200, []string{"Served, not yet paid", "http://web." + label + ".localhost", "30 000 000 units"}},
+		{"/leases/none", 404, []string{"No lease &#34;none&#34;."}},
+		{"/wallet", 200, []string{"11.4978 PKT", "12 345 678 901 units", "Show an address"}},
+		{"/nothing", 404, []string{"There is no page /nothing."}},
+	} {
+		t.Run(c.path, func(t *testing.T) {
+			status, body, header := get(t, s.URL+c.path)
+			if status != c.status {
+				t.Errorf("got status %d, want %d", status, c.status)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(body, w) {
+					t.Errorf("%q is missing from\n%s", w, body)
+				}
+			}
+			if p := header.Get("Content-Security-Policy"); !strings.Contains(p, "default-src 'none'") || strings.Contains(p, "unsafe") {
+				t.Errorf("content security policy %q", p)
+			}
+			if m := inline.FindString(body); m != "" {
+				t.Errorf("inline script or style: %s", m)
+			}
+		})
+	}
+}
+
+var inline = regexp.MustCompile(`(?i)<script>|<style|\sstyle=|\son[a-z]+=|https?://[^w"]`)
+
+// TestErrorsKeepInput: whatever was typed is there again beside the reason.
+func TestErrorsKeepInput(t *testing.T) {
+	twin, s := newWeb(t)
+	id := offerID(t, twin)
+	for _, c := range []struct {
+		name, field, value string
+		status             int
+		want               string
+	}{
+		{"a port that is none", "port", "http", 422, "The port is a number from 0 to 65535."},
+		{"no price limit", "max", "", 422, "Say how much you will pay at most."},
+		{"a limit below the price", "max", "0.000001", 402, "your limit is"},
+		{"an unknown image", "image", "127.0.0.1:5000/no-such:1", 502, "there is no such image"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			status, body := deploy(t, s, id, func(v url.Values) { v.Set(c.field, c.value); v.Set("command", `sh "x" <b>`) })
+			if status != c.status || !strings.Contains(body, c.want) {
+				t.Errorf("got %d, want %d and %q in\n%s", status, c.status, c.want, body)
+			}
+			for _, kept := range []string{`value="` + c.value + `"`, `value="sh &#34;x&#34; &lt;b&gt;"`, `value="128"`} {
+				if !strings.Contains(body, kept) {
+					t.Errorf("%s was lost", kept)
+				}
+			}
+		})
+	}
+}
+
+// TestLive: a change of the lease reaches the page without a reload.
+func TestLive(t *testing.T) {
+	twin, s := newWeb(t)
+	deploy(t, s, offerID(t, twin), func(url.Values) {})
+	leases, err := twin.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.Get(s.URL + "/leases/" + leases[0].Label + "/live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close() //nolint:errcheck // only read
+	lines := bufio.NewScanner(r.Body)
+	changed, log := false, false
+	for lines.Scan() && (!changed || !log) {
+		text := lines.Text()
+		if strings.HasPrefix(text, "event: state") && !changed {
+			if err := twin.Update(leases[0].Label, func(l *service.Lease) { l.Phase = "suspended"; l.Problem = "Not <paid>." }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		changed = changed || strings.Contains(text, "Not &lt;paid&gt;.")
+		log = log || strings.Contains(text, "line 1 &lt;of the log&gt;")
+	}
+	if !changed || !log {
+		t.Errorf("the stream ended: state changed %v, log seen %v", changed, log)
+	}
+}
+
+func TestWalletAddress(t *testing.T) {
+	_, s := newWeb(t)
+	r, err := http.Post(s.URL+"/wallet/address", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := regexp.MustCompile(`/wallet/qr\?address=[a-z0-9]+`).FindString(string(b))
+	status, png, header := get(t, s.URL+src)
+	if status != 200 || header.Get("Content-Type") != "image/png" || !strings.HasPrefix(png, "\x89PNG") {
+		t.Errorf("the QR code at %q: %d %s", src, status, header.Get("Content-Type"))
+	}
+}
+
+// TestPinnedScripts: the embedded scripts are the ones of npm, unchanged.
+func TestPinnedScripts(t *testing.T) {
+	for name, want := range map[string]string{
+		"htmx.min.js": "22283ef68cb7545914f0a88a1bdedc7256a703d1d580c1d255217d0a50d31313",
+		"sse.js":      "3b5992a541619babefc4c169505af474df5c3039da51e59b96ccf9241ecd61d2",
+	} {
+		b, err := os.ReadFile("assets/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(b)
+		if got := hex.EncodeToString(sum[:]); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+}
