@@ -17,7 +17,7 @@ help:
 	@echo 'make demo         the whole story on this machine: devnet, provider, tenant, a real container'
 	@echo 'make test         vet and all tests that need no root (a few minutes)'
 	@echo 'make test-system  the tests with real processes, containers, chain nodes and a browser; as root'
-	@echo 'make lint         golangci-lint, formatting'
+	@echo 'make lint         golangci-lint, formatting; make fmt repairs what it can'
 	@echo 'make mutants      break each invariant on purpose; RUN=part of a name'
 	@echo 'make fuzz         every fuzz target; FUZZTIME=10s RUN=part of a name'
 	@echo 'make soak         many containers for a long time; as root'
@@ -47,9 +47,8 @@ test-unit:
 test-system:
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-system makes containers and cgroups: please run it as root'; exit 1; }
 	@scripts/setup system
-	@echo 'test-system: this machine must offer'
-	@sed -n 's/^required /  /p' .ci/capabilities
-	@$(GO) run ./internal/tools/gotest -each -capabilities .ci/capabilities -tagged system -p 1 -timeout 30m
+	@$(MAKE) --no-print-directory build
+	@$(GO) run ./internal/tools/gotest -each -capabilities .ci/capabilities -doctor 'bin/pktcloud doctor --json' -tagged system -p 1 -timeout 30m
 
 soak:
 	@[ "$$(id -u)" = 0 ] || { echo 'make soak makes containers and cgroups: please run it as root'; exit 1; }
@@ -61,7 +60,8 @@ lint:
 	$(LINT) run ./...
 	$(LINT) fmt --diff
 
-fmt:
+fmt: # also what linters can repair by themselves
+	$(LINT) run --fix ./... || true
 	$(LINT) fmt
 
 mutants:

@@ -95,7 +95,7 @@ func (c constants) check(folder string) (*types.Package, error) {
 		return nil, fmt.Errorf("folder %s has no package", folder)
 	}
 	config := types.Config{IgnoreFuncBodies: true, FakeImportC: true, Importer: c, Error: func(error) {}}
-	pkg, _ := config.Check(folder, c.tree.Fset, files, nil) //nolint:errcheck // errors hide only what needs them
+	pkg, _ := config.Check(folder, c.tree.Fset, files, nil) // errors hide only what needs them
 	c.checked[folder] = pkg
 	return pkg, nil
 }

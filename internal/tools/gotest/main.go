@@ -1,9 +1,10 @@
 // Command gotest runs go test, passes on what matters of its output as it
 // comes, and ends with totals. It can pick the packages that have tests behind a
-// build tag, and can count a skipped test as a failure, which go test cannot.
+// build tag, check first what the machine offers, and count a skipped test as a
+// failure.
 //
 //	gotest -race ./...
-//	gotest -tagged system -capabilities .ci/capabilities -p 1 -timeout 30m
+//	gotest -tagged system -capabilities .ci/capabilities -doctor "bin/pktcloud doctor --json" -p 1
 package main
 
 import (
@@ -28,11 +29,12 @@ func main() {
 }
 
 func run(args []string) error {
-	tagged, capabilities, verbose := "", "", false
+	tagged, capabilities, doctor, verbose := "", "", "", false
 	// The flags of go test follow ours and are not known here.
 	ours := flag.NewFlagSet("gotest", flag.ContinueOnError)
 	ours.StringVar(&tagged, "tagged", "", "run the packages that have test files behind this build `tag`, with the tag set")
-	ours.StringVar(&capabilities, "capabilities", "", "count skipped tests as failures, but those that name something optional of this `file`")
+	ours.StringVar(&capabilities, "capabilities", "", "check first that the machine has what this `file` lists, and count skipped tests as failures, but those that name something optional of it")
+	ours.StringVar(&doctor, "doctor", "", "the `command` that checks the machine; see capabilities")
 	ours.BoolVar(&verbose, "each", false, "print a line for each test, not only for each package")
 	// Parsed one by one, since flag refuses those of go test.
 	for len(args) > 0 {
@@ -56,7 +58,18 @@ func run(args []string) error {
 		if err != nil {
 			return err
 		}
-		s.noSkips, s.optional = true, optionalNames(string(text))
+		list, err := parseCapabilities(string(text))
+		if err != nil {
+			return err
+		}
+		report, err := askDoctor(doctor)
+		if err != nil {
+			return err
+		}
+		if err := checkCapabilities(os.Stdout, list, report, onPath); err != nil {
+			return err
+		}
+		s.noSkips, s.optional = true, optionalNames(list)
 	}
 	command := append([]string{"test", "-json"}, args...)
 	if tagged != "" {
@@ -126,13 +139,7 @@ func namesTag(line, tag string) bool {
 	return with && !without
 }
 
-// optionalNames returns the names on the lines "optional NAME …".
-func optionalNames(text string) []string {
-	var names []string
-	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "optional" {
-			names = append(names, f[1])
-		}
-	}
-	return names
+func onPath(command string) bool {
+	_, err := exec.LookPath(command)
+	return err == nil
 }

@@ -95,9 +95,3 @@ func TestTaggedFolders(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
-
-func TestOptionalNames(t *testing.T) {
-	if got := optionalNames("required root\n\noptional PKTD_RPC a node\n# optional\n"); !slices.Equal(got, []string{"PKTD_RPC"}) {
-		t.Errorf("got %v, want PKTD_RPC alone", got)
-	}
-}
