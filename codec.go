@@ -20,7 +20,7 @@ var modes = sync.OnceValues(func() (cbor.EncMode, cbor.DecMode) {
 		NilContainers: cbor.NilContainerAsEmpty,
 	}.EncMode()
 	if err != nil {
-		panic("pktcloud: encoder options: " + err.Error())
+		panic("pktcloud: encoder options: " + err.Error()) //nolint:forbidigo // constant options: a broken build
 	}
 	dec, err := cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
@@ -33,7 +33,7 @@ var modes = sync.OnceValues(func() (cbor.EncMode, cbor.DecMode) {
 		MaxMapPairs:       1 << 16,
 	}.DecMode()
 	if err != nil {
-		panic("pktcloud: decoder options: " + err.Error())
+		panic("pktcloud: decoder options: " + err.Error()) //nolint:forbidigo // constant options: a broken build
 	}
 	return enc, dec
 })
