@@ -86,7 +86,7 @@ func measure(root, folder string) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	sums, err := os.ReadFile(filepath.Join(root, "go.sum"))
 	if err != nil {
 		return cost{}, err

@@ -79,7 +79,7 @@ func tryAll(ctx context.Context, chosen []mutant, workers int, t trial) ([]resul
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(temp)
+	defer os.RemoveAll(temp) //nolint:errcheck // a temporary folder
 	var copies []string
 	for i := range min(workers, len(chosen)) {
 		dir := fmt.Sprintf("%s/%d", temp, i)
