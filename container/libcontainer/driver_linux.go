@@ -1,0 +1,396 @@
+//go:build cgo && amd64
+
+package libcontainer
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pkt-cash/pkt-cloud/container"
+)
+
+// Runtime runs containers. It implements [container.Runtime].
+type Runtime struct {
+	cfg    Config
+	boxes  string // one directory for each container
+	trash  string // directories being removed
+	group  string // this runtime's part of the control group tree
+	lock   *os.File
+	reaper *reaper
+
+	mu    sync.Mutex
+	locks map[string]*idLock
+
+	ids   sync.Mutex
+	taken map[uint32]string // first id of a range to its container
+}
+
+var _ container.Runtime = (*Runtime)(nil)
+
+// idLock makes calls about one id take their turn.
+type idLock struct {
+	sync.Mutex
+	users int
+}
+
+// New opens a runtime over cfg.Dir, in which it finds the containers of an
+// earlier one. Errors are [container.CodeNotRoot], [container.CodeNoCgroups]
+// or [container.CodeMissingFeature].
+func New(cfg Config) (*Runtime, error) {
+	cfg = cfg.withDefaults()
+	if os.Geteuid() != 0 {
+		return nil, &container.Error{Code: container.CodeNotRoot}
+	}
+	if err := checkCgroups(); err != nil {
+		return nil, err
+	}
+	if _, err := findMkfs(); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(dir))
+	r := &Runtime{
+		cfg: cfg, boxes: filepath.Join(dir, "boxes"), trash: filepath.Join(dir, "trash"),
+		group: "/pktcloud-" + hex.EncodeToString(sum[:4]), locks: map[string]*idLock{},
+		taken: map[uint32]string{},
+	}
+	for _, d := range []string{r.boxes, r.trash} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if r.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(r.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = r.lock.Close()
+		return nil, &container.Error{Code: container.CodeConflict, Detail: "another runtime uses " + dir, Err: err}
+	}
+	if r.reaper, err = newReaper(); err != nil {
+		_ = r.lock.Close()
+		return nil, err
+	}
+	if err := errors.Join(r.sweep(), r.loadIDs()); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// Close lets go of the directory. Containers go on running.
+func (r *Runtime) Close() error {
+	err := r.reaper.close()
+	for _, dir := range cgroupDirs(r.group) {
+		_ = unix.Rmdir(dir) // only when empty
+	}
+	return errors.Join(err, r.lock.Close())
+}
+
+// sweep finishes removals that a crash interrupted.
+func (r *Runtime) sweep() error {
+	left, err := os.ReadDir(r.trash)
+	if err != nil {
+		return err
+	}
+	for _, e := range left {
+		if err := r.discard(filepath.Join(r.trash, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hold locks an id until the returned function is called.
+func (r *Runtime) hold(id string) func() {
+	r.mu.Lock()
+	l := r.locks[id]
+	if l == nil {
+		l = &idLock{}
+		r.locks[id] = l
+	}
+	l.users++
+	r.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(r.locks, id)
+		}
+	}
+}
+
+// find returns a container's directory.
+func (r *Runtime) find(ctx context.Context, id string) (string, error) {
+	if err := cmp.Or(ctx.Err(), container.ValidateID(id)); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(r.boxes, id)
+	if !isDir(dir) {
+		return "", &container.Error{Code: container.CodeNotFound, Detail: id}
+	}
+	return dir, nil
+}
+
+// Pull brings an image into the store.
+func (r *Runtime) Pull(ctx context.Context, ref string, o container.PullOptions) (container.Image, error) {
+	return r.cfg.Images.Pull(ctx, ref, o)
+}
+
+// Status reports on one container.
+func (r *Runtime) Status(ctx context.Context, id string) (container.Status, error) {
+	dir, err := r.find(ctx, id)
+	if err != nil {
+		return container.Status{}, err
+	}
+	return status(dir, id)
+}
+
+// status reads a container's files; it needs no lock, since each is whole.
+func status(dir, id string) (container.Status, error) {
+	s := container.Status{ID: id, State: container.Created}
+	var rec record
+	if ok, err := readJSON(dir, recordFile, &rec); err != nil || !ok {
+		return s, container.Wrap(container.CodeRuntime, id, err)
+	}
+	s.Image = rec.Spec.Image
+	_, alive, err := monitorAlive(dir)
+	if err != nil {
+		return s, container.Wrap(container.CodeRuntime, id, err)
+	}
+	var from started
+	if ok, err := readJSON(dir, startedFile, &from); err != nil || !ok {
+		return s, container.Wrap(container.CodeRuntime, id, err)
+	}
+	s.StartedAt = from.At
+	var end exited
+	ended, err := readJSON(dir, exitFile, &end)
+	switch {
+	case err != nil:
+		return s, container.Wrap(container.CodeRuntime, id, err)
+	case ended:
+		s.State, s.ExitCode, s.OOMKilled, s.FinishedAt, s.CPUTime = container.Exited, end.Code, end.OOMKilled, end.At, end.CPUTime
+		return s, nil
+	case !alive:
+		s.State, s.ExitCode = container.Exited, -1
+		return s, nil
+	}
+	s.State = container.Running
+	if from.Cgroups.paused() {
+		s.State = container.Paused
+	}
+	s.CPUTime, s.MemoryBytes = from.Cgroups.usage()
+	s.OOMKilled = from.Cgroups.oomKilled()
+	return s, nil
+}
+
+// List reports on all containers.
+func (r *Runtime) List(ctx context.Context) ([]container.Status, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(r.boxes)
+	if err != nil {
+		return nil, err
+	}
+	var out []container.Status
+	for _, e := range entries {
+		s, err := r.Status(ctx, e.Name())
+		if errors.Is(err, container.CodeNotFound) { // destroyed meanwhile
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b container.Status) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// running returns the directory and groups of a container that runs, paused
+// or not.
+func (r *Runtime) running(ctx context.Context, id string) (string, cgroupPaths, error) {
+	dir, err := r.find(ctx, id)
+	if err != nil {
+		return "", nil, err
+	}
+	s, err := status(dir, id)
+	if err != nil {
+		return "", nil, err
+	}
+	var from started
+	if s.State == container.Running || s.State == container.Paused {
+		_, err = readJSON(dir, startedFile, &from)
+		return dir, from.Cgroups, err
+	}
+	return "", nil, &container.Error{Code: container.CodeNotRunning, Detail: fmt.Sprintf("%s is %s", id, s.State)}
+}
+
+// Pause freezes a container.
+func (r *Runtime) Pause(ctx context.Context, id string) error { return r.freeze(ctx, id, true) }
+
+// Resume thaws a container.
+func (r *Runtime) Resume(ctx context.Context, id string) error { return r.freeze(ctx, id, false) }
+
+func (r *Runtime) freeze(ctx context.Context, id string, frozen bool) error {
+	defer r.hold(id)()
+	_, groups, err := r.running(ctx, id)
+	if err != nil {
+		return err
+	}
+	err = groups.freeze(ctx, frozen)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return &container.Error{Code: container.CodeNotRunning, Detail: id}
+	}
+	return err
+}
+
+// Logs returns a container's output.
+func (r *Runtime) Logs(ctx context.Context, id string, o container.LogOptions) (io.ReadCloser, error) {
+	dir, err := r.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return newLogReader(ctx, dir, o, func() bool {
+		s, err := status(dir, id)
+		return err != nil || s.State == container.Exited
+	})
+}
+
+// Dial connects to a port of the container's own loopback.
+func (r *Runtime) Dial(ctx context.Context, id string, port uint16) (net.Conn, error) {
+	dir, _, err := r.running(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	c, done, err := call(ctx, dir, request{Op: opDial, Port: port})
+	if err != nil {
+		return nil, r.lost(ctx, id, err)
+	}
+	defer done()
+	var out reply
+	files, err := receive(c, &out)
+	defer func() { closeAll(files) }()
+	if err != nil {
+		return nil, r.lost(ctx, id, err)
+	}
+	if err := out.err(); err != nil {
+		return nil, err
+	}
+	if len(files) != 1 {
+		return nil, &container.Error{Code: container.CodeRuntime, Detail: "the monitor sent no connection"}
+	}
+	return net.FileConn(files[0])
+}
+
+// lost explains a conversation with a monitor that broke off.
+func (r *Runtime) lost(ctx context.Context, id string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if _, _, err := r.running(ctx, id); err != nil {
+		return err
+	}
+	return container.Wrap(container.CodeRuntime, id, err)
+}
+
+// Destroy removes a container.
+func (r *Runtime) Destroy(ctx context.Context, id string) error {
+	if err := cmp.Or(ctx.Err(), container.ValidateID(id)); err != nil {
+		return err
+	}
+	defer r.hold(id)()
+	dir := filepath.Join(r.boxes, id)
+	if !isDir(dir) {
+		return nil
+	}
+	return r.remove(dir, id)
+}
+
+// remove ends what runs in dir, then removes it. The directory is set aside
+// only once nothing runs, so an interrupted removal is seen and repeated.
+func (r *Runtime) remove(dir, id string) error {
+	if err := r.kill(dir); err != nil {
+		return container.Wrap(container.CodeRuntime, id, err)
+	}
+	away := filepath.Join(r.trash, fmt.Sprintf("%s.%d", id, time.Now().UnixNano()))
+	if err := os.Rename(dir, away); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	r.freeIDs(id)
+	return r.discard(away)
+}
+
+// discard removes a directory of which nothing runs.
+func (r *Runtime) discard(dir string) error {
+	return os.RemoveAll(dir)
+}
+
+// kill ends a container and its monitor, and frees its groups and device.
+func (r *Runtime) kill(dir string) error {
+	if err := stopMonitor(dir); err != nil {
+		return err
+	}
+	groups := cgroupPaths{}
+	var from started
+	if ok, err := readJSON(dir, startedFile, &from); err == nil && ok {
+		groups = from.Cgroups
+	}
+	var rec record
+	if ok, err := readJSON(dir, recordFile, &rec); err == nil && ok {
+		for k, v := range cgroupDirs(rec.Cgroup) {
+			groups[k] = v
+		}
+	}
+	if err := groups.remove(); err != nil {
+		return err
+	}
+	return waitLoopFree(filepath.Join(dir, diskFile), 5*time.Second)
+}
+
+// stopMonitor asks the monitor to end, waits for it, and kills it if it does
+// not.
+func stopMonitor(dir string) error {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	begun := time.Now()
+	for asked := false; ; {
+		pid, alive, err := monitorAlive(dir)
+		if !alive || err != nil && time.Since(begun) > patience {
+			return err
+		}
+		if !asked {
+			if _, done, err := call(ctx, dir, request{Op: opStop}); err == nil {
+				defer done()
+				asked = true
+			}
+		}
+		if since := time.Since(begun); pid > 1 && (since > patience || !asked && since > time.Second) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		if time.Since(begun) > 2*patience {
+			return errors.New("the monitor does not end")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

@@ -1,0 +1,16 @@
+//go:build !linux || !cgo || !amd64
+
+package libcontainer
+
+import "github.com/pkt-cash/pkt-cloud/container"
+
+// Runtime is the driver. This build has none.
+type Runtime struct{ container.Runtime }
+
+// New returns [container.CodeUnsupported]: this build cannot run containers.
+func New(Config) (*Runtime, error) {
+	return nil, &container.Error{Code: container.CodeUnsupported}
+}
+
+// Close does nothing.
+func (*Runtime) Close() error { return nil }

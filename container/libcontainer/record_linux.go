@@ -1,0 +1,122 @@
+//go:build cgo && amd64
+
+package libcontainer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pkt-cash/pkt-cloud/container"
+)
+
+// The files of one container, in its directory. Each JSON file is written
+// beside its place, made durable and renamed into it.
+const (
+	recordFile  = "spec.json"    // record: what was asked; written before the monitor starts
+	startedFile = "started.json" // started: the program runs
+	exitFile    = "exit.json"    // exited: the program ended
+	aliveFile   = "alive"        // locked by the monitor as long as it lives; holds its pid
+	diskFile    = "disk.img"     // the writable layer
+	socketFile  = "monitor.sock" // the monitor's requests
+	stateDir    = "state"        // libcontainer's own
+	debugFile   = "monitor.log"  // what the monitor had to complain about
+	maxRecord   = 4 << 20
+)
+
+// record is what the monitor needs to know.
+type record struct {
+	Spec     container.Spec
+	Image    container.Image
+	Root     string // the unpacked image
+	RootID   uint32 // the id of root in it
+	FirstID  uint32 // the host's id of the container's root
+	Cgroup   string
+	LogBytes int64
+}
+
+// started says that the program runs, and where its limits are kept.
+type started struct {
+	At      time.Time
+	Pid     int
+	Cgroups cgroupPaths
+}
+
+// exited is how the program ended.
+type exited struct {
+	At        time.Time
+	Code      int
+	OOMKilled bool
+	CPUTime   time.Duration
+}
+
+func writeJSON(dir, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, name+".new")
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// readJSON reports false for a file that is not there.
+func readJSON(dir, name string, v any) (bool, error) {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if len(b) > maxRecord {
+		return false, fmt.Errorf("%s is larger than %d bytes", name, maxRecord)
+	}
+	return true, json.Unmarshal(b, v)
+}
+
+// monitorAlive reports whether the monitor of dir lives, and its pid. The
+// lock, not the pid, is the proof, so a reused pid cannot mislead.
+func monitorAlive(dir string) (pid int, alive bool, err error) {
+	f, err := os.Open(filepath.Join(dir, aliveFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if err == nil {
+		return 0, false, nil
+	}
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return 0, false, err
+	}
+	_, err = fmt.Fscan(f, &pid)
+	return pid, true, err
+}
