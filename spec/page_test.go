@@ -15,8 +15,8 @@ type page struct {
 	rules  []rule
 	tests  []testRow
 	limits []limitRow
-	cites  []rule // of any page's rules, in running text
-	quoted map[string]bool
+	cites  []rule          // of any page's rules, in running text
+	quoted map[string]bool // words in code spans and in cells of tables
 }
 
 // rule is a rule's id, or a mention of it, and the line where it stands.
@@ -101,8 +101,13 @@ func (p *page) take(section, line string, number int) {
 			p.tests = append(p.tests, testRow{rule{id, number}, cells[1]})
 		}
 		return
-	case len(cells) >= 2 && section == "limits" && strings.Contains(cells[0], "`"):
+	case len(cells) >= 2 && section == "limits" && cells[0] != "constant" && strings.Trim(cells[0], ":- ") != "":
 		p.limits = append(p.limits, limitRow{strings.Trim(cells[0], "` "), cells[1], number})
+	}
+	for _, cell := range cells { // names of refusals, quoted or not
+		if !strings.Contains(cell, " ") {
+			p.quoted[strings.Trim(cell, "`")] = true
+		}
 	}
 	for _, m := range citation.FindAllStringSubmatch(line, -1) {
 		for _, id := range ruleID.FindAllString(m[1], -1) {

@@ -46,11 +46,11 @@ func TestSeededViolations(t *testing.T) {
 		{"duration of another value", "spec/toy.md", "24 h", "23 h", "limit toy.MaxAge"},
 		{"limit that is gone", "spec/toy.md", "toy.MaxAge", "toy.MaxTime", "no such constant"},
 		{"limit without a number", "spec/toy.md", "64 KiB", "some", "no number"},
+		{"limit out of code quotes", "spec/toy.md", "`toy.MaxAge` | 24", "toy.MaxAge | 23", "limit toy.MaxAge"},
 		{"limit of no package", "spec/toy.md", "`toy.MaxAge`", "`MaxAge`", "want the package too"},
 		{"vector without outcome", "spec/vectors/toy/stale.txt", "expect", "name", "want one line such as"},
 		{"outcome of no list", "spec/vectors/toy/stale.txt", "stale", "fresh", `the outcome "fresh" is on no page's closed list`},
-		{"page without rules", "spec/README.md", "", "", ""},
-		{"page of prose", "spec/why/x.md", "", "", ""},
+		{"outcome of a table", "spec/toy.md", "is `stale`.", "is that.\n\n| code | name |\n|---|---|\n| 4 | stale |", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fsys := fstest.MapFS{}
