@@ -15,7 +15,7 @@ type Channel struct {
 	Params Params                   `cbor:"params"`
 	Role   Role                     `cbor:"role"`
 	Phase  Phase                    `cbor:"phase"`
-	Height uint64                   `cbor:"height"` // highest height known or estimated
+	Height uint64                   `cbor:"height"` // last observed or estimated
 	Funded bool                     `cbor:"funded"` // the chain knows the funding output
 	Depth  uint64                   `cbor:"depth"`  // its confirmations
 	Latest pktcloud.Signed[Voucher] `cbor:"latest"` // Sequence 0: none yet
@@ -304,8 +304,8 @@ func (c Channel) Abandon() (Channel, error) {
 	return c, nil
 }
 
-// At returns the channel at a height that was learnt or estimated. Height never
-// falls, so that a chain that falls silent or shortens does not buy time.
+// At returns the channel at a height that was estimated, if that is beyond the
+// one last observed. The next observation corrects it.
 func (c Channel) At(height uint64) Channel {
 	c.Height = max(c.Height, height)
 	return c
@@ -315,7 +315,7 @@ func (c Channel) At(height uint64) Channel {
 // error: it is what is. A funding that lost its depth takes the channel back to
 // Opening; an end counts once it is as deep as the funding had to be [SETTLE-24].
 func (c Channel) Observe(o Observation) Channel {
-	c = c.At(o.Height)
+	c.Height = o.Height
 	if c.Phase == Closed || c.Phase == Refunded {
 		c.Spent.Depth = max(c.Spent.Depth, o.Spent.Depth)
 		return c

@@ -8,9 +8,12 @@
 package manager
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -55,8 +58,7 @@ type Wallet interface {
 }
 
 // Config is what a Manager works with. Ledger, Store, Wallet, Keychain and
-// DeviceKey are required; a payee that never opens channels may leave Wallet
-// nil if it gives PayoutScript.
+// DeviceKey are required.
 type Config struct {
 	Network  pktchain.Network
 	Ledger   settle.Ledger
@@ -98,77 +100,170 @@ type Status struct {
 	Depth        uint64          `json:"depth"`
 	Height       uint64          `json:"height"`
 	Paid         pktcloud.Amount `json:"paid"`
-	Room         pktcloud.Amount `json:"room"` // what a further voucher can add now
-	Final        pktcloud.Amount `json:"final"`
-	ClosingTxID  [32]byte        `json:"-"` // zero while nothing spends the funding
+	Room         pktcloud.Amount `json:"room"`    // what a further voucher can add now
+	Final        pktcloud.Amount `json:"final"`   // of a signed cooperative close, else zero
+	Settled      pktcloud.Amount `json:"settled"` // what the payee's script received on the chain
+	Announced    bool            `json:"announced"`
+	ClosingTxID  [32]byte        `json:"-"` // zero while there is none
 	ClosingDepth uint64          `json:"closing_depth"`
 }
 
 // Manager runs the channels of one device. Its methods may be called from
-// several goroutines at once; those on one channel take turns.
-type Manager struct{}
+// several goroutines at once; those on one channel take turns, those on
+// different channels run side by side, so that a Store can group their syncs.
+// What a method reports as done is durable. Errors match the codes of package
+// settle, [settle.ErrLedgerUnavailable], [settle.ErrRejected], or are those of
+// the Store, the Wallet and the context.
+type Manager struct {
+	cfg  Config
+	rail pktchain.Rail
+	self pktcloud.PublicKey
 
-var errTodo = errors.New("not written yet")
+	beginning sync.Mutex // held while an index is handed out or a channel begins, the sync included
 
-// New loads the channels of a store.
-func New(ctx context.Context, cfg Config) (*Manager, error) { return &Manager{}, nil }
-
-// PayeeDetail returns the encoding of a fresh payee key and payout script.
-func (m *Manager) PayeeDetail(ctx context.Context) ([]byte, error) { return nil, errTodo }
-
-// Open makes a channel and its funding transaction; nothing is broadcast.
-func (m *Manager) Open(ctx context.Context, r OpenRequest) (params settle.Params, funding []byte, err error) {
-	return settle.Params{}, nil, errTodo
+	mu       sync.Mutex
+	next     indexes
+	payees   map[string]payeeRecord // by public key
+	channels map[pktcloud.ID]*channel
+	funded   map[settle.Outpoint]pktcloud.ID
+	order    uint64
+	tip      tipRecord
+	blind    bool // the ledger was out of reach when last asked
 }
 
-// Abandon gives up a channel that was never announced.
-func (m *Manager) Abandon(ctx context.Context, channel pktcloud.ID) error { return errTodo }
-
-// Announce broadcasts the funding transaction.
-func (m *Manager) Announce(ctx context.Context, channel pktcloud.ID) error { return errTodo }
-
-// Accept takes a channel as its payee.
-func (m *Manager) Accept(ctx context.Context, p settle.Params, funding []byte) (pktcloud.ID, error) {
-	return pktcloud.ID{}, errTodo
+// New loads the channels of a store and reserves the coins of those that are
+// not funded yet. A ledger out of reach is no error.
+func New(ctx context.Context, cfg Config) (*Manager, error) {
+	if cfg.Ledger == nil || cfg.Store == nil || cfg.Wallet == nil || cfg.Keychain == nil || cfg.DeviceKey.IsZero() {
+		return nil, settle.Refuse(settle.ErrParams, "a manager needs a ledger, a store, a wallet, a keychain and a device key")
+	}
+	if cfg.Keychain.Network() != cfg.Network {
+		return nil, settle.Refuse(settle.ErrParams, "the keychain is of %s, the manager of %s", cfg.Keychain.Network().Rail, cfg.Network.Rail)
+	}
+	if cfg.MarginBlocks == 0 {
+		cfg.MarginBlocks = DefaultMarginBlocks
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Manager{
+		cfg: cfg, rail: pktchain.Rail{Network: cfg.Network}, self: cfg.DeviceKey.Public(),
+		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
+		blind: true,
+	}
+	if err := m.load(ctx); err != nil {
+		return nil, err
+	}
+	_, _ = m.askTip(ctx) // the height of the store serves until the ledger is back
+	return m, nil
 }
 
-// Pay raises one lease's entry.
-func (m *Manager) Pay(ctx context.Context, channel pktcloud.ID, e settle.Entry) (pktcloud.Signed[settle.Voucher], error) {
-	return pktcloud.Signed[settle.Voucher]{}, errTodo
-}
-
-// Receive accepts a voucher.
-func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]) error {
-	return errTodo
-}
-
-// Latest returns the latest voucher of a channel.
+// Latest returns the latest voucher of a channel, made or accepted; false when
+// there is none.
 func (m *Manager) Latest(channel pktcloud.ID) (pktcloud.Signed[settle.Voucher], bool) {
-	return pktcloud.Signed[settle.Voucher]{}, false
+	ch, err := m.channel(channel)
+	if err != nil {
+		return pktcloud.Signed[settle.Voucher]{}, false
+	}
+	latest := ch.state.Load().Channel.Latest
+	return latest, latest.Body.Sequence > 0
 }
 
-// OfferClose signs a cooperative close that pays exactly final.
-func (m *Manager) OfferClose(ctx context.Context, channel pktcloud.ID, final pktcloud.Amount) (settle.CloseOffer, error) {
-	return settle.CloseOffer{}, errTodo
+// Status returns what the manager knows of a channel. It asks nobody: Run
+// keeps it fresh.
+func (m *Manager) Status(_ context.Context, channel pktcloud.ID) (Status, error) {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return Status{}, err
+	}
+	return m.status(ch), nil
 }
 
-// CompleteClose signs and broadcasts a close.
-func (m *Manager) CompleteClose(ctx context.Context, channel pktcloud.ID, o settle.CloseOffer) (txid [32]byte, err error) {
-	return txid, errTodo
+func (m *Manager) status(ch *channel) Status {
+	st := ch.state.Load()
+	c := st.Channel.At(m.height())
+	s := Status{
+		ID: c.ID, Params: c.Params, Role: c.Role, Phase: c.Phase, FundingTxID: ch.chain.Detail.Funding.TxID,
+		Funded: c.Funded, Depth: c.Depth, Height: c.Height, Paid: c.Paid(), Room: c.Room(), Final: c.Close.Final,
+		Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced,
+	}
+	if c.Spent.Known {
+		s.ClosingTxID = c.Spent.TxID
+	}
+	return s
 }
 
-// Claim closes a channel by its latest voucher, without the payer.
-func (m *Manager) Claim(ctx context.Context, channel pktcloud.ID) (txid [32]byte, err error) {
-	return txid, errTodo
+// List returns all channels, oldest first.
+func (m *Manager) List() []Status {
+	var list []Status
+	for _, ch := range m.all() {
+		list = append(list, m.status(ch))
+	}
+	return list
 }
 
-// Status returns what the manager knows of a channel.
-func (m *Manager) Status(ctx context.Context, channel pktcloud.ID) (Status, error) {
-	return Status{}, errTodo
+// all returns the channels, oldest first.
+func (m *Manager) all() []*channel {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]*channel, 0, len(m.channels))
+	for _, ch := range m.channels {
+		list = append(list, ch)
+	}
+	slices.SortFunc(list, func(a, b *channel) int {
+		return cmp.Or(cmp.Compare(a.order, b.order), bytes.Compare(a.id[:], b.id[:]))
+	})
+	return list
 }
 
-// List returns all channels, newest last.
-func (m *Manager) List() []Status { return nil }
+func (m *Manager) channel(id pktcloud.ID) (*channel, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ch, ok := m.channels[id]
+	if !ok {
+		return nil, settle.Refuse(settle.ErrUnknown, "no channel %s here", id)
+	}
+	return ch, nil
+}
 
-// Run follows the ledger until ctx ends.
-func (m *Manager) Run(ctx context.Context) error { return errTodo }
+// secondsPerBlock is how fast blocks are assumed to come while the chain is out
+// of sight: faster than they do, so that safety comes early [SETTLE-23].
+const secondsPerBlock = 45
+
+// height is the best block's height; while the chain is out of sight, what it
+// may have become.
+func (m *Manager) height() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.tip.Height
+	if m.blind && h > 0 {
+		if elapsed := m.cfg.Now().Unix() - m.tip.Seen; elapsed > 0 {
+			h += uint64(elapsed) / secondsPerBlock
+		}
+	}
+	return h
+}
+
+// askTip asks the ledger for its best block and keeps the answer.
+func (m *Manager) askTip(ctx context.Context) (settle.Tip, error) {
+	tip, err := m.cfg.Ledger.Tip(ctx)
+	if err != nil {
+		return settle.Tip{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tip, m.blind = tipRecord{Height: tip.Height, Seen: m.cfg.Now().Unix()}, false
+	return tip, nil
+}
+
+// rate is the fee rate to pay now, at least least times the relay floor.
+func (m *Manager) rate(ctx context.Context, least pktcloud.Amount) (pktcloud.Amount, error) {
+	rate, err := m.cfg.Ledger.FeeRate(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return max(rate, least*m.cfg.Network.RelayFloor), nil
+}

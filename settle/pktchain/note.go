@@ -99,7 +99,8 @@ type Plan struct {
 	Capacity pktcloud.Amount
 	// Refund names other refund keys than the phrase's own. Empty means the
 	// phrase's own.
-	Refund RefundKeys
+	Refund      RefundKeys
+	PayerScript []byte // where the payer's change and refund go
 }
 
 // refundOf returns the refund keys of a plan and the version of its script.
@@ -144,7 +145,7 @@ func (k *Keychain) FundingOutputs(p Plan) ([]settle.Payment, error) {
 // DetailOf returns the detail of a planned channel once its funding
 // transaction is known. Errors match [settle.ErrMalformed] or
 // [settle.ErrFunding].
-func (k *Keychain) DetailOf(p Plan, funding, payerScript []byte) (Detail, error) {
+func (k *Keychain) DetailOf(p Plan, funding []byte) (Detail, error) {
 	r, err := k.Restore(funding, p.Refund)
 	if err != nil {
 		return Detail{}, err
@@ -153,7 +154,7 @@ func (k *Keychain) DetailOf(p Plan, funding, payerScript []byte) (Detail, error)
 		return Detail{}, settle.Refuse(settle.ErrFunding, "the transaction funds another channel than the planned one")
 	}
 	d := r.Detail
-	d.PayerScript, d.PayeeScript = payerScript, p.Payee.Script
+	d.PayerScript, d.PayeeScript = p.PayerScript, p.Payee.Script
 	return d, d.Validate()
 }
 

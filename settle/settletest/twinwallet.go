@@ -85,7 +85,7 @@ func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pkt
 	fetch := txscript.NewMultiPrevOutFetcher(nil)
 	var signers []*btcec.PrivateKey
 	fee := func() pktcloud.Amount { // with a change output and two-item witnesses
-		return pktchain.Fee(sizeOf(tx)+31+27*uint64(len(tx.TxIn)), feeRate)
+		return pktchain.Fee(sizeOf(tx)+32+28*uint64(len(tx.TxIn)), feeRate)
 	}
 	for i := 0; i < len(w.scripts) && have < need+fee(); i++ {
 		coins, err := w.ledger.Coins(ctx, w.scripts[i])

@@ -1,0 +1,213 @@
+package manager
+
+import (
+	"bytes"
+	"context"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+)
+
+// Factors over the relay floor that closes and claims pay at least: a fee at
+// the very floor is carried but mined last.
+const closeFeeFactor = 2
+
+// PayeeDetail returns the encoding of a fresh payee key and payout script, for
+// a quote. The key's index is durable before it returns.
+func (m *Manager) PayeeDetail(ctx context.Context) ([]byte, error) {
+	script, err := m.cfg.Wallet.ReceiveScript(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := pktchain.PayeeDetail{Version: pktchain.PayeeDetailVersion, Script: script}
+	index, err := m.takeIndex(ctx, settle.Payee, func(index uint32) ([]put, error) {
+		if d.Key, err = m.cfg.Keychain.PayeeKey(index); err != nil {
+			return nil, err
+		}
+		return []put{{keyPayees + keyText(d.Key), payeeRecord{Index: uint64(index), Script: script}}}, d.Validate()
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	m.payees[keyText(d.Key)] = payeeRecord{Index: uint64(index), Script: script}
+	m.mu.Unlock()
+	return d.Encode()
+}
+
+// Accept takes a channel as its payee, after it checked that the parameters are
+// for this device and a detail that it issued, that time and margin suffice,
+// and that the funding pays them and cannot be changed. The channel is durable
+// when it returns; the same one again gives the same id. What was agreed about
+// capacity, depth and the unconfirmed limit is the caller's to compare. Errors
+// match [settle.ErrParams], [settle.ErrFunding], [settle.ErrFee],
+// [settle.ErrLate] or [settle.ErrLedgerUnavailable].
+func (m *Manager) Accept(ctx context.Context, p settle.Params, funding []byte) (pktcloud.ID, error) {
+	chain, err := pktchain.ChannelOf(m.cfg.Network, p)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	id, err := p.ID()
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	if ch, err := m.channel(id); err == nil {
+		if ch.role != settle.Payee {
+			return pktcloud.ID{}, settle.Refuse(settle.ErrRole, "this side is the channel's payer")
+		}
+		return id, nil
+	}
+	m.mu.Lock()
+	record, issued := m.payees[keyText(chain.Detail.Payee)]
+	m.mu.Unlock()
+	switch {
+	case p.Payee != m.self:
+		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "the payee is %s, this device is %s", p.Payee, m.self)
+	case !issued || !bytes.Equal(record.Script, chain.Detail.PayeeScript):
+		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "the payee's key or payout script is not from a quote of this device")
+	case p.MarginBlocks < m.cfg.MarginBlocks:
+		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "a margin of %d blocks, this side wants %d", p.MarginBlocks, m.cfg.MarginBlocks)
+	}
+	tip, err := m.askTip(ctx)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	if _, err := settle.NewChannel(p, settle.Payee, tip.Height); err != nil {
+		return pktcloud.ID{}, err
+	}
+	err = chain.CheckFunding(funding, func(at settle.Outpoint) (settle.Output, error) { return m.cfg.Ledger.Output(ctx, at) })
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	m.beginning.Lock()
+	defer m.beginning.Unlock()
+	m.mu.Lock()
+	other, used := m.funded[chain.Detail.Funding]
+	m.mu.Unlock()
+	switch {
+	case used && other == id: // taken by another call meanwhile
+		return id, nil
+	case used: // only one of the two could be claimed [SETTLE-55]
+		return pktcloud.ID{}, settle.Refuse(settle.ErrFunding, "channel %s has this funding output already", other)
+	}
+	return id, m.begin(ctx, channelRecord{Params: p, Role: settle.Payee, Index: record.Index, Funding: funding})
+}
+
+// Receive accepts a voucher, which is durable when it returns. The latest
+// voucher again is no error. Errors are those of [settle.Channel.Accept].
+func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]) error {
+	ch, err := m.channel(v.Body.Channel)
+	if err != nil {
+		return err
+	}
+	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+		was := st.Channel.Latest.Body.Sequence
+		c, err := st.Channel.Accept(v, m.rail)
+		if err != nil || c.Latest.Body.Sequence == was {
+			return st, unchanged, err
+		}
+		st.Channel = c
+		return st, persist, nil
+	})
+	return err
+}
+
+// CompleteClose signs and broadcasts a cooperative close. The caller has
+// agreed to o.Final; a final below the latest voucher is refused all the same.
+// The channel accepts nothing more from then on; the same offer again gives the
+// same transaction. Run broadcasts it again until it is mined, also after an
+// error that matches [settle.ErrLedgerUnavailable] or [settle.ErrRejected].
+// Errors match [settle.ErrClose], [settle.ErrClosed], [settle.ErrProof],
+// [settle.ErrDust] or [settle.ErrFee].
+func (m *Manager) CompleteClose(ctx context.Context, channel pktcloud.ID, o settle.CloseOffer) (txid [32]byte, err error) {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return txid, err
+	}
+	st, err := m.change(ctx, ch, func(st state) (state, effect, error) {
+		c, err := st.Channel.AcceptClose(o, m.rail)
+		if err != nil || st.Channel.Close.Version != 0 {
+			return st, unchanged, err
+		}
+		st.Channel = c
+		raw, err := m.cfg.Keychain.CompleteClose(ch.chain, ch.index, o)
+		if err != nil {
+			return st, unchanged, err
+		}
+		return st.ending(ch, raw, o.Fee)
+	})
+	if err != nil {
+		return txid, err
+	}
+	return st.EndTx, m.broadcastEnd(ctx, ch, st)
+}
+
+// ending puts the transaction that ends the channel into the state.
+func (st state) ending(ch *channel, raw []byte, fee pktcloud.Amount) (state, effect, error) {
+	end, err := ch.chain.EndOf(raw)
+	if err != nil {
+		return st, unchanged, err
+	}
+	st.End, st.EndTx, st.EndFee, st.EndHeight = raw, end.TxID, fee, st.Channel.Height
+	return st, persist, nil
+}
+
+// Claim closes a channel by its latest voucher, without the payer. The channel
+// accepts nothing more from then on. A claim again gives the transaction that
+// is on its way. Errors match [settle.ErrClosed], [settle.ErrClose] without a
+// voucher, or [settle.ErrDust] when the voucher is not worth the fee.
+func (m *Manager) Claim(ctx context.Context, channel pktcloud.ID) (txid [32]byte, err error) {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return txid, err
+	}
+	rate, err := m.rate(ctx, closeFeeFactor)
+	if err != nil {
+		return txid, err
+	}
+	st, err := m.change(ctx, ch, func(st state) (state, effect, error) {
+		if len(st.End) > 0 {
+			return st, unchanged, nil
+		}
+		return m.claim(ch, st, ch.chain.ClaimFee(rate))
+	})
+	if err != nil {
+		return txid, err
+	}
+	return st.EndTx, m.broadcastEnd(ctx, ch, st)
+}
+
+// claim makes the claim at a fee, or at less where the payee's part is worth no
+// more. A claim after another pays more than that one.
+func (m *Manager) claim(ch *channel, st state, fee pktcloud.Amount) (state, effect, error) {
+	c, err := st.Channel.Claim()
+	if err != nil {
+		return st, unchanged, err
+	}
+	part := c.Paid() + c.Params.Reserve
+	fee = min(fee, part.SubFloor(m.cfg.Network.Dust(ch.chain.Detail.PayeeScript)))
+	if fee < ch.chain.ClaimFee(0) || fee <= st.EndFee {
+		return st, unchanged, settle.Refuse(settle.ErrDust, "the payee's part of %d units is not worth a fee beyond %d", uint64(part), uint64(fee))
+	}
+	raw, err := m.cfg.Keychain.Claim(ch.chain, ch.index, c.Latest.Body, fee)
+	if err != nil {
+		return st, unchanged, err
+	}
+	st.Channel = c
+	return st.ending(ch, raw, fee)
+}
+
+// broadcastEnd brings a channel's end on the chain, and its funding before it
+// where that is not mined.
+func (m *Manager) broadcastEnd(ctx context.Context, ch *channel, st state) error {
+	if len(st.End) == 0 || st.Channel.Spent.Depth > 0 {
+		return nil
+	}
+	if st.Channel.Depth == 0 {
+		if err := m.cfg.Ledger.Broadcast(ctx, ch.funding); err != nil {
+			return err
+		}
+	}
+	return m.cfg.Ledger.Broadcast(ctx, st.End)
+}

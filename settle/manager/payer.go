@@ -1,0 +1,218 @@
+package manager
+
+import (
+	"context"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+)
+
+// Open makes a channel to a payee and the transaction that funds it, whose
+// coins it reserves. Both are durable when it returns, and nothing has been
+// broadcast: give them to the payee, then call [Manager.Announce], or
+// [Manager.Abandon] if it does not want them.
+func (m *Manager) Open(ctx context.Context, r OpenRequest) (params settle.Params, funding []byte, err error) {
+	payee, err := pktchain.ParsePayeeDetail(r.PayeeDetail)
+	if err != nil {
+		return settle.Params{}, nil, err
+	}
+	tip, err := m.askTip(ctx)
+	if err != nil {
+		return settle.Params{}, nil, err
+	}
+	rate, err := m.rate(ctx, pktchain.FundingFeeFactor)
+	if err != nil {
+		return settle.Params{}, nil, err
+	}
+	payerScript, err := m.cfg.Wallet.ReceiveScript(ctx)
+	if err != nil {
+		return settle.Params{}, nil, err
+	}
+	p := settle.Params{
+		Version: settle.ParamsVersion, Rail: m.cfg.Network.Rail, Payer: m.self, Payee: r.Payee,
+		Capacity: r.Capacity, Reserve: m.cfg.Reserve, MinChange: m.cfg.Network.Dust(payerScript),
+		ExpiryHeight: tip.Height + r.LifetimeBlocks, MarginBlocks: m.cfg.MarginBlocks,
+		MinDepth: r.MinDepth, Unconfirmed: r.Unconfirmed,
+	}
+	if _, err := settle.NewChannel(p, settle.Payer, tip.Height); err != nil { // before anything is spent on it
+		return settle.Params{}, nil, err
+	}
+	index, err := m.takeIndex(ctx, settle.Payer, nil)
+	if err != nil {
+		return settle.Params{}, nil, err
+	}
+	plan := pktchain.Plan{Index: index, Payee: payee, Expiry: p.ExpiryHeight, Capacity: p.Capacity, PayerScript: payerScript}
+	outputs, err := m.cfg.Keychain.FundingOutputs(plan)
+	if err != nil {
+		return settle.Params{}, nil, err
+	}
+	if funding, err = m.cfg.Wallet.Fund(ctx, outputs, rate); err != nil {
+		return settle.Params{}, nil, err
+	}
+	if p, err = m.opened(ctx, p, plan, funding); err != nil {
+		if e := m.cfg.Wallet.Release(ctx, funding); e != nil {
+			m.cfg.Log.Warn("coins of a channel that did not open stay reserved until a restart", "err", e)
+		}
+		return settle.Params{}, nil, err
+	}
+	return p, funding, nil
+}
+
+// opened makes a funded plan durable.
+func (m *Manager) opened(ctx context.Context, p settle.Params, plan pktchain.Plan, funding []byte) (settle.Params, error) {
+	d, err := m.cfg.Keychain.DetailOf(plan, funding)
+	if err != nil {
+		return p, err
+	}
+	if p.Detail, err = d.Encode(); err != nil {
+		return p, err
+	}
+	m.beginning.Lock()
+	defer m.beginning.Unlock()
+	return p, m.begin(ctx, channelRecord{Params: p, Role: settle.Payer, Index: uint64(plan.Index), Funding: funding})
+}
+
+// begin makes a new channel durable and takes it in. Call it with m.beginning
+// held.
+func (m *Manager) begin(ctx context.Context, r channelRecord) error {
+	c, err := settle.NewChannel(r.Params, r.Role, m.height())
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	r.Order = m.order
+	m.mu.Unlock()
+	st := state{Channel: c}
+	ch, err := newChannel(m.cfg.Network, r, st)
+	if err != nil {
+		return err
+	}
+	if err := m.apply(ctx, put{keyChannels + c.ID.Hex(), r}, put{keyStates + c.ID.Hex(), st}); err != nil {
+		return err
+	}
+	m.add(ch)
+	return nil
+}
+
+// Abandon gives up a channel that the payee did not take, and releases its
+// coins. It is idempotent, and refused with [settle.ErrClosed] once the funding
+// has been announced. Should the payee bring the funding on the chain after
+// all, the channel lives again and ends in a refund.
+func (m *Manager) Abandon(ctx context.Context, channel pktcloud.ID) error {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return err
+	}
+	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+		if st.Announced {
+			return st, unchanged, settle.Refuse(settle.ErrClosed, "the funding has been announced")
+		}
+		if st.Channel.Phase == settle.Abandoned {
+			return st, unchanged, nil
+		}
+		c, err := st.Channel.Abandon()
+		st.Channel = c
+		return st, persist, err
+	})
+	if err != nil {
+		return err
+	}
+	return m.cfg.Wallet.Release(ctx, ch.funding)
+}
+
+// Announce broadcasts the funding transaction; both sides may. It is
+// idempotent. From then on Run broadcasts it again until it is mined, also
+// after an error.
+func (m *Manager) Announce(ctx context.Context, channel pktcloud.ID) error {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return err
+	}
+	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+		if st.Channel.Phase == settle.Abandoned {
+			return st, unchanged, settle.Refuse(settle.ErrClosed, "the channel was abandoned")
+		}
+		if st.Announced {
+			return st, unchanged, nil
+		}
+		st.Announced = true
+		return st, persist, nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.cfg.Ledger.Broadcast(ctx, ch.funding)
+}
+
+// Pay raises one lease's entry of a channel and returns the voucher, which is
+// durable. The same entry again returns the same voucher. Errors are those of
+// [settle.Channel.Next].
+func (m *Manager) Pay(ctx context.Context, channel pktcloud.ID, e settle.Entry) (pktcloud.Signed[settle.Voucher], error) {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return pktcloud.Signed[settle.Voucher]{}, err
+	}
+	st, err := m.change(ctx, ch, func(st state) (state, effect, error) {
+		v, err := st.Channel.Next(e)
+		if err != nil || v.Sequence == st.Channel.Latest.Body.Sequence {
+			return st, unchanged, err
+		}
+		signer, err := m.cfg.Keychain.Signer(ch.index)
+		if err != nil {
+			return st, unchanged, err
+		}
+		if v.Proof, err = signer.SignVoucher(st.Channel.Params, v.Total); err != nil {
+			return st, unchanged, err
+		}
+		signed, err := pktcloud.Seal(m.cfg.DeviceKey, v)
+		if err != nil {
+			return st, unchanged, err
+		}
+		st.Channel, err = st.Channel.Issue(signed)
+		return st, persist, err
+	})
+	if err != nil {
+		return pktcloud.Signed[settle.Voucher]{}, err
+	}
+	return st.Channel.Latest, nil
+}
+
+// OfferClose signs a cooperative close that pays the payee exactly final; the
+// closing fee comes from the payer's part. The channel pays nothing more from
+// then on. The same final again gives the same offer. A rest that would be dust
+// goes to the fee [SETTLE-33]. Errors match [settle.ErrClose],
+// [settle.ErrClosed], [settle.ErrDust] or [settle.ErrRole].
+func (m *Manager) OfferClose(ctx context.Context, channel pktcloud.ID, final pktcloud.Amount) (settle.CloseOffer, error) {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return settle.CloseOffer{}, err
+	}
+	rate, err := m.rate(ctx, closeFeeFactor)
+	if err != nil {
+		rate = closeFeeFactor * m.cfg.Network.RelayFloor // out of sight: closing must not wait
+	}
+	st, err := m.change(ctx, ch, func(st state) (state, effect, error) {
+		if c := st.Channel.Close; c.Version != 0 && c.Final == final {
+			return st, unchanged, nil
+		}
+		o := settle.CloseOffer{Version: settle.CloseOfferVersion, Channel: ch.id, Final: final, Fee: ch.chain.CloseFee(rate)}
+		rest := st.Channel.Params.Capacity.SubFloor(final)
+		if rest.SubFloor(o.Fee) < m.cfg.Network.Dust(ch.chain.Detail.PayerScript) {
+			o.Fee = rest
+		}
+		signer, err := m.cfg.Keychain.Signer(ch.index)
+		if err != nil {
+			return st, unchanged, err
+		}
+		if o.Signature, err = signer.SignClose(st.Channel.Params, o.Final, o.Fee); err != nil {
+			return st, unchanged, err
+		}
+		st.Channel, err = st.Channel.OfferClose(o)
+		return st, persist, err
+	})
+	if err != nil {
+		return settle.CloseOffer{}, err
+	}
+	return st.Channel.Close, nil
+}

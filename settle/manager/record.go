@@ -1,0 +1,258 @@
+package manager
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/crash"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+)
+
+// Keys of the store.
+const (
+	keyIndexes  = "settle/index"
+	keyTip      = "settle/tip"
+	keyPayees   = "settle/payee/"   // and the public key in hexadecimal
+	keyChannels = "settle/channel/" // and the channel's id in hexadecimal
+	keyStates   = "settle/state/"   // likewise
+)
+
+// maxStored bounds a stored record.
+const maxStored = 128 << 10
+
+// indexes are the next unused indexes of channel keys.
+type indexes struct {
+	Payer uint64 `cbor:"payer"`
+	Payee uint64 `cbor:"payee"`
+}
+
+// tipRecord is the best block seen, and when, in Unix seconds.
+type tipRecord struct {
+	Height uint64 `cbor:"height"`
+	Seen   int64  `cbor:"seen"`
+}
+
+// payeeRecord is a payee key that a quote carried.
+type payeeRecord struct {
+	Index  uint64 `cbor:"index"`
+	Script []byte `cbor:"script"`
+}
+
+// channelRecord is what never changes of a channel.
+type channelRecord struct {
+	Params  settle.Params `cbor:"params"`
+	Role    settle.Role   `cbor:"role"`
+	Index   uint64        `cbor:"index"`
+	Order   uint64        `cbor:"order"`
+	Funding []byte        `cbor:"funding"`
+}
+
+// state is what changes.
+type state struct {
+	Channel   settle.Channel  `cbor:"channel"`
+	Announced bool            `cbor:"announced"`
+	End       []byte          `cbor:"end"` // the transaction that this side ends the channel with
+	EndTx     [32]byte        `cbor:"end_tx"`
+	EndFee    pktcloud.Amount `cbor:"end_fee"`
+	EndHeight uint64          `cbor:"end_height"` // height at which End was last made
+	Settled   pktcloud.Amount `cbor:"settled"`
+}
+
+// channel is one channel. Whoever holds its turn may change its state; anybody
+// may read it.
+type channel struct {
+	id      pktcloud.ID
+	role    settle.Role
+	index   uint32
+	order   uint64
+	funding []byte
+	chain   pktchain.Channel
+	turn    chan struct{} // holds one token while nobody has the turn
+	state   atomic.Pointer[state]
+}
+
+func newChannel(n pktchain.Network, r channelRecord, st state) (*channel, error) {
+	chain, err := pktchain.ChannelOf(n, r.Params)
+	if err != nil {
+		return nil, err
+	}
+	ch := &channel{
+		id: st.Channel.ID, role: r.Role, index: uint32(r.Index), order: r.Order, funding: r.Funding, chain: chain,
+		turn: make(chan struct{}, 1),
+	}
+	ch.turn <- struct{}{}
+	ch.state.Store(&st)
+	return ch, nil
+}
+
+// effect says what is to become of a state that a change made.
+type effect int
+
+const (
+	unchanged effect = iota // forget it
+	remember                // show it; a restart finds it out again by itself
+	persist                 // make it durable, then show it
+)
+
+// change lets fn make the channel's next state, and makes it durable before it
+// shows it. The state that fn gets knows the height of now. An error leaves
+// everything as it was.
+func (m *Manager) change(ctx context.Context, ch *channel, fn func(st state) (state, effect, error)) (state, error) {
+	select {
+	case <-ctx.Done():
+		return state{}, ctx.Err()
+	case <-ch.turn:
+	}
+	defer func() { ch.turn <- struct{}{} }()
+	old := *ch.state.Load()
+	st := old
+	st.Channel = st.Channel.At(m.height())
+	next, what, err := fn(st)
+	if err != nil || what == unchanged {
+		return old, err
+	}
+	if err := next.Channel.Check(); err != nil {
+		return old, err
+	}
+	if what == persist {
+		if err := m.apply(ctx, put{keyStates + ch.id.Hex(), next}); err != nil {
+			return old, err
+		}
+	}
+	ch.state.Store(&next)
+	return next, nil
+}
+
+// put is a record to be stored under a key.
+type put struct {
+	key   string
+	value any
+}
+
+// apply makes records durable.
+func (m *Manager) apply(ctx context.Context, puts ...put) error {
+	encoded := make([]Put, len(puts))
+	for i, p := range puts {
+		value, err := pktcloud.Marshal(p.value)
+		if err != nil {
+			return err
+		}
+		encoded[i] = Put{Key: p.key, Value: value}
+	}
+	crash.Point("settle store")
+	if err := m.cfg.Store.Apply(ctx, encoded); err != nil {
+		return fmt.Errorf("settle: store: %w", err)
+	}
+	crash.Point("settle store")
+	return nil
+}
+
+// errStored marks a store whose records do not fit together.
+var errStored = errors.New("settle: the store is damaged; restore it from the recovery phrase")
+
+// load reads everything from the store.
+func (m *Manager) load(ctx context.Context) error {
+	states := map[string]state{}
+	err := m.cfg.Store.Load(ctx, "settle/", func(key string, value []byte) error {
+		var err error
+		switch {
+		case key == keyIndexes:
+			err = pktcloud.Unmarshal(value, &m.next, maxStored)
+		case key == keyTip:
+			err = pktcloud.Unmarshal(value, &m.tip, maxStored)
+		case strings.HasPrefix(key, keyPayees):
+			var r payeeRecord
+			err = pktcloud.Unmarshal(value, &r, maxStored)
+			m.payees[strings.TrimPrefix(key, keyPayees)] = r
+		case strings.HasPrefix(key, keyStates):
+			var st state
+			err = pktcloud.Unmarshal(value, &st, maxStored)
+			states[strings.TrimPrefix(key, keyStates)] = st
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", errStored, key, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.cfg.Store.Load(ctx, keyChannels, func(key string, value []byte) error {
+		var r channelRecord
+		if err := pktcloud.Unmarshal(value, &r, maxStored); err != nil {
+			return fmt.Errorf("%w: %s: %w", errStored, key, err)
+		}
+		st, ok := states[strings.TrimPrefix(key, keyChannels)]
+		if !ok {
+			return fmt.Errorf("%w: %s has no state", errStored, key)
+		}
+		return m.restore(ctx, r, st)
+	})
+}
+
+// restore takes a stored channel back.
+func (m *Manager) restore(ctx context.Context, r channelRecord, st state) error {
+	if err := st.Channel.Check(); err != nil {
+		return fmt.Errorf("%w: %w", errStored, err)
+	}
+	ch, err := newChannel(m.cfg.Network, r, st)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errStored, err)
+	}
+	m.add(ch)
+	if r.Role == settle.Payer && !st.Channel.Phase.Final() && st.Channel.Depth == 0 {
+		if err := m.cfg.Wallet.Reserve(ctx, r.Funding); err != nil {
+			return fmt.Errorf("settle: reserve the coins of channel %s: %w", ch.id, err)
+		}
+	}
+	return nil
+}
+
+func (m *Manager) add(ch *channel) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.channels[ch.id] = ch
+	m.funded[ch.chain.Detail.Funding] = ch.id
+	m.order = max(m.order, ch.order+1)
+}
+
+// takeIndex hands out an index after the store knows that it is used.
+func (m *Manager) takeIndex(ctx context.Context, role settle.Role, more func(index uint32) ([]put, error)) (uint32, error) {
+	m.beginning.Lock()
+	defer m.beginning.Unlock()
+	m.mu.Lock()
+	next := m.next
+	m.mu.Unlock()
+	index := next.Payer
+	if role == settle.Payee {
+		index = next.Payee
+		next.Payee++
+	} else {
+		next.Payer++
+	}
+	if index > pktchain.MaxIndex {
+		return 0, settle.Refuse(settle.ErrParams, "this phrase has no channel keys left")
+	}
+	var puts []put
+	if more != nil {
+		var err error
+		if puts, err = more(uint32(index)); err != nil {
+			return 0, err
+		}
+	}
+	if err := m.apply(ctx, append(puts, put{keyIndexes, next})...); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	m.next = next
+	m.mu.Unlock()
+	return uint32(index), nil
+}
+
+func keyText(key []byte) string { return hex.EncodeToString(key) }

@@ -1,0 +1,195 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+const (
+	// pollInterval is how often Run looks at the channels when no block comes.
+	pollInterval = 30 * time.Second
+	// retryInterval is how long Run waits for a ledger out of reach.
+	retryInterval = 2 * time.Second
+	// bumpBlocks is after how many blocks in vain a claim or refund pays more.
+	bumpBlocks = 3
+)
+
+// Run follows the ledger until ctx ends, and then returns nil. With each block
+// it learns where the channels stand; it broadcasts again what is not mined,
+// claims by the deadline, refunds after expiry, and raises fees [SETTLE-20] to
+// [SETTLE-25]. While the ledger is out of reach it does nothing but let the
+// height run on by the clock. Call it once, as long as the Manager is used.
+func (m *Manager) Run(ctx context.Context) error {
+	var last settle.Tip
+	for ctx.Err() == nil {
+		tip, err := m.wait(ctx, last)
+		if err == nil {
+			err = m.look(ctx, tip)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if err == nil {
+			last = tip
+			continue
+		}
+		last = settle.Tip{}
+		m.cfg.Log.Warn("channels are not up to date", "err", err)
+		if errors.Is(err, settle.ErrLedgerUnavailable) {
+			m.mu.Lock()
+			m.blind = true
+			m.mu.Unlock()
+		}
+		timer := time.NewTimer(retryInterval)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+// wait returns at the next block, or with the same one after pollInterval.
+func (m *Manager) wait(ctx context.Context, last settle.Tip) (settle.Tip, error) {
+	poll, cancel := context.WithTimeout(ctx, pollInterval)
+	defer cancel()
+	tip, err := m.cfg.Ledger.WaitTip(poll, last)
+	if err != nil && poll.Err() != nil && ctx.Err() == nil {
+		return m.cfg.Ledger.Tip(ctx)
+	}
+	return tip, err
+}
+
+// look brings all channels up to date with a block.
+func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
+	seen := tipRecord{Height: tip.Height, Seen: m.cfg.Now().Unix()}
+	if err := m.apply(ctx, put{keyTip, seen}); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.tip, m.blind = seen, false
+	m.mu.Unlock()
+	var errs []error
+	for _, ch := range m.all() {
+		if err := m.follow(ctx, ch, tip); err != nil {
+			errs = append(errs, fmt.Errorf("channel %s: %w", ch.id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// follow brings one channel up to date and does what it needs.
+func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error {
+	st := ch.state.Load()
+	switch c := st.Channel; {
+	case c.Phase == settle.Closed, c.Phase == settle.Refunded,
+		c.Phase == settle.Abandoned && tip.Height > c.Params.ExpiryHeight+c.Params.MarginBlocks:
+		return nil
+	}
+	out, err := m.cfg.Ledger.Output(ctx, ch.chain.Detail.Funding)
+	if err != nil {
+		return err
+	}
+	next, err := m.observe(ctx, ch, tip, out)
+	if err != nil {
+		return err
+	}
+	if next.Channel.Phase.Final() {
+		m.cfg.Log.Debug("channel at rest", "channel", ch.id, "phase", next.Channel.Phase)
+		return nil
+	}
+	if next.Announced && !next.Channel.Spent.Known && next.Channel.Depth == 0 {
+		if err := m.tolerate(ch, "funding", m.cfg.Ledger.Broadcast(ctx, ch.funding)); err != nil {
+			return err
+		}
+	}
+	if next, err = m.act(ctx, ch); err != nil {
+		return err
+	}
+	return m.tolerate(ch, "end", m.broadcastEnd(ctx, ch, next))
+}
+
+// tolerate logs a refusal of the network, which passes or is answered by a
+// higher fee, and returns other errors.
+func (m *Manager) tolerate(ch *channel, what string, err error) error {
+	if errors.Is(err, settle.ErrRejected) {
+		m.cfg.Log.Warn("the network refused a transaction", "channel", ch.id, "transaction", what, "err", err)
+		return nil
+	}
+	return err
+}
+
+// observe takes in what the chain says of the funding output. What a restart
+// finds out again by itself, such as a depth, is not worth a sync.
+func (m *Manager) observe(ctx context.Context, ch *channel, tip settle.Tip, out settle.Output) (state, error) {
+	o := settle.Observation{Height: tip.Height, Funded: out.Known, Depth: out.Depth}
+	var settled pktcloud.Amount
+	if out.Spend != nil {
+		end, err := ch.chain.EndOf(out.Spend.Raw)
+		if err != nil {
+			m.cfg.Log.Error("the funding output is spent in an unknown way", "channel", ch.id, "err", err)
+		}
+		o.Spent = settle.Spent{Known: true, TxID: out.Spend.TxID, Depth: out.Spend.Depth, Refund: end.Refund}
+		settled = end.Payee
+	}
+	return m.change(ctx, ch, func(st state) (state, effect, error) {
+		was := st.Channel
+		st.Channel, st.Settled = was.Observe(o), settled
+		if st.Channel.Phase == was.Phase && st.Channel.Spent == was.Spent {
+			return st, remember, nil
+		}
+		m.cfg.Log.Info("channel", "channel", ch.id, "phase", st.Channel.Phase, "height", tip.Height, "depth", o.Depth)
+		return st, persist, nil
+	})
+}
+
+// act does what a channel needs at this height.
+func (m *Manager) act(ctx context.Context, ch *channel) (state, error) {
+	st := *ch.state.Load()
+	decision := st.Channel.Decide(st.Channel.Height)
+	if decision != settle.ClaimNow && decision != settle.RefundNow {
+		return st, nil
+	}
+	rate, err := m.rate(ctx, closeFeeFactor)
+	if err != nil {
+		return st, err
+	}
+	return m.change(ctx, ch, func(st state) (state, effect, error) {
+		if len(st.End) > 0 && st.Channel.Height < st.EndHeight+bumpBlocks {
+			return st, unchanged, nil
+		}
+		var next state
+		var what effect
+		var err error
+		if decision == settle.ClaimNow {
+			next, what, err = m.claim(ch, st, max(2*st.EndFee, ch.chain.ClaimFee(rate)))
+		} else {
+			next, what, err = m.refund(ch, st, max(2*st.EndFee, ch.chain.RefundFee(rate)))
+		}
+		if errors.Is(err, settle.ErrDust) || errors.Is(err, settle.ErrFee) {
+			m.cfg.Log.Warn("no fee is left to raise", "channel", ch.id, "err", err)
+			return st, unchanged, nil
+		}
+		return next, what, err
+	})
+}
+
+// refund makes the refund at a fee.
+func (m *Manager) refund(ch *channel, st state, fee pktcloud.Amount) (state, effect, error) {
+	c, err := st.Channel.Refund()
+	if err != nil {
+		return st, unchanged, err
+	}
+	raws, err := m.cfg.Keychain.RefundLadder(ch.chain, ch.index, []pktcloud.Amount{fee})
+	if err != nil {
+		return st, unchanged, err
+	}
+	st.Channel = c
+	return st.ending(ch, raws[0], fee)
+}
