@@ -63,11 +63,13 @@ type Ledger interface {
 	FeeRate(ctx context.Context) (pktcloud.Amount, error)
 }
 
-// ScriptWatcher is what a [Ledger] may offer besides: to be told of scripts
-// before their coins are asked for, so that one search of the chain serves all
-// of them. Watching twice does nothing.
+// ScriptWatcher is what a [Ledger] may offer besides [LEDGER-13].
 type ScriptWatcher interface {
+	// Watch names scripts before their coins are asked for, so that one search
+	// of the chain serves all of them. Watching twice does nothing.
 	Watch(ctx context.Context, scripts [][]byte) error
+	// Used reports whether an output ever paid script, spent or not.
+	Used(ctx context.Context, script []byte) (bool, error)
 }
 
 // Tip is a best block. Time is the block's own, in Unix seconds.

@@ -16,7 +16,10 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
-var _ settle.Ledger = (*Chain)(nil)
+var (
+	_ settle.Ledger        = (*Chain)(nil)
+	_ settle.ScriptWatcher = (*Chain)(nil)
+)
 
 // Codes with which a pktd refuses a transaction.
 const (
@@ -169,6 +172,19 @@ func (c *Chain) Coins(_ context.Context, script []byte) ([]settle.Coin, error) {
 		return nil, errClosed()
 	}
 	return c.view.Coins(script), nil
+}
+
+// Watch implements settle.ScriptWatcher; every script is watched anyway.
+func (c *Chain) Watch(context.Context, [][]byte) error { return nil }
+
+// Used implements settle.ScriptWatcher.
+func (c *Chain) Used(_ context.Context, script []byte) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false, errClosed()
+	}
+	return c.view.Used(script), nil
 }
 
 // FeeRate implements settle.Ledger: the relay floor, since blocks here are

@@ -65,7 +65,10 @@ type Driver struct {
 	fresh   time.Time        // when the last refresh that succeeded began
 }
 
-var _ settle.Ledger = (*Driver)(nil)
+var (
+	_ settle.Ledger        = (*Driver)(nil)
+	_ settle.ScriptWatcher = (*Driver)(nil)
+)
 
 // New returns a driver. It does not ask the node yet.
 func New(cfg Config) (*Driver, error) {
@@ -149,6 +152,19 @@ func (d *Driver) Watch(ctx context.Context, scripts [][]byte) error {
 	}
 	defer unlock()
 	return d.watch(ctx, scripts)
+}
+
+// Used implements settle.ScriptWatcher, from Birthday on.
+func (d *Driver) Used(ctx context.Context, script []byte) (bool, error) {
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if err := d.watch(ctx, [][]byte{script}); err != nil {
+		return false, err
+	}
+	return d.view.Used(script), nil
 }
 
 // FeeRate implements settle.Ledger with the configured rate.

@@ -234,6 +234,11 @@ func (v *View) SetPool(txs []*wire.MsgTx) {
 	}
 }
 
+// Used reports whether any output known to the view pays script.
+func (v *View) Used(script []byte) bool {
+	return len(v.byScript[string(script)]) > 0 || len(v.poolScript[string(script)]) > 0
+}
+
 // InPool reports whether the mempool holds a transaction.
 func (v *View) InPool(txid chainhash.Hash) bool { return v.pool[txid] != nil }
 
