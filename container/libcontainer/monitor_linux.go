@@ -124,14 +124,7 @@ func (m *monitor) start() error {
 	if err := m.startInit(); err != nil {
 		return err
 	}
-	pid, err := m.init.Pid()
-	if err != nil {
-		return err
-	}
-	if m.dialer, err = newNetDialer(pid); err != nil {
-		return err
-	}
-	return writeJSON(m.dir, startedFile, started{At: time.Now(), Pid: pid, Cgroups: m.cgroups})
+	return writeJSON(m.dir, startedFile, started{At: time.Now(), Cgroups: m.cgroups})
 }
 
 // markAlive takes the lock that says so. It is released by the process's end.
@@ -178,14 +171,27 @@ func (m *monitor) startInit() error {
 	p.Init = true
 	p.Stdin, p.Stdout, p.Stderr = null, out, errs
 	p.Args[1] = "1"
-	err = m.box.Run(p)
+	err = m.box.Start(p)
 	_ = reportW.Close()
 	if err != nil {
 		return startError(err)
 	}
 	m.init = p
-	if st, err := m.box.State(); err == nil {
-		m.cgroups = st.CgroupPaths
+	// The first stage waits, so its network cannot be gone yet.
+	pid, err := p.Pid()
+	if err != nil {
+		return err
+	}
+	st, err := m.box.State()
+	if err != nil {
+		return err
+	}
+	m.cgroups = st.CgroupPaths
+	if m.dialer, err = newNetDialer(pid); err != nil {
+		return err
+	}
+	if err := m.box.Exec(); err != nil {
+		return startError(err)
 	}
 	if errno := readReport(report, 10*time.Second); errno != 0 {
 		return &container.Error{Code: container.CodeProgram, Detail: m.stage.args[0], Err: errno}

@@ -44,7 +44,6 @@ type record struct {
 // started says that the program runs, and where its limits are kept.
 type started struct {
 	At      time.Time
-	Pid     int
 	Cgroups cgroupPaths
 }
 
