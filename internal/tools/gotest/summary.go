@@ -29,7 +29,7 @@ type summary struct {
 
 	packages, failedPackages int
 	passed, failed           int // tests, without their subtests
-	skips                    []string
+	failures, skips          []string
 	forbidden                int // of skips
 	first, last              time.Time
 	running                  map[string]*tests // by package
@@ -119,6 +119,7 @@ func (s *summary) endTest(e event, pkg *tests) {
 	case "fail":
 		if top {
 			s.failed++
+			s.failures = append(s.failures, e.Package+" "+e.Test)
 		}
 	case "skip":
 		pkg.over[e.Test] = true
@@ -190,6 +191,9 @@ func (s *summary) finish(ok bool) bool {
 	}
 	for _, text := range s.skips {
 		fmt.Fprintln(s.out, "--- SKIP:", text)
+	}
+	for _, name := range s.failures {
+		fmt.Fprintln(s.out, "--- FAIL:", name)
 	}
 	if s.passed+s.failed == 0 {
 		fmt.Fprintln(s.out, "no test ran")
