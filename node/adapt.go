@@ -1,0 +1,34 @@
+package node
+
+import (
+	"context"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease/peer"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/manager"
+)
+
+// channels is the manager as lease/peer asks for it, on both sides.
+type channels struct{ *manager.Manager }
+
+var (
+	_ peer.Payer = channels{}
+	_ peer.Payee = channels{}
+)
+
+// Open implements peer.Payer.
+func (c channels) Open(ctx context.Context, r peer.OpenRequest) (params settle.Params, funding []byte, err error) {
+	return c.Manager.Open(ctx, manager.OpenRequest(r))
+}
+
+// ChannelStatus implements peer.Payer and peer.Payee.
+func (c channels) ChannelStatus(ctx context.Context, channel pktcloud.ID) (peer.ChannelStatus, error) {
+	s, err := c.Status(ctx, channel)
+	if err != nil {
+		return peer.ChannelStatus{}, err
+	}
+	return peer.ChannelStatus{
+		Params: s.Params, Phase: s.Phase, Funded: s.Funded, Depth: s.Depth, Height: s.Height, Paid: s.Paid, ClosingTx: s.ClosingTxID,
+	}, nil
+}

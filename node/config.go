@@ -1,0 +1,120 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+// Names of the files in a data directory.
+const (
+	keystoreFile = "keystore.age"
+	passwordFile = "password" // of an unattended keystore
+	deviceFile   = "device.key"
+	databaseFile = "node.db"
+	lockFile     = "lock"
+	runtimeDir   = "runtime"
+	imagesDir    = "images"
+)
+
+// Defaults of a [Config].
+const (
+	DefaultNetwork  = "pkt-devnet"
+	DefaultChainURL = "http://127.0.0.1:7392" // where "pktcloud devnet" listens
+	// DefaultReserve is set aside for the closing fee in each channel: about
+	// what 400 bytes cost at 25 times the relay floor.
+	DefaultReserve = 10_000
+	// DefaultOfferLifetime is how long an offer lives before it is renewed.
+	DefaultOfferLifetime = time.Hour
+	// DefaultMinDepth is the confirmations at which a provider takes a channel
+	// as settled.
+	DefaultMinDepth = 1
+)
+
+// Config says what a node is. Its zero value is a tenant on the devnet of this
+// machine, with its data in the home directory.
+type Config struct {
+	// Dir is the data directory; empty means [DefaultDir].
+	Dir string
+	// Password opens the keystore; empty means the one that an unattended
+	// [Init] left in the directory.
+	Password string
+	// Network is the rail that pays; empty means [DefaultNetwork].
+	Network string
+	// Ledger is the chain. When it is nil, the node at Chain is asked.
+	Ledger settle.Ledger
+	Chain  Chain
+	// Listen are the multiaddrs to listen on; nil means a free TCP port of the
+	// loopback interface. Announce are those that offers name instead.
+	Listen   []string
+	Announce []string
+	// Bootstrap are nodes to stay connected to, multiaddrs with /p2p/.
+	Bootstrap []string
+	// Provider runs containers for others. It needs root on Linux.
+	Provider bool
+	// AllowDial lists "host:port" pairs that are no public addresses and may be
+	// dialled all the same when a peer's data says so: registries on this
+	// machine or in the own network.
+	AllowDial []string
+	// ProxyPort is where the local proxy listens, for the addresses of leases;
+	// zero means that there is none.
+	ProxyPort int
+	// Pages is the address of the web pages, if they are served.
+	Pages string
+	// Log receives what a person should know; nil means none.
+	Log *slog.Logger
+}
+
+// Chain says which node of the chain to ask.
+type Chain struct {
+	URL string // empty means DefaultChainURL
+	// CookieFile, or User and Password, say who asks. With none of them, the
+	// cookie of the devnet in [DefaultDir] is used.
+	CookieFile     string
+	User, Password string
+	CertFile       string
+	// PollInterval is the time between questions for a new block; zero means
+	// the driver's default.
+	PollInterval time.Duration
+}
+
+// DefaultDir is PKTCLOUD_DIR, or .pktcloud in the home directory.
+func DefaultDir() string {
+	if dir := os.Getenv("PKTCLOUD_DIR"); dir != "" {
+		return dir
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "."
+	}
+	return filepath.Join(home, ".pktcloud")
+}
+
+// DevnetDir is where "pktcloud devnet" keeps its chain unless told otherwise,
+// and DevnetCookie the file in a devnet's directory that lets others ask it.
+func DevnetDir() string { return filepath.Join(DefaultDir(), "devnet") }
+
+// DevnetCookie returns the cookie file of a devnet's directory.
+func DevnetCookie(dir string) string { return filepath.Join(dir, "rpc.cookie") }
+
+func (c Config) withDefaults() Config {
+	if c.Dir == "" {
+		c.Dir = DefaultDir()
+	}
+	if c.Network == "" {
+		c.Network = DefaultNetwork
+	}
+	if c.Chain.URL == "" {
+		c.Chain.URL = DefaultChainURL
+	}
+	if c.Chain.CookieFile == "" && c.Chain.User == "" {
+		c.Chain.CookieFile = DevnetCookie(DevnetDir())
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

@@ -1,0 +1,88 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/node/keystore"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/node/store"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+// translate gives an error of any part a code of the service. A nil error
+// stays nil, and so does one that has a code.
+func translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	var done *service.Error
+	if errors.As(err, &done) {
+		return err
+	}
+	return &service.Error{Code: codeOf(err), Err: err}
+}
+
+// codes lists what the parts say and what it is to the node's owner; the first
+// that matches counts.
+var codes = []struct {
+	err  error
+	code service.Code
+}{
+	{store.ErrFull, service.CodeFull},
+	{syscall.ENOSPC, service.CodeFull},
+	{store.ErrNewer, service.CodeConflict},
+	{store.ErrForeign, service.CodeConflict},
+	{keystore.ErrPassword, service.CodeUnauthorized},
+	{keystore.ErrExposed, service.CodeForbidden},
+	{keystore.ErrDamaged, service.CodeInvalid},
+	{keystore.ErrPhrase, service.CodeInvalid},
+	{keystore.ErrExists, service.CodeConflict},
+	{fs.ErrPermission, service.CodeForbidden},
+
+	{container.CodeNotRoot, service.CodeMissing},
+	{container.CodeNoCgroups, service.CodeMissing},
+	{container.CodeUnsupported, service.CodeMissing},
+	{container.CodeMissingFeature, service.CodeMissing},
+	{container.CodeDiskFull, service.CodeFull},
+	{container.CodePortRefused, service.CodeNotRunning},
+	{container.CodeNotRunning, service.CodeNotRunning},
+	{container.CodeNotFound, service.CodeNotRunning},
+	{container.CodeInvalidSpec, service.CodeInvalid},
+
+	{settle.ErrLedgerUnavailable, service.CodeLedger},
+	{settle.ErrCapacity, service.CodeMoney},
+	{settle.ErrUnconfirmed, service.CodeMoney},
+	{settle.ErrUnknown, service.CodeNotFound},
+
+	{market.CodeExpired, service.CodeExpired},
+	{market.CodePrice, service.CodeMoney},
+	{market.CodeMalformed, service.CodeInvalid},
+	{market.CodeFull, service.CodeConflict},
+
+	{lease.CodePrice, service.CodeMoney},
+	{lease.CodeUnknown, service.CodeNotFound},
+	{lease.CodePhase, service.CodeConflict},
+
+	{context.DeadlineExceeded, service.CodeUnreachable},
+	{context.Canceled, service.CodeUnreachable},
+}
+
+func codeOf(err error) service.Code {
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	var fromMarket *market.Error
+	var fromLease *lease.Error
+	if errors.As(err, &fromMarket) || errors.As(err, &fromLease) {
+		return service.CodeRefused
+	}
+	return service.CodeInternal
+}

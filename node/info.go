@@ -1,0 +1,34 @@
+package node
+
+import (
+	"context"
+
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// Info tells about the node itself.
+func (n *Node) Info(ctx context.Context) (service.Info, error) {
+	i := service.Info{
+		Version: Version(), Identity: n.keys.Identity().Public(), Device: n.device.Public(), PeerID: n.device.Public().PeerID(),
+		Addresses: n.announced(), Peers: len(n.host.Network().Peers()), Network: n.network.Rail, Provider: n.provider != nil, Pages: n.cfg.Pages,
+	}
+	tip, err := n.ledger.Tip(ctx)
+	if err != nil {
+		i.Problem = "The chain cannot be reached; leases go on, payments are limited until it is back: " + err.Error()
+	}
+	i.Height = tip.Height
+	return i, nil
+}
+
+// Doctor says what this machine lacks.
+func (n *Node) Doctor(ctx context.Context) (service.Report, error) {
+	r := Examine()
+	c := service.Check{Name: "chain", Needed: "tenant", OK: true, Detail: "a node of " + n.network.Rail + " answers at " + n.cfg.Chain.URL}
+	if _, err := n.ledger.Tip(ctx); err != nil {
+		c.OK, c.Detail = false, err.Error()
+		c.Remedy = "start the chain's node, or name it with --chain; for the devnet run \"pktcloud devnet\""
+		r.OK = false
+	}
+	r.Checks = append(r.Checks, c)
+	return r, nil
+}

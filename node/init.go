@@ -1,0 +1,82 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pkt-cash/pkt-cloud/node/keystore"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// unattendedWorkFactor suffices for a password of 256 random bits.
+const unattendedWorkFactor = 10
+
+// InitConfig says how [Init] makes a keystore.
+type InitConfig struct {
+	Dir string // empty means DefaultDir
+	// Password encrypts the keystore. With Unattended a random one is left in
+	// the directory instead, so that the node starts by itself: whoever can
+	// read the directory then has the money.
+	Password   string
+	Unattended bool
+	// Phrase restores an identity; the zero value makes a new one. Passphrase
+	// is the optional one of BIP39.
+	Phrase     keystore.Phrase
+	Passphrase string
+}
+
+// Init makes a data directory with a keystore, and returns the phrase that
+// restores it. An existing keystore is never overwritten.
+func Init(c InitConfig) (keystore.Phrase, error) {
+	if c.Dir == "" {
+		c.Dir = DefaultDir()
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return keystore.Phrase{}, translate(err)
+	}
+	path := filepath.Join(c.Dir, keystoreFile)
+	if _, err := os.Lstat(path); err == nil {
+		return keystore.Phrase{}, service.Errorf(service.CodeConflict, "%s holds a keystore already; choose another directory with --dir", c.Dir)
+	}
+	kc := keystore.Config{Password: c.Password, Phrase: c.Phrase, Passphrase: c.Passphrase}
+	if c.Unattended {
+		var secret [32]byte
+		rand.Read(secret[:]) //nolint:errcheck // it never fails
+		kc.Password, kc.WorkFactor = hex.EncodeToString(secret[:]), unattendedWorkFactor
+		if err := os.WriteFile(filepath.Join(c.Dir, passwordFile), []byte(kc.Password+"\n"), 0o600); err != nil {
+			return keystore.Phrase{}, translate(err)
+		}
+	}
+	if kc.Password == "" {
+		return keystore.Phrase{}, service.Errorf(service.CodeInvalid, "the keystore needs a password")
+	}
+	k, err := keystore.Create(path, kc)
+	if err != nil {
+		return keystore.Phrase{}, translate(err)
+	}
+	return k.Phrase(), nil
+}
+
+// openKeystore opens the keystore of a data directory.
+func openKeystore(dir, password string) (*keystore.Keystore, error) {
+	if password == "" {
+		b, err := os.ReadFile(filepath.Join(dir, passwordFile))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, translate(err)
+		}
+		password = strings.TrimSpace(string(b))
+	}
+	path := filepath.Join(dir, keystoreFile)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil, service.Errorf(service.CodeNotFound, "%s holds no keystore; make one with \"pktcloud init --dir %s\"", dir, dir)
+	}
+	if password == "" {
+		return nil, service.Errorf(service.CodeUnauthorized, "the keystore in %s needs its password; give it with --password-file", dir)
+	}
+	k, err := keystore.Open(path, password)
+	return k, translate(err)
+}

@@ -1,0 +1,271 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/peer"
+	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// What a lease request that leaves it open gets.
+const (
+	defaultInterval    = 10
+	defaultTerm        = 3600
+	defaultUnconfirmed = 15 * 60
+	labelDigits        = 8
+	// probePath is what the tenant's own probe asks of a service with a port.
+	probePath    = "/"
+	probeSeconds = 5
+)
+
+// CreateLease agrees a lease under an offer.
+func (n *Node) CreateLease(ctx context.Context, r service.LeaseRequest) (service.Lease, error) {
+	offer, err := n.offer(r.Offer)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	request, err := n.request(offer, r)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	id, err := n.tenant.Create(ctx, request)
+	if err != nil {
+		return service.Lease{}, translate(err)
+	}
+	v, ok := n.tenant.Lease(id)
+	if !ok {
+		return service.Lease{}, service.Errorf(service.CodeInternal, "lease %s was agreed and is not there", id)
+	}
+	return n.leaseOf(ctx, v, n.labels()), nil
+}
+
+// request turns what the owner asked for into what lease/peer wants.
+func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseRequest) (peer.Request, error) {
+	if r.MaxRate == 0 {
+		return peer.Request{}, service.Errorf(service.CodeMoney, "say how much the lease may cost at most; no limit is not offered")
+	}
+	rate, err := offer.Body.Rate(market.Resources(r.Resources))
+	if err != nil {
+		return peer.Request{}, translate(err)
+	}
+	if rate > r.MaxRate {
+		return peer.Request{}, service.Errorf(service.CodeMoney, "the offer costs %s an hour for these resources, your limit is %s; raise it or ask for less",
+			pktcloud.Amount(rate), pktcloud.Amount(r.MaxRate))
+	}
+	interval := cmp.Or(r.IntervalSeconds, max(defaultInterval, offer.Body.Limits.MinIntervalSeconds))
+	term := cmp.Or(r.TermSeconds, min(max(defaultTerm, offer.Body.MinTermSeconds), offer.Body.MaxTermSeconds))
+	limits := r.Limits
+	if limits == nil {
+		limits = &service.ExposureRequest{
+			CreditSeconds: min(2*interval, offer.Body.Limits.MaxCreditSeconds), PrepaidSeconds: interval, UnconfirmedSeconds: defaultUnconfirmed,
+		}
+	}
+	price := func(seconds uint64) pktcloud.Amount {
+		a, e := rate.For(seconds)
+		if e != nil {
+			err = e
+		}
+		return a
+	}
+	m := lease.Manifest{
+		Version: lease.ManifestVersion, Image: r.Image, Args: r.Command, Env: r.Env, Port: uint64(r.Port),
+		Probe: lease.Probe{TimeoutSeconds: probeSeconds}, Resources: market.Resources(r.Resources),
+	}
+	if i := strings.LastIndex(r.Image, "@sha256:"); i > 0 {
+		m.Digest = r.Image[i+1:]
+	}
+	if r.Port != 0 {
+		m.Probe.HTTPPath = probePath
+	}
+	request := peer.Request{
+		Offer: offer, Manifest: m, IntervalSeconds: interval, TermSeconds: term, MaxRate: r.MaxRate, Rail: n.network.Rail,
+		Capacity: r.Capacity,
+		Limits: lease.Limits{
+			Credit: price(limits.CreditSeconds), Prepaid: price(limits.PrepaidSeconds), Unconfirmed: price(limits.UnconfirmedSeconds),
+		},
+	}
+	if request.Capacity == 0 {
+		// What the term costs, what may be prepaid, and what never leaves the
+		// payer's side of the channel.
+		request.Capacity = price(term) + request.Limits.Prepaid + DefaultReserve + n.network.Dust(make([]byte, 34))
+	}
+	if err != nil {
+		return peer.Request{}, translate(err)
+	}
+	return request, translate(m.Validate())
+}
+
+// views returns all leases of both roles, newest first.
+func (n *Node) views() []peer.View {
+	views := n.tenant.List()
+	if n.provider != nil {
+		views = append(views, n.provider.List()...)
+	}
+	slices.SortStableFunc(views, func(a, b peer.View) int { return cmp.Compare(b.Agreed, a.Agreed) })
+	return views
+}
+
+// labels returns a short unique name for each lease.
+func (n *Node) labels() map[pktcloud.ID]string {
+	taken := map[string]pktcloud.ID{}
+	views := n.views()
+	slices.SortStableFunc(views, func(a, b peer.View) int { return cmp.Compare(a.Agreed, b.Agreed) })
+	labels := map[pktcloud.ID]string{}
+	for _, v := range views { // the older one keeps the shorter name
+		name := v.ID.Hex()
+		size := labelDigits
+		for ; size < len(name); size++ {
+			if other, ok := taken[name[:size]]; !ok || other == v.ID {
+				break
+			}
+		}
+		taken[name[:size]], labels[v.ID] = v.ID, name[:size]
+	}
+	return labels
+}
+
+// find returns the one lease that a name means: an id, or a beginning of its
+// hexadecimal form.
+func (n *Node) find(name string) (peer.View, error) {
+	if id, err := pktcloud.ParseID(name); err == nil {
+		name = id.Hex()
+	}
+	name = strings.ToLower(name)
+	var found []peer.View
+	for _, v := range n.views() {
+		if name == "" || !strings.HasPrefix(v.ID.Hex(), name) {
+			continue
+		}
+		if n.labels()[v.ID] == name {
+			return v, nil
+		}
+		found = append(found, v)
+	}
+	switch len(found) {
+	case 0:
+		return peer.View{}, service.Errorf(service.CodeNotFound, "no lease %q; list them with \"pktcloud lease list\"", name)
+	case 1:
+		return found[0], nil
+	}
+	return peer.View{}, service.Errorf(service.CodeAmbiguous, "%q fits %d leases; give more of the name", name, len(found))
+}
+
+// Lease returns one lease.
+func (n *Node) Lease(ctx context.Context, name string) (service.Lease, error) {
+	v, err := n.find(name)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	return n.leaseOf(ctx, v, n.labels()), nil
+}
+
+// Leases returns all leases, newest first.
+func (n *Node) Leases(ctx context.Context) ([]service.Lease, error) {
+	labels, out := n.labels(), []service.Lease{}
+	for _, v := range n.views() {
+		out = append(out, n.leaseOf(ctx, v, labels))
+	}
+	return out, nil
+}
+
+// CloseLease ends a lease. It is idempotent.
+func (n *Node) CloseLease(ctx context.Context, name string) (service.Lease, error) {
+	v, err := n.find(name)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	if !v.Phase.Final() {
+		if v.Role == lease.RoleProvider {
+			err = n.provider.Close(ctx, v.ID)
+		} else {
+			err = n.tenant.Close(ctx, v.ID)
+		}
+		if err != nil {
+			return service.Lease{}, translate(err)
+		}
+	}
+	return n.Lease(ctx, v.ID.String())
+}
+
+// leaseOf shows a lease.
+func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]string) service.Lease {
+	t := v.Terms
+	other := t.Provider
+	if v.Role == lease.RoleProvider {
+		other = t.Tenant
+	}
+	l := service.Lease{
+		ID: v.ID, Label: cmp.Or(labels[v.ID], v.ID.Hex()[:labelDigits]), Role: v.Role.String(), Phase: v.Phase.String(), Peer: other, Offer: t.Offer,
+		Image: v.Manifest.Image, Port: uint16(v.Manifest.Port), Resources: service.Resources(t.Resources), Rate: t.Rate,
+		Interval: t.IntervalSeconds, Term: t.TermSeconds, Created: v.Agreed, Ends: v.Agreed + int64(t.TermSeconds),
+		Served: v.Served, Intervals: v.Sequence, Due: v.Due, Paid: v.Paid, CloseReason: string(v.Reason), Problem: n.problemOf(v),
+		Exposure: []service.Exposure{
+			{Name: "credit", Bears: "provider", Now: v.Exposure.Credit, Peak: v.Max.Credit, Limit: t.Limits.Credit},
+			{Name: "prepaid", Bears: "tenant", Now: v.Exposure.Prepaid, Peak: v.Max.Prepaid, Limit: t.Limits.Prepaid},
+			{Name: "unconfirmed", Bears: "provider", Now: v.Exposure.Unconfirmed, Peak: v.Max.Unconfirmed, Limit: t.Limits.Unconfirmed},
+		},
+		History: []service.Entry{},
+	}
+	if v.Role == lease.RoleTenant && v.Phase.Running() && l.Port != 0 && n.cfg.ProxyPort != 0 {
+		l.Endpoint = fmt.Sprintf("http://web.%s.localhost:%d/", l.Label, n.cfg.ProxyPort)
+	}
+	for _, e := range v.Events {
+		l.History = append(l.History, service.Entry{Time: e.At, Kind: e.Kind, Text: e.Text})
+	}
+	if !t.Channel.IsZero() {
+		l.Channel = n.channelOf(ctx, t.Channel)
+	}
+	return l
+}
+
+// problemOf says what keeps a lease from going on and what to do about it.
+func (n *Node) problemOf(v peer.View) string {
+	switch {
+	case v.Phase.Final() || v.Phase == lease.Closing:
+		return ""
+	case v.Text != "" && v.Phase == lease.Suspended:
+		return v.Text
+	case !v.Connected && time.Now().Unix()-v.Agreed > 5:
+		if v.Role == lease.RoleTenant {
+			return "The provider is not connected. Nothing is paid while it is away."
+		}
+		return "The tenant is not connected."
+	}
+	return ""
+}
+
+// channelOf shows a lease's channel; what is not known stays zero.
+func (n *Node) channelOf(ctx context.Context, id pktcloud.ID) service.Channel {
+	c := service.Channel{ID: id}
+	s, err := n.manager.Status(ctx, id)
+	if err != nil {
+		n.cfg.Log.Debug("a lease's channel", "channel", id, "error", err)
+		return c
+	}
+	c.Capacity, c.Paid, c.Phase, c.Depth, c.Closed = s.Params.Capacity, s.Paid, s.Phase.String(), s.Depth, s.ClosingDepth
+	c.Funding, c.Closing = txid(s.FundingTxID), txid(s.ClosingTxID)
+	if c.Closing != "" {
+		if end, ok := n.endOf(ctx, s); ok {
+			c.Claimed, c.Fee = end.Payee, end.Fee
+		}
+	}
+	return c
+}
+
+// txid is a transaction's id as people write it, or nothing.
+func txid(id [32]byte) string {
+	if id == ([32]byte{}) {
+		return ""
+	}
+	slices.Reverse(id[:])
+	return hex.EncodeToString(id[:])
+}

@@ -1,0 +1,314 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// Limits that every offer of this node states.
+const (
+	offerPrefix        = "node/offer/"
+	maxCreditSeconds   = 300
+	minIntervalSeconds = 1
+	defaultMaxTerm     = 30 * 24 * 3600
+	// unconfirmedSeconds is how much service an offer accepts on funding below
+	// its depth.
+	unconfirmedSeconds = 3600
+	renewInterval      = 15 * time.Second
+)
+
+// ownOffers are the offers of this node: what the owner asked for, durable,
+// and the records made from it that have not expired.
+type ownOffers struct {
+	mu     sync.Mutex // guards all below
+	slots  map[uint64]ownOffer
+	issued map[pktcloud.ID]pktcloud.Signed[market.Offer]
+}
+
+// ownOffer is what the owner asked for in a slot, and the last record.
+type ownOffer struct {
+	Spec   offerSpec                      `cbor:"spec"`
+	Record pktcloud.Signed[market.Offer] `cbor:"record"`
+}
+
+// offerSpec is a service.OfferSpec as it is stored.
+type offerSpec struct {
+	Region   string           `cbor:"region"`
+	Capacity market.Resources `cbor:"capacity"`
+	Prices   market.Prices    `cbor:"prices"`
+	MinTerm  uint64           `cbor:"min_term"`
+	MaxTerm  uint64           `cbor:"max_term"`
+	Lifetime uint64           `cbor:"lifetime"`
+}
+
+func (n *Node) loadOffers(ctx context.Context) error {
+	n.own.slots, n.own.issued = map[uint64]ownOffer{}, map[pktcloud.ID]pktcloud.Signed[market.Offer]{}
+	return n.store.Load(ctx, offerPrefix, func(key string, value []byte) error {
+		var o ownOffer
+		if err := pktcloud.Unmarshal(value, &o, pktcloud.MaxRecordBytes); err != nil {
+			return fmt.Errorf("stored offer %s: %w", key, err)
+		}
+		id, err := o.Record.ID()
+		if err != nil {
+			return err
+		}
+		n.own.slots[o.Record.Body.Slot], n.own.issued[id] = o, o.Record
+		return nil
+	})
+}
+
+// Offers returns offers that match, cheapest first.
+func (n *Node) Offers(_ context.Context, q service.OfferQuery) (service.OfferPage, error) {
+	want := market.Resources(q.Resources)
+	if err := want.Validate(); err != nil {
+		return service.OfferPage{}, translate(err)
+	}
+	if q.Limit > market.MaxQueryLimit {
+		return service.OfferPage{}, service.Errorf(service.CodeInvalid, "at most %d offers at once", market.MaxQueryLimit)
+	}
+	page, err := n.book.Query(market.Query{
+		For: want, MaxRate: q.MaxRate, Region: q.Region, Rail: n.network.Rail, Limit: q.Limit, Cursor: q.Cursor,
+	}, time.Now())
+	if err != nil {
+		return service.OfferPage{}, translate(err)
+	}
+	out := service.OfferPage{Offers: []service.Offer{}, Next: page.Next}
+	for _, l := range page.Listings {
+		out.Offers = append(out.Offers, service.Offer{ID: l.ID, Rate: l.Rate, Own: l.Offer.Body.Device == n.device.Public(), Body: l.Offer.Body})
+	}
+	return out, nil
+}
+
+// Offer returns one offer, priced for r.
+func (n *Node) Offer(_ context.Context, id pktcloud.ID, r service.Resources) (service.Offer, error) {
+	signed, err := n.offer(id)
+	if err != nil {
+		return service.Offer{}, err
+	}
+	want := market.Resources(r)
+	if want.IsZero() {
+		want = market.Reference
+	}
+	rate, err := signed.Body.Rate(want)
+	if err != nil {
+		return service.Offer{}, translate(err)
+	}
+	return service.Offer{ID: id, Rate: rate, Own: signed.Body.Device == n.device.Public(), Body: signed.Body}, nil
+}
+
+func (n *Node) offer(id pktcloud.ID) (pktcloud.Signed[market.Offer], error) {
+	signed, ok := n.book.Offer(id)
+	if !ok {
+		return signed, service.Errorf(service.CodeNotFound, "no offer %s is known; it may have been replaced or have expired: look at the market again", id)
+	}
+	return signed, translate(market.Admit(signed.Body, time.Now()))
+}
+
+// PublishOffer signs an offer of this node and tells the peers.
+func (n *Node) PublishOffer(ctx context.Context, s service.OfferSpec) (service.Offer, error) {
+	if n.provider == nil {
+		return service.Offer{}, service.Errorf(service.CodeMissing, "this node rents only; start it with --provider to offer")
+	}
+	spec := offerSpec{
+		Region: s.Region, Capacity: market.Resources(s.Capacity), MinTerm: s.MinTermSeconds, MaxTerm: s.MaxTermSeconds, Lifetime: s.LifetimeSeconds,
+		Prices: market.Prices{CPUPerCoreHour: s.CPUPerCoreHour, MemoryPerGiBHour: s.MemoryPerGiBHour, DiskPerGiBHour: s.DiskPerGiBHour},
+	}
+	if spec.Capacity.IsZero() {
+		spec.Capacity = machine(n.cfg.Dir)
+	}
+	if spec.MaxTerm == 0 {
+		spec.MaxTerm = defaultMaxTerm
+	}
+	if spec.Lifetime == 0 {
+		spec.Lifetime = uint64(DefaultOfferLifetime / time.Second)
+	}
+	return n.publish(ctx, s.Slot, spec)
+}
+
+// publish issues the slot's next record: signed, durable, then told.
+func (n *Node) publish(ctx context.Context, slot uint64, spec offerSpec) (service.Offer, error) {
+	used := n.used(pktcloud.ID{})
+	n.own.mu.Lock()
+	defer n.own.mu.Unlock()
+	body, err := n.offerBody(slot, spec, minus(spec.Capacity, used))
+	if err != nil {
+		return service.Offer{}, err
+	}
+	signed, err := pktcloud.Seal(n.keys.Identity(), body)
+	if err != nil {
+		return service.Offer{}, translate(err)
+	}
+	id, err := signed.ID()
+	if err != nil {
+		return service.Offer{}, translate(err)
+	}
+	kept := ownOffer{Spec: spec, Record: signed}
+	value, err := pktcloud.Marshal(kept)
+	if err != nil {
+		return service.Offer{}, translate(err)
+	}
+	if err := n.store.Apply(ctx, []put{{Key: fmt.Sprintf("%s%02d", offerPrefix, slot), Value: value}}); err != nil {
+		return service.Offer{}, translate(err)
+	}
+	n.own.slots[slot], n.own.issued[id] = kept, signed
+	if err := n.gossip.Publish(ctx, signed); err != nil {
+		return service.Offer{}, translate(err)
+	}
+	n.hub.tell("offer", "", "published "+id.String())
+	rate, err := body.Rate(market.Reference)
+	return service.Offer{ID: id, Rate: rate, Own: true, Body: body}, translate(err)
+}
+
+// offerBody makes the slot's next record. The caller holds own.mu.
+func (n *Node) offerBody(slot uint64, spec offerSpec, free market.Resources) (market.Offer, error) {
+	if slot >= market.MaxSlots {
+		return market.Offer{}, service.Errorf(service.CodeInvalid, "slots are numbered 0 to %d", market.MaxSlots-1)
+	}
+	now := time.Now().Unix()
+	rate, err := spec.Prices.Rate(spec.Capacity)
+	if err != nil {
+		return market.Offer{}, translate(err)
+	}
+	unconfirmed, err := rate.For(unconfirmedSeconds)
+	if err != nil {
+		return market.Offer{}, translate(err)
+	}
+	return market.Offer{
+		Version: market.OfferVersion, Provider: n.keys.Identity().Public(), Device: n.device.Public(),
+		Slot: slot, Sequence: n.own.slots[slot].Record.Body.Sequence + 1,
+		Issued: now, Expires: now + int64(min(spec.Lifetime, market.MaxOfferLifetimeSeconds)),
+		Addresses: n.announced(), Region: spec.Region, Capacity: free, Prices: spec.Prices,
+		Rails: []market.Rail{{
+			Name: n.network.Rail, MinDepth: DefaultMinDepth, MaxUnconfirmed: unconfirmed, MaxCapacity: pktcloud.MaxAmount,
+		}},
+		Limits:         market.Limits{MaxCreditSeconds: maxCreditSeconds, MinIntervalSeconds: minIntervalSeconds},
+		MinTermSeconds: spec.MinTerm, MaxTermSeconds: spec.MaxTerm, Isolation: []string{"userns"},
+		Software: "pktcloud " + Version(),
+	}, nil
+}
+
+// announced returns the addresses that offers name.
+func (n *Node) announced() []string {
+	tail := "/p2p/" + n.device.Public().PeerID()
+	var out []string
+	for _, a := range n.cfg.Announce {
+		out = append(out, strings.TrimSuffix(a, tail)+tail)
+	}
+	if len(out) == 0 {
+		for _, a := range n.host.Addrs() {
+			out = append(out, a.String()+tail)
+		}
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return out[:min(len(out), market.MaxAddresses)]
+}
+
+// used is what running leases take, one excepted. It asks the provider, so the
+// caller holds no lock.
+func (n *Node) used(except pktcloud.ID) market.Resources {
+	var sum market.Resources
+	for _, v := range n.provider.List() {
+		if v.Phase.Final() || v.Phase == lease.Proposed || v.ID == except {
+			continue
+		}
+		sum.MilliCPU += v.Terms.Resources.MilliCPU
+		sum.MemoryBytes += v.Terms.Resources.MemoryBytes
+		sum.DiskBytes += v.Terms.Resources.DiskBytes
+	}
+	return sum
+}
+
+func minus(a, b market.Resources) market.Resources {
+	return market.Resources{
+		MilliCPU:    a.MilliCPU - min(a.MilliCPU, b.MilliCPU),
+		MemoryBytes: a.MemoryBytes - min(a.MemoryBytes, b.MemoryBytes),
+		DiskBytes:   a.DiskBytes - min(a.DiskBytes, b.DiskBytes),
+	}
+}
+
+// openOffer returns an own offer that still stands; peer.ProviderConfig asks.
+func (n *Node) openOffer(id pktcloud.ID) (pktcloud.Signed[market.Offer], bool) {
+	n.own.mu.Lock()
+	defer n.own.mu.Unlock()
+	o, ok := n.own.issued[id]
+	return o, ok && market.Admit(o.Body, time.Now()) == nil
+}
+
+// admit lets a lease in when there is room for it and its image can be had;
+// peer.ProviderConfig asks.
+func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest) error {
+	o, ok := n.openOffer(t.Offer)
+	if !ok {
+		return lease.Refusal(lease.CodeOffer, "the offer no longer stands; look at the market again")
+	}
+	id, err := t.ID()
+	if err != nil {
+		return err
+	}
+	n.own.mu.Lock()
+	whole := n.own.slots[o.Body.Slot].Spec.Capacity
+	n.own.mu.Unlock()
+	if !t.Resources.Within(minus(whole, n.used(id))) {
+		return lease.Refusal(lease.CodeCapacity, "no room for this lease now; ask for less or choose another offer")
+	}
+	if _, err := n.work.pull(ctx, m); err != nil {
+		return lease.Refusal(lease.CodeManifest, "image %s: %v", m.Image, err)
+	}
+	return nil
+}
+
+// renewOffers issues each offer again before it expires and when what is free
+// has changed.
+func (n *Node) renewOffers(ctx context.Context) error {
+	tick := time.NewTicker(renewInterval)
+	defer tick.Stop()
+	for {
+		used := n.used(pktcloud.ID{})
+		n.own.mu.Lock()
+		now := time.Now()
+		maps.DeleteFunc(n.own.issued, func(_ pktcloud.ID, o pktcloud.Signed[market.Offer]) bool { return o.Body.Expires <= now.Unix() })
+		due := map[uint64]offerSpec{}
+		for slot, o := range n.own.slots {
+			b := o.Record.Body
+			late := now.Unix() >= b.Issued+(b.Expires-b.Issued)/2
+			if late || b.Capacity != minus(o.Spec.Capacity, used) || !slices.Equal(b.Addresses, n.announced()) {
+				due[slot] = o.Spec
+			}
+		}
+		n.own.mu.Unlock()
+		for slot, spec := range due {
+			if _, err := n.publish(ctx, slot, spec); err != nil && ctx.Err() == nil {
+				n.cfg.Log.Warn("an offer could not be renewed", "slot", slot, "error", err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// machine is what this machine has to offer: a processor and a quarter of its
+// memory stay with the owner.
+func machine(dir string) market.Resources {
+	memory, disk := space(dir)
+	return market.Resources{
+		MilliCPU:    uint64(max(runtime.NumCPU()-1, 1)) * 1000,
+		MemoryBytes: min(memory/4*3, math.MaxInt64),
+		DiskBytes:   min(disk/2, math.MaxInt64),
+	}
+}

@@ -1,0 +1,51 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// Times between attempts to reach a bootstrap node.
+const (
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	checkEvery = 10 * time.Second
+)
+
+// stayConnected keeps connections to the bootstrap nodes.
+func (n *Node) stayConnected(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, text := range n.cfg.Bootstrap {
+		info, err := peer.AddrInfoFromString(text)
+		if err != nil {
+			return service.Errorf(service.CodeInvalid, "bootstrap node %q: write /ip4/<address>/tcp/<port>/p2p/<peer id>: %v", text, err)
+		}
+		wg.Go(func() { n.keepTo(ctx, *info) })
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (n *Node) keepTo(ctx context.Context, to peer.AddrInfo) {
+	wait := firstRetry
+	for ctx.Err() == nil {
+		err := n.host.Connect(ctx, to) // at once when connected already
+		pause := checkEvery
+		if err != nil {
+			n.cfg.Log.Debug("a bootstrap node is not reached", "peer", to.ID, "error", err)
+			pause, wait = wait, min(2*wait, lastRetry)
+		} else {
+			wait = firstRetry
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/peer"
+	"github.com/pkt-cash/pkt-cloud/lease/session"
+)
+
+const (
+	// maxPids bounds the processes of a lease.
+	maxPids = 512
+	// pullMemory is how long the digest of a reference stands without asking
+	// the registry again: from the proposal to the start.
+	pullMemory = 2 * time.Minute
+	// maxPulls bounds what is remembered.
+	maxPulls = 256
+)
+
+// workload runs leases as containers: one for each, named by the lease's id.
+type workload struct {
+	runtime container.Runtime
+
+	mu    sync.Mutex // guards pulls
+	pulls map[string]pulled
+}
+
+type pulled struct {
+	image container.Image
+	at    time.Time
+}
+
+var (
+	_ peer.Workload    = (*workload)(nil)
+	_ session.Workload = (*workload)(nil)
+)
+
+// pull brings a manifest's image into the store and checks its digest.
+func (w *workload) pull(ctx context.Context, m lease.Manifest) (container.Image, error) {
+	ref := m.Image
+	w.mu.Lock()
+	p, ok := w.pulls[ref]
+	w.mu.Unlock()
+	if !ok || time.Since(p.at) > pullMemory {
+		image, err := w.runtime.Pull(ctx, ref, container.PullOptions{})
+		if err != nil {
+			return image, err
+		}
+		p = pulled{image: image, at: time.Now()}
+		w.mu.Lock()
+		if w.pulls == nil || len(w.pulls) >= maxPulls {
+			w.pulls = map[string]pulled{}
+		}
+		w.pulls[ref] = p
+		w.mu.Unlock()
+	}
+	if m.Digest != "" && m.Digest != p.image.Digest && m.Digest != p.image.Index {
+		return p.image, &container.Error{Code: container.CodeDigestMismatch, Detail: ref}
+	}
+	return p.image, nil
+}
+
+// Start implements peer.Workload.
+func (w *workload) Start(ctx context.Context, id pktcloud.ID, m lease.Manifest) error {
+	switch s, err := w.runtime.Status(ctx, id.Hex()); {
+	case err == nil && s.State != container.Created:
+		return nil
+	case err != nil && !errors.Is(err, container.CodeNotFound):
+		return err
+	}
+	image, err := w.pull(ctx, m)
+	if err != nil {
+		return err
+	}
+	return w.runtime.Start(ctx, container.Spec{
+		ID: id.Hex(), Image: image.Digest, Args: m.Args, Env: m.Env,
+		Limits: container.Limits{
+			MilliCPU: m.Resources.MilliCPU, MemoryBytes: m.Resources.MemoryBytes, DiskBytes: max(m.Resources.DiskBytes, container.MinDisk), Pids: maxPids,
+		},
+	})
+}
+
+// Freeze implements peer.Workload.
+func (w *workload) Freeze(ctx context.Context, id pktcloud.ID) error {
+	return w.runtime.Pause(ctx, id.Hex())
+}
+
+// Resume implements peer.Workload.
+func (w *workload) Resume(ctx context.Context, id pktcloud.ID) error {
+	return w.runtime.Resume(ctx, id.Hex())
+}
+
+// Status implements peer.Workload.
+func (w *workload) Status(ctx context.Context, id pktcloud.ID) (peer.WorkloadStatus, error) {
+	s, err := w.runtime.Status(ctx, id.Hex())
+	if errors.Is(err, container.CodeNotFound) {
+		return peer.WorkloadEnded, nil
+	}
+	if err != nil {
+		return peer.WorkloadUnknown, err
+	}
+	switch s.State {
+	case container.Running:
+		return peer.WorkloadRunning, nil
+	case container.Paused:
+		return peer.WorkloadFrozen, nil
+	case container.Exited:
+		return peer.WorkloadEnded, nil
+	case container.Created:
+	}
+	return peer.WorkloadUnknown, nil
+}
+
+// Destroy implements peer.Workload.
+func (w *workload) Destroy(ctx context.Context, id pktcloud.ID) error {
+	return w.runtime.Destroy(ctx, id.Hex())
+}
+
+// Dial implements peer.Workload and session.Workload.
+func (w *workload) Dial(ctx context.Context, id pktcloud.ID, port uint16) (net.Conn, error) {
+	return w.runtime.Dial(ctx, id.Hex(), port)
+}
+
+// Exec implements session.Workload.
+func (w *workload) Exec(ctx context.Context, id pktcloud.ID, e session.ExecRequest) (int, error) {
+	var resize chan container.Size
+	if e.Resize != nil {
+		resize = make(chan container.Size)
+		var wg sync.WaitGroup
+		ctx, cancel := context.WithCancel(ctx)
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() { convertSizes(ctx, e.Resize, resize) })
+	}
+	return w.runtime.Exec(ctx, id.Hex(), container.ExecSpec{
+		Args: e.Args, Env: e.Env, WorkDir: e.WorkDir, TTY: e.TTY, Size: container.Size(e.Size),
+		Stdin: e.Stdin, Stdout: e.Stdout, Stderr: e.Stderr, Resize: resize,
+	})
+}
+
+func convertSizes(ctx context.Context, in <-chan session.Size, out chan<- container.Size) {
+	for {
+		select {
+		case s, ok := <-in:
+			if !ok {
+				return
+			}
+			select {
+			case out <- container.Size(s):
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Logs implements session.Workload.
+func (w *workload) Logs(ctx context.Context, id pktcloud.ID, o session.LogOptions) (io.ReadCloser, error) {
+	return w.runtime.Logs(ctx, id.Hex(), container.LogOptions{Follow: o.Follow, Tail: o.Tail})
+}
