@@ -1,0 +1,396 @@
+package audit
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+// Dirs are what an audit reads: two data directories of nodes and one of a
+// chain.
+type Dirs struct {
+	Provider string
+	Tenant   string
+	Chain    string
+}
+
+// Run audits every lease that either side knows. The error says that something
+// could not be read at all; what was read and does not hold is in the report.
+func Run(d Dirs) (Report, error) {
+	report := Report{Findings: []Finding{}, Leases: []Lease{}}
+	ch, err := readChain(d.Chain, &report)
+	if err != nil {
+		return report, err
+	}
+	ch.checkScripts(&report)
+	report.Height = ch.height
+	provider, err := readSide("provider", d.Provider, &report)
+	if err != nil {
+		return report, err
+	}
+	tenant, err := readSide("tenant", d.Tenant, &report)
+	if err != nil {
+		return report, err
+	}
+	ids := slices.Collect(maps.Keys(provider.leases))
+	for id := range tenant.leases {
+		if provider.leases[id] == nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b pktcloud.ID) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range ids {
+		c := &caseFile{id: id, provider: provider.leases[id], tenant: tenant.leases[id], report: &report}
+		if l, ok := c.judge(ch); ok {
+			report.Leases = append(report.Leases, l)
+		}
+	}
+	report.OK = len(report.Findings) == 0
+	return report, nil
+}
+
+// caseFile is one lease before the audit.
+type caseFile struct {
+	id               pktcloud.ID
+	provider, tenant *journal
+	report           *Report
+
+	terms      lease.Terms
+	commit     lease.Commit
+	channel    *channel
+	statements map[uint64]pktcloud.Signed[lease.Statement] // of both sides
+	vouchers   map[uint64]pktcloud.Signed[settle.Voucher]
+	result     Lease
+}
+
+func (c *caseFile) find(what, format string, args ...any) {
+	c.report.add(fmt.Sprintf("%s of lease %s", what, c.id), format, args...)
+}
+
+// judge holds one lease against the rules. It returns false for a commit that
+// never became a lease.
+func (c *caseFile) judge(ch *chain) (Lease, bool) {
+	c.result.ID = c.id
+	if !c.agreement() {
+		return c.result, false
+	}
+	if err := c.openChannel(); err != nil {
+		c.find("channel", "does not hold: %v", err)
+		return c.result, true
+	}
+	c.merge()
+	c.checkStatements()
+	c.checkVouchers()
+	c.checkClose()
+	c.checkPayout(ch)
+	return c.result, true
+}
+
+// agreement looks whether both signed the same terms, for the manifest and the
+// offer that they name.
+func (c *caseFile) agreement() bool {
+	agreed := false
+	for _, j := range []*journal{c.provider, c.tenant} {
+		if j == nil || !j.hasTerms {
+			continue
+		}
+		if id, err := j.terms.Terms.ID(); err != nil || id != c.id {
+			c.find("terms", "have another id")
+			continue
+		}
+		c.terms = j.terms.Terms
+		agreed = agreed || j.terms.Provider != pktcloud.Signature{}
+		if j.hasCommit {
+			c.commit = j.commit
+		}
+	}
+	if !agreed {
+		return false
+	}
+	if c.provider == nil || !c.provider.hasTerms {
+		c.find("terms", "are signed by the provider, who has no record of them")
+	}
+	if c.tenant == nil || !c.tenant.hasTerms {
+		c.find("terms", "are signed by the tenant, who has no record of them")
+	}
+	c.checkCommit()
+	return true
+}
+
+func (c *caseFile) checkCommit() {
+	for name, j := range map[string]*journal{"provider: commit": c.provider, "tenant: commit": c.tenant} {
+		if j == nil || !j.hasCommit {
+			c.find(name, "is missing")
+			continue
+		}
+		if m, err := j.commit.Manifest.ID(); err != nil || m != c.terms.Manifest {
+			c.find(name, "carries a manifest other than the terms name")
+		}
+		if p, err := j.commit.Params.ID(); err != nil || p != c.terms.Channel {
+			c.find(name, "carries a channel other than the terms name")
+		}
+		c.checkAccount(name, j.commit.Account)
+		c.checkQuote(name, j.commit.Quote)
+	}
+	for name, j := range map[string]*journal{"provider: offer": c.provider, "tenant: offer": c.tenant} {
+		if j == nil || !j.hasOffer {
+			if j != nil {
+				c.find(name, "is missing or does not hold")
+			}
+			continue
+		}
+		if id, err := j.offer.ID(); err != nil || id != c.terms.Offer {
+			c.find(name, "is not the one that the terms name")
+			continue
+		}
+		c.checkPrice(name, j.offer.Body)
+	}
+}
+
+func (c *caseFile) checkAccount(name string, account []byte) {
+	c.report.Checked.Signatures++
+	a, err := pktcloud.ParseAccount(account)
+	switch {
+	case err != nil:
+		c.find(name, "carries an account record that does not hold: %v", err)
+	case a.Body.Identity != c.terms.Tenant || !slices.ContainsFunc(a.Body.Devices, func(d pktcloud.Device) bool { return d.Key == c.terms.TenantDevice }):
+		c.find(name, "carries an account record that does not list the tenant's device")
+	}
+}
+
+func (c *caseFile) checkQuote(name string, quote []byte) {
+	c.report.Checked.Signatures++
+	q, err := market.ParseQuote(quote)
+	if err != nil {
+		c.find(name, "carries a quote that does not hold: %v", err)
+		return
+	}
+	if id, err := q.ID(); err != nil || id != c.terms.Quote || q.Body.Device != c.terms.ProviderDevice || q.Body.Rate != c.terms.Rate {
+		c.find(name, "carries a quote other than the terms answer")
+	}
+}
+
+// checkPrice computes the rate of the terms from the offer's prices, rounded
+// up once.
+func (c *caseFile) checkPrice(name string, o market.Offer) {
+	num := func(v uint64) *big.Int { return new(big.Int).SetUint64(v) }
+	gib := num(1 << 30)
+	sum := new(big.Rat)
+	add := func(price pktcloud.Rate, amount, unit *big.Int) {
+		part := new(big.Rat).SetFrac(new(big.Int).Mul(num(uint64(price)), amount), unit)
+		sum.Add(sum, part)
+	}
+	r := c.terms.Resources
+	add(o.Prices.CPUPerCoreHour, num(r.MilliCPU), num(1000))
+	add(o.Prices.MemoryPerGiBHour, num(r.MemoryBytes), gib)
+	add(o.Prices.DiskPerGiBHour, num(r.DiskBytes), gib)
+	rate := ceil(sum.Num(), sum.Denom())
+	if rate.Cmp(num(uint64(c.terms.Rate))) != 0 {
+		c.find(name, "prices these resources at %s units an hour, the terms say %d", rate, uint64(c.terms.Rate))
+	}
+	if o.Provider != c.terms.Provider || o.Device != c.terms.ProviderDevice {
+		c.find(name, "is of another provider")
+	}
+}
+
+func ceil(num, den *big.Int) *big.Int {
+	quo, rem := new(big.Int).QuoRem(num, den, new(big.Int))
+	if rem.Sign() > 0 {
+		quo.Add(quo, big.NewInt(1))
+	}
+	return quo
+}
+
+func (c *caseFile) openChannel() (err error) {
+	c.channel, err = newChannel(c.commit.Params)
+	return err
+}
+
+// merge joins the statements and vouchers of both sides; where both have one,
+// it must be the same.
+func (c *caseFile) merge() {
+	c.statements = map[uint64]pktcloud.Signed[lease.Statement]{}
+	c.vouchers = map[uint64]pktcloud.Signed[settle.Voucher]{}
+	for _, j := range []*journal{c.provider, c.tenant} {
+		if j == nil {
+			continue
+		}
+		for n, s := range j.statements {
+			if o, ok := c.statements[n]; ok && o.Sig != s.Sig {
+				c.find(fmt.Sprintf("statement %d", n), "differs between the two sides")
+			}
+			c.statements[n] = s
+		}
+		for n, v := range j.vouchers {
+			if o, ok := c.vouchers[n]; ok && o.Sig != v.Sig {
+				c.find(fmt.Sprintf("voucher %d", n), "differs between the two sides")
+			}
+			c.vouchers[n] = v
+		}
+	}
+}
+
+// due is what the terms ask after so many seconds: rate * seconds / 3600,
+// rounded up.
+func (c *caseFile) due(seconds uint64) *big.Int {
+	product := new(big.Int).Mul(new(big.Int).SetUint64(uint64(c.terms.Rate)), new(big.Int).SetUint64(seconds))
+	return ceil(product, big.NewInt(3600))
+}
+
+// checkStatements follows the provider's word from the first to the last.
+func (c *caseFile) checkStatements() {
+	var end uint64
+	for n := uint64(1); n <= uint64(len(c.statements)); n++ {
+		name := fmt.Sprintf("statement %d", n)
+		s, ok := c.statements[n]
+		if !ok {
+			c.find(name, "is missing")
+			continue
+		}
+		b := s.Body
+		if b.Lease != c.id || b.Provider != c.terms.ProviderDevice {
+			c.find(name, "is of another lease or device")
+		}
+		if b.From > end || b.To < b.From {
+			c.find(name, "covers seconds %d to %d after %d", b.From, b.To, end)
+		}
+		if want := c.due(b.To); want.Cmp(new(big.Int).SetUint64(uint64(b.Due))) != 0 {
+			c.find(name, "asks %d units, the terms ask %s", uint64(b.Due), want)
+		}
+		if b.To > b.From {
+			c.result.Intervals++
+		}
+		end = b.To
+		c.result.Seconds, c.result.Due = b.To, uint64(b.Due)
+	}
+}
+
+// checkVouchers follows the payments: signed by the payer's device and by the
+// spender's key, growing, each within the limits beside the statement that it
+// answers.
+func (c *caseFile) checkVouchers() {
+	byID := map[pktcloud.ID]lease.Statement{}
+	for _, s := range c.statements {
+		if id, err := s.ID(); err == nil {
+			byID[id] = s.Body
+		}
+	}
+	paidAt := map[uint64]uint64{} // after answering statement n
+	for _, n := range slices.Sorted(maps.Keys(c.vouchers)) {
+		name := fmt.Sprintf("voucher %d", n)
+		b := c.vouchers[n].Body
+		if b.Channel != c.terms.Channel || b.Payer != c.terms.TenantDevice {
+			c.find(name, "is of another channel or device")
+			continue
+		}
+		if err := c.channel.verifyVoucher(uint64(b.Total), b.Proof); err != nil {
+			c.find(name, "%v", err)
+		}
+		c.report.Checked.Signatures++
+		var sum uint64
+		for _, e := range b.Entries {
+			sum += uint64(e.Cumulative)
+			if e.Lease == c.id {
+				c.checkEntry(name, e, byID, paidAt)
+			}
+		}
+		if sum != uint64(b.Total) {
+			c.find(name, "has entries of %d units and a total of %d", sum, uint64(b.Total))
+		}
+	}
+	c.exposures(paidAt)
+}
+
+func (c *caseFile) checkEntry(name string, e settle.Entry, byID map[pktcloud.ID]lease.Statement, paidAt map[uint64]uint64) {
+	if uint64(e.Cumulative) < c.result.Paid {
+		c.find(name, "pays %d units, less than the %d before", uint64(e.Cumulative), c.result.Paid)
+	}
+	c.result.Paid = uint64(e.Cumulative)
+	var due, sequence uint64
+	if e.Statement != c.id { // the first voucher may name the lease itself
+		s, ok := byID[e.Statement]
+		if !ok {
+			c.find(name, "answers a statement that neither side has")
+			return
+		}
+		due, sequence = uint64(s.Due), s.Sequence
+	}
+	paidAt[sequence] = uint64(e.Cumulative)
+	if ahead := c.result.Paid - min(due, c.result.Paid); ahead > 0 {
+		c.result.MaxPrepaid = max(c.result.MaxPrepaid, ahead)
+		if ahead > uint64(c.terms.Limits.Prepaid) {
+			c.find(name, "pays %d units ahead, the limit is %d", ahead, uint64(c.terms.Limits.Prepaid))
+		}
+	}
+}
+
+// exposures finds the most that was served and not paid: the due of each
+// statement less what had been paid in answer to those before it.
+func (c *caseFile) exposures(paidAt map[uint64]uint64) {
+	paid := paidAt[0]
+	for n := uint64(1); n <= uint64(len(c.statements)); n++ {
+		due := uint64(c.statements[n].Body.Due)
+		if due > paid {
+			c.result.MaxCredit = max(c.result.MaxCredit, due-paid)
+		}
+		paid = max(paid, paidAt[n])
+	}
+	if c.result.MaxCredit > uint64(c.terms.Limits.Credit) {
+		c.find("credit", "reached %d units, the limit is %d", c.result.MaxCredit, uint64(c.terms.Limits.Credit))
+	}
+}
+
+// checkClose compares the close records with what came before.
+func (c *caseFile) checkClose() {
+	for name, j := range map[string]*journal{"provider: close record": c.provider, "tenant: close record": c.tenant} {
+		if j == nil || !j.hasClose {
+			continue
+		}
+		r := j.closing.Record
+		signed := 0
+		for _, s := range []struct {
+			device pktcloud.PublicKey
+			sig    pktcloud.Signature
+		}{{c.terms.TenantDevice, j.closing.Tenant}, {c.terms.ProviderDevice, j.closing.Provider}} {
+			if s.sig == (pktcloud.Signature{}) {
+				continue
+			}
+			signed++
+			c.report.Checked.Signatures++
+			if err := r.Verify(s.device, s.sig); err != nil {
+				c.find(name, "does not hold: %v", err)
+			}
+		}
+		if signed == 0 {
+			c.find(name, "is signed by nobody")
+		}
+		if r.Lease != c.id || uint64(r.Paid) < c.result.Paid || uint64(r.Due) > c.result.Due {
+			c.find(name, "says due %d and paid %d units, the records say %d and %d", uint64(r.Due), uint64(r.Paid), c.result.Due, c.result.Paid)
+		}
+		c.result.Paid = max(c.result.Paid, uint64(r.Paid))
+		c.result.Reason = string(r.Reason)
+	}
+}
+
+// checkPayout compares the chain with the records: what the provider got is
+// what was paid, to the unit.
+func (c *caseFile) checkPayout(ch *chain) {
+	end := c.channel.settlement(ch, fmt.Sprintf("channel of lease %s", c.id), c.report)
+	if !end.known {
+		return
+	}
+	c.result.Settled, c.result.Claimed, c.result.Fees = true, end.claimed, end.fees
+	switch {
+	case end.refund && c.result.Paid > 0:
+		c.find("payout", "went back to the tenant, who had paid %d units", c.result.Paid)
+	case !end.refund && end.claimed != c.result.Paid:
+		c.find("payout", "is %d units, paid were %d", end.claimed, c.result.Paid)
+	}
+}
