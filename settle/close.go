@@ -6,7 +6,7 @@ import pktcloud "github.com/pkt-cash/pkt-cloud"
 const CloseOfferVersion = 1
 
 // CloseOffer is the payer's half of a cooperative close: the payee receives
-// exactly Final, the payer what remains less Fee [SETTLE-30]. Signature is the
+// exactly Final, the payer what remains less Fee [SETTLE-50]. Signature is the
 // rail's own over that transaction; it binds every field, so that the offer
 // needs no other signature.
 type CloseOffer struct {

@@ -54,8 +54,8 @@ const (
 
 // names are the refusals' names in the specification.
 var names = map[Code]string{
-	ErrMalformed: "malformed", ErrParams: "params", ErrFunding: "funding", ErrUnknown: "unknown channel",
-	ErrRole: "wrong side", ErrChannel: "wrong channel", ErrStale: "stale", ErrFell: "fell",
+	ErrMalformed: "malformed", ErrParams: "params", ErrFunding: "funding", ErrUnknown: "unknown-channel",
+	ErrRole: "wrong-side", ErrChannel: "wrong-channel", ErrStale: "stale", ErrFell: "fell",
 	ErrCapacity: "capacity", ErrUnconfirmed: "unconfirmed", ErrProof: "proof", ErrClosed: "closed",
 	ErrLate: "late", ErrClose: "close", ErrDust: "dust", ErrFee: "fee", ErrEarly: "early",
 }
@@ -71,24 +71,21 @@ func (c Code) String() string {
 // Error returns the refusal's name.
 func (c Code) Error() string { return "settle: " + c.String() }
 
-// Error is a refusal: its code, a sentence for a person, and the cause if
-// there is one. It matches its code in errors.Is. Text is never matched.
+// Error is a refusal: its code, a sentence for a person, and the cause that the
+// sentence ends with, if there is one. It matches its code in errors.Is. Text
+// is never matched.
 type Error struct {
 	Code Code
 	Text string
 	Err  error
 }
 
-// Error returns "settle: name: text: cause".
+// Error returns "settle: name: text".
 func (e *Error) Error() string {
-	s := e.Code.Error()
-	if e.Text != "" {
-		s += ": " + e.Text
+	if e.Text == "" {
+		return e.Code.Error()
 	}
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
-	}
-	return s
+	return e.Code.Error() + ": " + e.Text
 }
 
 // Is reports whether target is the error's code.

@@ -67,7 +67,7 @@ func (p Params) Validate() error {
 }
 
 // Spendable is the largest total a voucher may have: capacity less reserve and
-// least change; zero when they exceed it [SETTLE-14].
+// least change; zero when they exceed it [SETTLE-16].
 func (p Params) Spendable() pktcloud.Amount {
 	return p.Capacity.SubFloor(p.Reserve).SubFloor(p.MinChange)
 }
