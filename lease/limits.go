@@ -10,7 +10,7 @@ const (
 	MaxStatementBytes = 2 << 10
 	MaxDisputeBytes   = 2 << 10
 	MaxCloseBytes     = 8 << 10
-	MaxSmallBytes     = 2 << 10 // ack, refuse, suspend, resume, close-request, closed, attach
+	MaxSmallBytes     = 2 << 10   // ack, refuse, suspend, resume, close-request, closed, attach
 	MaxFundingBytes   = 128 << 10 // a raw funding transaction
 	MaxStateBytes     = 64 << 10  // a journaled state
 	MaxText           = 256       // bytes of a reason for people

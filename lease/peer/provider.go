@@ -2,38 +2,349 @@ package peer
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/session"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+const (
+	readyDeadline  = 60 * time.Second // for the service's port to accept, once the workload runs
+	maxStreams     = 256
+	pollShallow    = time.Second      // the channel, while its funding is shallow
+	pollDeep       = 10 * time.Second // and later
+	workloadChecks = 2 * time.Second
 )
 
 // Provider runs the provider's side of leases. Its methods may be called from
 // several goroutines at once.
-type Provider struct{ cfg ProviderConfig }
+type Provider struct {
+	party
+	cfg     ProviderConfig
+	streams chan struct{} // one token a stream
+
+	agree   sync.Mutex // one commit at a time: room is asked for and taken together
+	refused map[pktcloud.ID]refusal
+}
+
+// providerPart is what a provider's runner keeps beside the state.
+type providerPart struct {
+	frozen  bool // the workload shall be
+	polled  time.Duration
+	checked time.Duration
+}
 
 // NewProvider loads the leases of the store. Nothing runs before Run.
 func NewProvider(ctx context.Context, cfg ProviderConfig) (*Provider, error) {
-	return &Provider{cfg: cfg}, nil
+	if cfg.Host == nil || cfg.Device.IsZero() || cfg.Store == nil || cfg.Payee == nil || cfg.Workload == nil || cfg.Offer == nil || len(cfg.Account) == 0 {
+		return nil, fmt.Errorf("lease: a provider needs a host, a device key, an account, a store, channels, a runtime and offers")
+	}
+	if cfg.MaxLeases == 0 {
+		cfg.MaxLeases = DefaultMaxLeases
+	}
+	if cfg.QuoteSeconds == 0 {
+		cfg.QuoteSeconds = DefaultQuoteSeconds
+	}
+	p := &Provider{cfg: cfg, streams: make(chan struct{}, maxStreams), refused: map[pktcloud.ID]refusal{}}
+	p.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
+	p.init(lease.RoleProvider, p)
+	err := p.load(ctx, func(id pktcloud.ID, value []byte) error {
+		var r refusal
+		if err := pktcloud.Unmarshal(value, &r, lease.MaxSmallBytes); err != nil {
+			return err
+		}
+		if r.CommitBy+lease.AnswerSeconds > p.clock.Now().Unix() {
+			p.refused[id] = r
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Run serves the protocol and all leases until ctx ends. Workloads go on.
-func (p *Provider) Run(ctx context.Context) error { return errTodo }
+func (p *Provider) Run(ctx context.Context) error {
+	return p.run(ctx, func(ctx context.Context) {
+		p.host.SetStreamHandler(ProtocolID, func(s network.Stream) { p.accept(ctx, s) })
+		<-ctx.Done()
+		p.host.RemoveStreamHandler(ProtocolID)
+		for range maxStreams { // all streams have ended once all tokens are back
+			p.streams <- struct{}{}
+		}
+	})
+}
 
 // Close ends a lease for the owner and returns once it is over.
-func (p *Provider) Close(ctx context.Context, id pktcloud.ID) error { return errTodo }
-
-// List returns all leases, oldest first.
-func (p *Provider) List() []View { return nil }
-
-// Lease returns one lease.
-func (p *Provider) Lease(id pktcloud.ID) (View, bool) { return View{}, false }
-
-// Subscribe is as [Tenant.Subscribe].
-func (p *Provider) Subscribe() (<-chan pktcloud.ID, func()) { return nil, func() {} }
+func (p *Provider) Close(ctx context.Context, id pktcloud.ID) error { return p.closeLease(ctx, id) }
 
 // Authorize implements session.Authorizer: the tenant's device may exec,
 // forward and read logs while the lease is active, and read logs while it is
 // suspended [SESSION-3].
-func (p *Provider) Authorize(ctx context.Context, id pktcloud.ID, device pktcloud.PublicKey, c session.Command) error {
-	return errTodo
+func (p *Provider) Authorize(_ context.Context, id pktcloud.ID, device pktcloud.PublicKey, c session.Command) error {
+	v, ok := p.Lease(id)
+	switch {
+	case !ok || v.Terms.TenantDevice != device:
+		return lease.Refusal(lease.CodeUnknown, "no such lease of this device")
+	case v.Phase == lease.Active || v.Phase == lease.Suspended && c == session.CommandLogs:
+		return nil
+	}
+	return lease.Refusal(lease.CodePhase, "the lease is %s", v.Phase)
+}
+
+func (p *Provider) begin(r *runner) {
+	r.provider.frozen = r.state.Phase == lease.Suspended
+	if v, ok := p.cfg.Payee.Latest(r.state.Terms.Channel); ok && r.state.Phase < lease.Closed {
+		r.event("voucher", p.credit(r, v)) // accepted just before a crash
+	}
+	for _, e := range r.state.Recover() {
+		p.do(r, e)
+	}
+}
+
+// do carries out an effect.
+func (p *Provider) do(r *runner, e lease.Effect) {
+	switch e := e.(type) {
+	case lease.Send:
+		r.send(e.Message)
+	case lease.Announce:
+		p.announce(r)
+	case lease.Start:
+		p.bringUp(r)
+	case lease.Freeze:
+		p.freeze(r)
+	case lease.Thaw:
+		p.thaw(r)
+	case lease.Stop:
+		p.stop(r)
+	case lease.Resend:
+		r.resend(e.After)
+	case lease.Conclude:
+		p.claim(r)
+	}
+}
+
+func (p *Provider) announce(r *runner) {
+	channel := r.state.Terms.Channel
+	r.background("announce", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		err := p.cfg.Payee.Announce(ctx, channel)
+		return func() {
+			if err != nil {
+				r.event("announce", err)
+				r.later("announce", retryDelay, func() { p.announce(r) })
+				return
+			}
+			r.event("funding", r.step(lease.Funding{Known: true, Confirmed: r.state.Confirmed}, "", ""))
+		}
+	})
+}
+
+// bringUp starts a workload, or finds it again after a restart.
+func (p *Provider) bringUp(r *runner) {
+	if r.state.Phase == lease.Funded {
+		if err := r.step(lease.Launched{}, "", ""); err != nil {
+			r.event("launch", err)
+			r.later("start", retryDelay, func() { p.bringUp(r) })
+			return
+		}
+	}
+	first := r.state.Phase == lease.Starting
+	manifest := r.manifest
+	r.background("start", func(ctx context.Context) func() {
+		err := p.cfg.Workload.Start(ctx, r.id, manifest)
+		if err == nil && first && manifest.Port != 0 {
+			err = p.ready(ctx, r.id, uint16(manifest.Port))
+		}
+		return func() { p.started(r, err) }
+	})
+}
+
+// ready waits until the service's port accepts.
+func (p *Provider) ready(ctx context.Context, id pktcloud.ID, port uint16) error {
+	ctx, cancel := context.WithTimeout(ctx, readyDeadline)
+	defer cancel()
+	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		conn, err := p.cfg.Workload.Dial(ctx, id, port)
+		if err == nil {
+			return conn.Close()
+		}
+		if st, _ := p.cfg.Workload.Status(ctx, id); st == WorkloadEnded { //nolint:errcheck // unknown is not ended
+			return fmt.Errorf("the workload ended before its port %d accepted", port)
+		}
+		if sleep(ctx, wait); ctx.Err() != nil {
+			return fmt.Errorf("port %d of the workload accepts no connection: %w", port, err)
+		}
+	}
+}
+
+// started follows a start. When a restarted provider cannot find a workload it
+// concludes nothing from that: it tries again [LEASE-15].
+func (p *Provider) started(r *runner, err error) {
+	if r.ctx.Err() != nil {
+		return
+	}
+	switch {
+	case err == nil && r.state.Phase == lease.Starting:
+		r.watch.start()
+		r.event("start", r.step(lease.Started{}, "start", "the workload runs"))
+	case err == nil && r.state.Phase == lease.Active:
+		r.watch.start()
+	case err == nil:
+	case r.state.Phase == lease.Starting:
+		r.event("end", r.step(lease.Ended{Text: err.Error()}, "end", err.Error()))
+	case r.state.Phase.Running():
+		r.event("start", err)
+		p.check(r)
+		r.later("start", retryDelay, func() { p.bringUp(r) })
+	}
+}
+
+func (p *Provider) freeze(r *runner) {
+	r.watch.stop()
+	r.provider.frozen = true
+	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
+	defer cancel()
+	if err := p.cfg.Workload.Freeze(ctx, r.id); err != nil {
+		r.event("freeze", err)
+		r.later("freeze", retryDelay, func() {
+			if r.provider.frozen && r.state.Phase == lease.Suspended {
+				p.freeze(r)
+			}
+		})
+	}
+}
+
+func (p *Provider) thaw(r *runner) {
+	r.provider.frozen = false
+	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
+	defer cancel()
+	if err := p.cfg.Workload.Resume(ctx, r.id); err != nil {
+		r.event("resume", err)
+		r.later("resume", retryDelay, func() {
+			if !r.provider.frozen && r.state.Phase == lease.Active {
+				p.thaw(r)
+			}
+		})
+		return
+	}
+	r.watch.start()
+}
+
+func (p *Provider) stop(r *runner) {
+	r.watch.stop()
+	r.background("stop", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		err := p.cfg.Workload.Destroy(ctx, r.id)
+		return func() {
+			if err != nil {
+				r.event("stop", err)
+				r.later("stop", retryDelay, func() { p.stop(r) })
+			}
+		}
+	})
+}
+
+// claim ends the channel without the tenant.
+func (p *Provider) claim(r *runner) {
+	if r.state.Paid == 0 {
+		return
+	}
+	channel := r.state.Terms.Channel
+	r.background("claim", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		_, err := p.cfg.Payee.Claim(ctx, channel)
+		return func() {
+			if err != nil {
+				r.event("claim", err)
+				r.later("claim", pollDeep, func() { p.claim(r) })
+			}
+		}
+	})
+}
+
+// count brings the state up to the present second.
+func (p *Provider) count(r *runner) {
+	r.event("tick", r.step(lease.Tick{Ran: r.watch.seconds()}, "", ""))
+}
+
+// tick counts, looks at the channel and the workload now and then, and wakes
+// at the next whole second of service.
+func (p *Provider) tick(r *runner) time.Duration {
+	p.count(r)
+	if r.state.Phase >= lease.Closed {
+		return time.Hour
+	}
+	up := r.uptime()
+	every := pollDeep
+	if !r.state.Confirmed {
+		every = pollShallow
+	}
+	if up-r.provider.polled >= every {
+		r.provider.polled = up
+		p.poll(r)
+	}
+	if r.state.Phase == lease.Active && up-r.provider.checked >= workloadChecks {
+		r.provider.checked = up
+		p.check(r)
+	}
+	if r.watch.running {
+		return time.Second - r.watch.elapsed()%time.Second + time.Millisecond
+	}
+	return time.Second
+}
+
+// poll asks how the channel stands.
+func (p *Provider) poll(r *runner) {
+	channel := r.state.Terms.Channel
+	r.background("poll", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		st, err := p.cfg.Payee.ChannelStatus(ctx, channel)
+		return func() {
+			if err != nil {
+				r.event("channel", err)
+				return
+			}
+			r.event("channel", r.step(fundingOf(st), "", ""))
+		}
+	})
+}
+
+func fundingOf(st ChannelStatus) lease.Funding {
+	return lease.Funding{
+		Known:     st.Funded,
+		Confirmed: st.Funded && st.Depth >= st.Params.MinDepth,
+		Ending:    st.Height >= st.Params.Deadline() || st.Phase == settle.Closed || st.Phase == settle.Refunded,
+	}
+}
+
+// check looks whether the workload is still there.
+func (p *Provider) check(r *runner) {
+	r.background("check", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		st, err := p.cfg.Workload.Status(ctx, r.id)
+		return func() {
+			if err != nil {
+				r.event("check", err)
+				return
+			}
+			if st == WorkloadEnded && r.state.Phase.Running() {
+				p.count(r)
+				r.watch.stop()
+				r.event("end", r.step(lease.Ended{Text: "the workload ended by itself"}, "end", "the workload ended by itself"))
+			}
+		}
+	})
 }

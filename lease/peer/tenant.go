@@ -3,39 +3,412 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	libpeer "github.com/libp2p/go-libp2p/core/peer"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/session"
+	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
-var errTodo = errors.New("not written yet")
+const (
+	firstBackoff = 50 * time.Millisecond
+	lastBackoff  = 10 * time.Second
+)
 
 // Tenant runs the tenant's side of leases. Its methods may be called from
 // several goroutines at once.
-type Tenant struct{ cfg TenantConfig }
-
-// NewTenant loads the leases of the store. Nothing runs before Run.
-func NewTenant(ctx context.Context, cfg TenantConfig) (*Tenant, error) { return &Tenant{cfg: cfg}, nil }
-
-// Run follows all leases until ctx ends.
-func (t *Tenant) Run(ctx context.Context) error { return errTodo }
-
-// Create agrees a lease: it returns once the provider has acknowledged it.
-func (t *Tenant) Create(ctx context.Context, r Request) (pktcloud.ID, error) {
-	return pktcloud.ID{}, errTodo
+type Tenant struct {
+	party
+	cfg TenantConfig
 }
 
-// WaitActive returns once the provider has stated that the workload runs.
-func (t *Tenant) WaitActive(ctx context.Context, id pktcloud.ID) error { return errTodo }
+// tenantPart is what a tenant's runner keeps beside the state.
+type tenantPart struct {
+	queue   []lease.Message // messages in order; a statement waits for its probe
+	judging bool
+	probes  probes
+	dialing bool
+	polled  time.Duration
+	offered bool // the close was sent on this stream
+}
 
-// Close ends a lease and returns once it is over.
-func (t *Tenant) Close(ctx context.Context, id pktcloud.ID) error { return errTodo }
+// OpenChannels is what a [Payer] may also do: name the channels that it opened
+// and never announced. After a crash between Open and the lease's first write,
+// Run abandons those that no lease refers to.
+type OpenChannels interface {
+	Unannounced(ctx context.Context) ([]pktcloud.ID, error)
+}
 
-// List returns all leases, oldest first.
-func (t *Tenant) List() []View { return nil }
+// NewTenant loads the leases of the store. Nothing runs before Run.
+func NewTenant(ctx context.Context, cfg TenantConfig) (*Tenant, error) {
+	if cfg.Host == nil || cfg.Device.IsZero() || cfg.Store == nil || cfg.Payer == nil || len(cfg.Account) == 0 {
+		return nil, fmt.Errorf("lease: a tenant needs a host, a device key, an account, a store and channels")
+	}
+	if cfg.Prober == nil {
+		cfg.Prober = SessionProber{Host: cfg.Host}
+	}
+	t := &Tenant{cfg: cfg}
+	t.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
+	t.init(lease.RoleTenant, t)
+	err := t.load(ctx, func(id pktcloud.ID, _ []byte) error {
+		return fmt.Errorf("lease: the journal of %s is a provider's", id)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
 
-// Lease returns one lease.
-func (t *Tenant) Lease(id pktcloud.ID) (View, bool) { return View{}, false }
+// Run follows all leases until ctx ends.
+func (t *Tenant) Run(ctx context.Context) error {
+	if err := t.abandonOrphans(ctx); err != nil {
+		t.log.Warn("lease: channels without a lease", "error", err)
+	}
+	return t.run(ctx, func(context.Context) {})
+}
 
-// Subscribe returns a channel that receives the id of each lease that changed,
-// and a function that ends it. A slow reader misses ids, not the last one.
-func (t *Tenant) Subscribe() (<-chan pktcloud.ID, func()) { return nil, func() {} }
+func (t *Tenant) abandonOrphans(ctx context.Context) error {
+	lister, ok := t.cfg.Payer.(OpenChannels)
+	if !ok {
+		return nil
+	}
+	ids, err := lister.Unannounced(ctx)
+	if err != nil {
+		return err
+	}
+	used := map[pktcloud.ID]bool{}
+	for _, v := range t.List() {
+		used[v.Terms.Channel] = true
+	}
+	for _, id := range ids {
+		if !used[id] {
+			err = errors.Join(err, t.cfg.Payer.Abandon(ctx, id))
+		}
+	}
+	return err
+}
+
+// WaitActive returns once the provider has stated that the workload runs, or
+// with an error once it is clear that it never will.
+func (t *Tenant) WaitActive(ctx context.Context, id pktcloud.ID) error {
+	r, ok := t.runner(id)
+	if !ok {
+		return lease.Refusal(lease.CodeUnknown, "no lease %s here", id)
+	}
+	v, err := r.wait(ctx, func(v View) bool { return v.Phase >= lease.Active })
+	if err != nil {
+		return err
+	}
+	if v.Phase > lease.Suspended {
+		return lease.Refusal(lease.CodePhase, "the lease is %s: %s %s", v.Phase, v.Reason, v.Text)
+	}
+	return nil
+}
+
+// Close ends a lease and returns once it is over: with a record that both have
+// signed or, if the provider does not answer within the grace of the terms,
+// with the tenant's own.
+func (t *Tenant) Close(ctx context.Context, id pktcloud.ID) error { return t.closeLease(ctx, id) }
+
+func (t *Tenant) begin(r *runner) {
+	for _, e := range r.state.Recover() {
+		t.do(r, e)
+	}
+}
+
+func (t *Tenant) count(r *runner) { r.event("tick", r.step(lease.Tick{}, "", "")) }
+
+// do carries out an effect.
+func (t *Tenant) do(r *runner, e lease.Effect) {
+	switch e := e.(type) {
+	case lease.Send:
+		r.send(e.Message)
+	case lease.SendCommit:
+		r.send(r.commit)
+	case lease.Announce:
+		t.announce(r)
+	case lease.Abandon:
+		t.abandon(r)
+	case lease.Pay:
+		t.pay(r, e.Entry)
+	case lease.SendVoucher:
+		t.sendVoucher(r)
+	case lease.ObjectAgain:
+		t.objectAgain(r, e.Sequence)
+	case lease.OfferClose:
+		t.offerClose(r, e.Record)
+	}
+}
+
+func (t *Tenant) announce(r *runner) {
+	channel := r.state.Terms.Channel
+	r.background("announce", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		err := t.cfg.Payer.Announce(ctx, channel)
+		return func() {
+			if err != nil {
+				r.event("announce", err)
+				r.later("announce", retryDelay, func() { t.announce(r) })
+				return
+			}
+			r.event("funding", r.step(lease.Funding{Known: true, Confirmed: r.state.Confirmed}, "", ""))
+		}
+	})
+}
+
+func (t *Tenant) abandon(r *runner) {
+	channel := r.state.Terms.Channel
+	r.background("abandon", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		err := t.cfg.Payer.Abandon(ctx, channel)
+		return func() {
+			if err != nil {
+				r.event("abandon", err)
+				r.later("abandon", retryDelay, func() { t.abandon(r) })
+			}
+		}
+	})
+}
+
+// pay makes a voucher. The channel may refuse it for now, while the funding is
+// shallow: the next look at the channel tries again.
+func (t *Tenant) pay(r *runner, e settle.Entry) {
+	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
+	defer cancel()
+	v, err := t.cfg.Payer.Pay(ctx, r.state.Terms.Channel, e)
+	if err != nil {
+		r.event("pay", err)
+		return
+	}
+	err = r.step(lease.Paid{Cumulative: e.Cumulative}, "voucher", e.Cumulative.String(),
+		Put{Key: numbered(r.id, "voucher", v.Body.Sequence), Value: encode(v)})
+	r.event("pay", err)
+}
+
+func (t *Tenant) sendVoucher(r *runner) {
+	v, ok := t.cfg.Payer.Latest(r.state.Terms.Channel)
+	if !ok {
+		return
+	}
+	r.send(lease.VoucherMessage{Version: lease.MessageVersion, Lease: r.id, Voucher: encode(v)})
+}
+
+func (t *Tenant) objectAgain(r *runner, sequence uint64) {
+	want := numbered(r.id, "dispute", sequence)
+	err := t.store.Load(r.ctx, want, func(k string, value []byte) error {
+		d, err := lease.ParseDispute(value)
+		if err == nil && k == want {
+			r.send(lease.DisputeMessage{Version: lease.MessageVersion, Dispute: d})
+		}
+		return err
+	})
+	r.event("dispute", err)
+}
+
+// offerClose sends the close record and the payer's half of the transaction
+// that pays it.
+func (t *Tenant) offerClose(r *runner, record lease.CloseRecord) {
+	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
+	defer cancel()
+	var offer []byte
+	o, err := t.cfg.Payer.OfferClose(ctx, r.state.Terms.Channel, record.Paid)
+	switch {
+	case err == nil:
+		offer = encode(o)
+	case record.Paid != 0:
+		r.event("close", err)
+		r.later("close", retryDelay, func() {
+			if r.state.Phase == lease.Closing {
+				t.offerClose(r, record)
+			}
+		})
+		return
+	}
+	r.send(lease.Close{Version: lease.MessageVersion, Record: record, Signature: r.state.TenantClose, Offer: offer})
+}
+
+// tick counts, looks at the channel now and then, probes, and dials.
+func (t *Tenant) tick(r *runner) time.Duration {
+	t.count(r)
+	phase := r.state.Phase
+	if phase.Final() {
+		if r.link != nil {
+			r.link.end()
+		}
+		return time.Hour
+	}
+	if r.link == nil && !r.tenant.dialing {
+		t.dial(r)
+	}
+	up := r.uptime()
+	every := pollDeep
+	if !r.state.Confirmed {
+		every = pollShallow
+	}
+	if phase != lease.Proposed && up-r.tenant.polled >= every {
+		r.tenant.polled = up
+		t.poll(r)
+	}
+	if phase == lease.Active {
+		t.probeSometimes(r)
+	}
+	return min(time.Second, time.Duration(r.state.Terms.IntervalSeconds)*time.Second/4)
+}
+
+func (t *Tenant) poll(r *runner) {
+	channel := r.state.Terms.Channel
+	r.background("poll", func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, callDeadline)
+		defer cancel()
+		st, err := t.cfg.Payer.ChannelStatus(ctx, channel)
+		return func() {
+			if err != nil {
+				r.event("channel", err)
+				return
+			}
+			r.event("channel", r.step(fundingOf(st), "", ""))
+		}
+	})
+}
+
+// dial keeps a stream to the provider while the lease lasts.
+func (t *Tenant) dial(r *runner) {
+	r.tenant.dialing = true
+	t.wg.Go(func() {
+		backoff := firstBackoff
+		for r.ctx.Err() == nil {
+			if v, _ := r.snapshot(); v.Phase.Final() {
+				break
+			}
+			l, err := t.connect(r.ctx, r.peer)
+			if err == nil {
+				began := time.Now()
+				t.follow(r, l)
+				if time.Since(began) > time.Second {
+					backoff = firstBackoff
+				}
+			}
+			sleep(r.ctx, backoff)
+			backoff = min(2*backoff, lastBackoff)
+		}
+		r.post(func() { r.tenant.dialing = false })
+	})
+}
+
+func (t *Tenant) connect(ctx context.Context, device pktcloud.PublicKey) (*link, error) {
+	id, err := session.PeerOf(device)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	return openLink(ctx, t, id)
+}
+
+func openLink(ctx context.Context, t *Tenant, id libpeer.ID) (*link, error) {
+	var s network.Stream
+	s, err := t.host.NewStream(ctx, id, ProtocolID)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the provider: %w", err)
+	}
+	l, err := newLink(s)
+	if err != nil {
+		s.Reset() //nolint:errcheck // given up
+		return nil, err
+	}
+	return l, nil
+}
+
+// follow runs one stream until it ends.
+func (t *Tenant) follow(r *runner, l *link) {
+	stop := context.AfterFunc(r.ctx, l.end)
+	defer stop()
+	r.post(func() {
+		r.bind(l)
+		for _, e := range r.state.Reconnect() {
+			if e, ok := e.(lease.OfferClose); ok && r.state.TenantClose == (pktcloud.Signature{}) {
+				continue // the step that made the record is still to come
+			} else if ok {
+				t.offerClose(r, e.Record)
+				continue
+			}
+			t.do(r, e)
+		}
+	})
+	for {
+		m, err := l.read()
+		if err != nil {
+			break
+		}
+		r.post(func() { t.message(r, m) })
+	}
+	r.post(func() { r.unbind(l) })
+	l.close()
+}
+
+// message takes a message of the provider, in the lease's goroutine. Messages
+// keep their order: those behind a statement wait for its probe.
+func (t *Tenant) message(r *runner, m lease.Message) {
+	r.tenant.queue = append(r.tenant.queue, m)
+	if len(r.tenant.queue) > sendQueue && r.link != nil {
+		r.link.end() // it will send again what is not answered
+		r.tenant.queue = nil
+	}
+	t.drain(r)
+}
+
+func (t *Tenant) drain(r *runner) {
+	for len(r.tenant.queue) > 0 && !r.tenant.judging {
+		m := r.tenant.queue[0]
+		r.tenant.queue = r.tenant.queue[1:]
+		if st, ok := m.(lease.StatementMessage); ok {
+			t.judge(r, st.Statement)
+			continue
+		}
+		var err error
+		switch m := m.(type) {
+		case lease.Ack:
+			err = r.step(lease.Received{Message: m}, "", "")
+		case lease.Refuse:
+			err = r.step(lease.Received{Message: m}, "refused", string(m.Code)+": "+m.Text)
+		case lease.CloseAck:
+			err = r.step(lease.Received{Message: m}, "closed", string(r.state.Reason)+", paid "+r.state.Record.Paid.String())
+		default:
+			err = r.step(lease.Received{Message: m}, m.MessageType(), "")
+		}
+		if err != nil {
+			r.event(m.MessageType(), err)
+		}
+	}
+}
+
+// judged steps with a statement and the verdict of the probes.
+func (t *Tenant) judged(r *runner, st pktcloud.Signed[lease.Statement], bad error) {
+	in := lease.Judged{Statement: st, Good: bad == nil}
+	if bad != nil {
+		in.Text = bad.Error()
+	}
+	before := r.state.Sequence
+	kind, text, puts := "", "", []Put(nil)
+	if st.Body.Sequence == before+1 { // a repeated one never overwrites what is kept
+		kind, text = "statement", fmt.Sprintf("%d: to second %d, due %s", st.Body.Sequence, st.Body.To, st.Body.Due)
+		puts = []Put{{Key: numbered(r.id, "statement", st.Body.Sequence), Value: encode(st)}}
+	}
+	err := r.step(in, kind, text, puts...)
+	switch {
+	case err == nil && r.state.Disputed == st.Body.Sequence && r.state.Sequence > before:
+		r.event("dispute", lease.Refusal(r.state.Code, "%s", r.state.Text))
+	case errors.Is(err, lease.CodeSequence) && r.link != nil:
+		r.event("statement", err)
+		r.link.end() // attach again, from the last one known
+	default:
+		r.event("statement", err)
+	}
+}

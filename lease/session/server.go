@@ -2,9 +2,19 @@ package session
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/wire"
+	"github.com/pkt-cash/pkt-cloud/lease"
 )
 
 // ServerConfig is what a [Server] works with. Host, Workload and Authorizer are
@@ -20,11 +30,259 @@ type ServerConfig struct {
 // DefaultMaxSessions is the number of sessions at once of a config without one.
 const DefaultMaxSessions = 256
 
+const (
+	headerDeadline = 10 * time.Second
+	// recheck is how often a session asks whether it is still allowed.
+	recheck = time.Second
+)
+
 // Server serves sessions.
-type Server struct{ cfg ServerConfig }
+type Server struct {
+	cfg    ServerConfig
+	tokens chan struct{} // one a session
+}
 
 // NewServer returns a server. It serves nothing before Run.
-func NewServer(cfg ServerConfig) (*Server, error) { return &Server{cfg: cfg}, nil }
+func NewServer(cfg ServerConfig) (*Server, error) {
+	if cfg.Host == nil || cfg.Workload == nil || cfg.Authorizer == nil {
+		return nil, errors.New("session: a server needs a host, a workload and an authorizer")
+	}
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = DefaultMaxSessions
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{cfg: cfg, tokens: make(chan struct{}, cfg.MaxSessions)}, nil
+}
 
 // Run serves until ctx ends and all sessions have ended.
-func (s *Server) Run(ctx context.Context) error { return errTodo }
+func (s *Server) Run(ctx context.Context) error {
+	s.cfg.Host.SetStreamHandler(ProtocolID, func(st network.Stream) { s.accept(ctx, st) })
+	<-ctx.Done()
+	s.cfg.Host.RemoveStreamHandler(ProtocolID)
+	for range cap(s.tokens) {
+		s.tokens <- struct{}{}
+	}
+	return ctx.Err()
+}
+
+func (s *Server) accept(ctx context.Context, st network.Stream) {
+	select {
+	case s.tokens <- struct{}{}:
+		defer func() { <-s.tokens }()
+	default:
+		writeValue(st, replyTo(lease.Refusal(lease.CodeBusy, "too many sessions"))) //nolint:errcheck // then the peer sees a reset
+		st.CloseWrite()                                                             //nolint:errcheck // likewise
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { st.Reset() }) //nolint:errcheck // given up
+	err := s.serve(ctx, cancel, st)
+	stop()
+	if err != nil {
+		s.cfg.Log.Debug("session ended", "peer", st.Conn().RemotePeer(), "error", err)
+		st.Reset() //nolint:errcheck // given up
+		return
+	}
+	st.Close() //nolint:errcheck // the peer sees an end or a reset
+}
+
+// serve runs one session. An error resets the stream.
+func (s *Server) serve(ctx context.Context, cancel context.CancelFunc, st network.Stream) error {
+	device, err := KeyOf(st.Conn().RemotePeer())
+	if err != nil {
+		return err
+	}
+	if err := st.SetReadDeadline(time.Now().Add(headerDeadline)); err != nil {
+		return err
+	}
+	b, err := wire.ReadFrame(st, MaxHeaderBytes)
+	if err != nil {
+		return err
+	}
+	if err := st.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	h, err := ParseHeader(b)
+	if err == nil {
+		err = s.cfg.Authorizer.Authorize(ctx, h.Lease, device, h.Command)
+	}
+	if err != nil {
+		return refuse(st, err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { s.watch(ctx, cancel, h, device) })
+	switch h.Command {
+	case CommandExec:
+		return s.exec(ctx, st, h)
+	case CommandLogs:
+		return s.logs(ctx, st, h)
+	case CommandForward:
+		return s.forward(ctx, st, h)
+	}
+	return nil
+}
+
+func refuse(st network.Stream, err error) error {
+	if err := writeValue(st, replyTo(err)); err != nil {
+		return err
+	}
+	return st.CloseWrite()
+}
+
+// watch ends a session whose lease does not allow it any more [SESSION-3]. A
+// lease that is merely suspended keeps its sessions: the workload is frozen.
+func (s *Server) watch(ctx context.Context, cancel context.CancelFunc, h Header, device pktcloud.PublicKey) {
+	t := time.NewTicker(recheck)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if s.cfg.Authorizer.Authorize(ctx, h.Lease, device, CommandLogs) != nil {
+				cancel()
+				return
+			}
+		}
+	}
+}
+
+func (s *Server) forward(ctx context.Context, st network.Stream, h Header) error {
+	conn, err := s.cfg.Workload.Dial(ctx, h.Lease, uint16(h.Port))
+	if err != nil {
+		return refuse(st, err)
+	}
+	defer conn.Close() //nolint:errcheck // both halves are done
+	if err := writeValue(st, replyTo(nil)); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // ends both copies
+	defer stop()
+	return splice(st, conn)
+}
+
+// halfCloser closes the writing half.
+type halfCloser interface{ CloseWrite() error }
+
+// splice copies both ways until both have ended; each end closes one half.
+func splice(a network.Stream, b net.Conn) error {
+	errs := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(b, a)
+		if h, ok := b.(halfCloser); ok && err == nil {
+			err = h.CloseWrite()
+		} else {
+			b.Close() //nolint:errcheck // no half to close, or broken
+		}
+		errs <- err
+	}()
+	_, err := io.Copy(a, b)
+	if err == nil {
+		err = a.CloseWrite()
+	} else {
+		a.Reset() //nolint:errcheck // broken
+	}
+	return errors.Join(err, <-errs)
+}
+
+func (s *Server) logs(ctx context.Context, st network.Stream, h Header) error {
+	r, err := s.cfg.Workload.Logs(ctx, h.Lease, LogOptions{Follow: h.Follow, Tail: int(h.Tail)})
+	if err != nil {
+		return refuse(st, err)
+	}
+	defer r.Close() //nolint:errcheck // read only
+	if err := writeValue(st, replyTo(nil)); err != nil {
+		return err
+	}
+	// A tenant that goes away ends a log that is followed.
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		io.Copy(io.Discard, st) //nolint:errcheck // only its end matters
+		cancel()
+	})
+	stop := context.AfterFunc(ctx, func() { r.Close() }) //nolint:errcheck // ends the copy
+	defer stop()
+	f := &frames{w: st}
+	_, err = io.Copy(kindWriter{f, kindStdout}, r)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	return errors.Join(f.end(0, err), st.CloseRead())
+}
+
+func (f *frames) end(code int, err error) error {
+	e := exit{Exit: uint64(code) & 0xff}
+	if err != nil {
+		e.Code, e.Text = failure(err)
+	}
+	b, err := pktcloud.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return f.write(kindExit, b)
+}
+
+func (s *Server) exec(ctx context.Context, st network.Stream, h Header) error {
+	if err := writeValue(st, replyTo(nil)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stdin, input := io.Pipe()
+	resize := make(chan Size, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if err := receive(st, input, resize); err != nil {
+			cancel() // the tenant is gone: the program is killed
+		}
+	})
+	f := &frames{w: st}
+	code, err := s.cfg.Workload.Exec(ctx, h.Lease, ExecRequest{
+		Args: h.Args, Env: h.Env, WorkDir: h.WorkDir, TTY: h.TTY, Size: h.Size,
+		Stdin: stdin, Stdout: kindWriter{f, kindStdout}, Stderr: kindWriter{f, kindStderr}, Resize: resize,
+	})
+	stdin.Close() //nolint:errcheck // never fails; ends the receiver's write
+	return errors.Join(f.end(code, err), st.CloseRead())
+}
+
+// receive takes the tenant's frames. Input waits until the program reads it:
+// that is the back-pressure.
+func receive(r io.Reader, stdin *io.PipeWriter, resize chan Size) error {
+	defer stdin.Close() //nolint:errcheck // never fails
+	for {
+		kind, p, err := readFrame(r)
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case kindStdin:
+			if len(p) == 0 {
+				stdin.Close() //nolint:errcheck // never fails
+				continue
+			}
+			if _, err := stdin.Write(p); err != nil {
+				continue // the program has ended, or reads no more
+			}
+		case kindResize:
+			var size Size
+			if err := pktcloud.Unmarshal(p, &size, MaxReplyBytes); err != nil {
+				return err
+			}
+			select { // the newest size counts
+			case <-resize:
+			default:
+			}
+			resize <- size
+		default:
+			return lease.Refusal(lease.CodeMalformed, "a frame of kind %d from a tenant", kind)
+		}
+	}
+}

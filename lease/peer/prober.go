@@ -1,0 +1,172 @@
+package peer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/session"
+)
+
+const (
+	defaultProbeTimeout = 2 * time.Second
+	maxProbeBody        = 1 << 20
+)
+
+// SessionProber probes through lease/session: it asks the service's port for
+// the manifest's path and wants a whole HTTP answer with a status below 500.
+// Without a path it only connects.
+type SessionProber struct{ Host host.Host }
+
+// Probe implements [Prober].
+func (p SessionProber) Probe(ctx context.Context, v View) error {
+	if v.Manifest.Port == 0 {
+		return nil // nothing promised to answer
+	}
+	conn, err := session.Dial(ctx, session.Target{Host: p.Host, Provider: v.Terms.ProviderDevice, Lease: v.ID}, uint16(v.Manifest.Port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // read only
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // ends the read
+	defer stop()
+	if v.Manifest.Probe.HTTPPath == "" {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lease"+v.Manifest.Probe.HTTPPath, http.NoBody)
+	if err != nil {
+		return err
+	}
+	req.Close = true
+	if err := req.Write(conn); err != nil {
+		return fmt.Errorf("asking the service: %w", err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		return fmt.Errorf("the service does not answer: %w", err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxProbeBody)); err != nil {
+		return fmt.Errorf("the service breaks off: %w", err)
+	}
+	if resp.StatusCode >= http.StatusInternalServerError {
+		return fmt.Errorf("the service answers %s", resp.Status)
+	}
+	return nil
+}
+
+// probes are the tenant's looks at the service since the last statement that
+// it judged.
+type probes struct {
+	good, bad int
+	text      string
+	last      error // of the last probe
+	any       bool
+	next      time.Duration // uptime of the next one
+	running   bool
+	cancel    context.CancelFunc
+	epoch     int // a result of an earlier epoch does not count
+}
+
+// probe looks once, in the background, and then calls after.
+func (t *Tenant) probe(r *runner, after func(err error)) {
+	v, _ := r.snapshot()
+	timeout := defaultProbeTimeout
+	if s := v.Manifest.Probe.TimeoutSeconds; s != 0 {
+		timeout = time.Duration(s) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, timeout)
+	r.tenant.probes.cancel = cancel
+	t.wg.Go(func() {
+		err := t.cfg.Prober.Probe(ctx, v)
+		cancel()
+		r.post(func() { after(err) })
+	})
+}
+
+// probeSometimes looks at a random moment of each interval, so that a provider
+// cannot serve at the ends of intervals only.
+func (t *Tenant) probeSometimes(r *runner) {
+	p := &r.tenant.probes
+	if up := r.uptime(); p.running || r.tenant.judging || up < p.next {
+		return
+	}
+	interval := time.Duration(r.state.Terms.IntervalSeconds) * time.Second
+	p.next = r.uptime() + interval/2 + rand.N(interval/2)
+	p.running = true
+	epoch := p.epoch
+	t.probe(r, func(err error) {
+		p.running = false
+		if epoch == p.epoch {
+			p.count(err)
+		}
+	})
+}
+
+func (p *probes) count(err error) {
+	if errors.Is(err, lease.CodePhase) || errors.Is(err, context.Canceled) {
+		return // suspended, or stopped: that says nothing
+	}
+	p.any, p.last = true, err
+	if err == nil {
+		p.good++
+		return
+	}
+	p.bad++
+	p.text = err.Error()
+}
+
+// verdict is nil when a probe agreed and none disagreed since the last
+// statement, and begins anew. Without any since, the last one counts.
+func (p *probes) verdict() error {
+	defer func() { p.good, p.bad = 0, 0 }()
+	switch {
+	case p.bad > 0:
+		return errors.New(p.text)
+	case p.good > 0:
+		return nil
+	case p.any:
+		return p.last
+	}
+	return errors.New("no probe has answered yet")
+}
+
+// judge decides on a statement: one that says the workload runs is probed now;
+// of one that says it is frozen or ended only earlier probes can tell.
+func (t *Tenant) judge(r *runner, st pktcloud.Signed[lease.Statement]) {
+	b, p := st.Body, &r.tenant.probes
+	if b.State != lease.Running {
+		p.epoch++ // a probe under way met a frozen workload
+		if p.running && p.cancel != nil {
+			p.cancel()
+		}
+	}
+	if b.Sequence <= r.state.Sequence || b.From == b.To {
+		t.judged(r, st, nil)
+		return
+	}
+	if b.State != lease.Running {
+		t.judged(r, st, p.verdict())
+		return
+	}
+	r.tenant.judging = true
+	t.probe(r, func(err error) {
+		r.tenant.judging = false
+		p.count(err)
+		bad := p.verdict()
+		if err != nil {
+			bad = err // it must answer now
+		}
+		t.judged(r, st, bad)
+		t.drain(r)
+	})
+}

@@ -1,0 +1,404 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+// accept serves one stream until it ends.
+func (p *Provider) accept(ctx context.Context, s network.Stream) {
+	select {
+	case p.streams <- struct{}{}:
+		defer func() { <-p.streams }()
+	default:
+		s.Reset() //nolint:errcheck // refused
+		return
+	}
+	l, err := newLink(s)
+	if err != nil {
+		s.Reset() //nolint:errcheck // no Ed25519 key, no tenant
+		return
+	}
+	stop := context.AfterFunc(ctx, l.end)
+	defer stop()
+	if err := s.SetReadDeadline(time.Now().Add(firstDeadline)); err != nil {
+		l.close()
+		return
+	}
+	r := p.serve(ctx, l)
+	if r != nil {
+		r.post(func() { r.unbind(l) })
+	}
+	l.finish()
+}
+
+// serve reads messages until the stream ends; it returns the lease that the
+// stream came to be of.
+func (p *Provider) serve(ctx context.Context, l *link) *runner {
+	var r *runner
+	for ctx.Err() == nil {
+		m, err := l.read()
+		if err != nil {
+			var refused *lease.Error
+			if errors.As(err, &refused) {
+				l.send(refuse(pktcloud.ID{}, err))
+			}
+			return r
+		}
+		switch m := m.(type) {
+		case lease.Propose:
+			l.send(p.propose(ctx, l.remote, m))
+			continue
+		case lease.Commit:
+			bound, err := p.commit(ctx, l, m)
+			if err != nil {
+				id, _ := m.Terms.ID() //nolint:errcheck // it was validated
+				l.send(refuse(id, err))
+				continue
+			}
+			r = bound
+		case lease.Attach:
+			bound, ok := p.runner(m.Lease)
+			if !ok || bound.peer != l.remote {
+				l.send(refuse(m.Lease, lease.Refusal(lease.CodeUnknown, "no such lease of this device")))
+				continue
+			}
+			r = bound
+			r.post(func() { r.bind(l); p.message(r, m) })
+		default:
+			if r == nil {
+				l.send(refuse(pktcloud.ID{}, lease.Refusal(lease.CodePhase, "begin with propose, commit or attach")))
+				return nil
+			}
+			bound := r
+			r.post(func() { p.message(bound, m) })
+		}
+		if r != nil {
+			if err := l.stream.SetReadDeadline(time.Time{}); err != nil {
+				return r
+			}
+		}
+	}
+	return r
+}
+
+func refuse(id pktcloud.ID, err error) lease.Refuse {
+	text := err.Error()
+	var e *lease.Error
+	if errors.As(err, &e) {
+		text = e.Detail
+	}
+	if len(text) > lease.MaxText {
+		text = text[:lease.MaxText]
+	}
+	return lease.Refuse{Version: lease.MessageVersion, Lease: id, Code: lease.CodeOf(err), Text: text}
+}
+
+// message takes a message of the tenant, in the lease's goroutine.
+func (p *Provider) message(r *runner, m lease.Message) {
+	var err error
+	switch m := m.(type) {
+	case lease.VoucherMessage:
+		err = p.voucher(r, m)
+	case lease.Close:
+		err = p.complete(r, m)
+	case lease.CloseRequest:
+		p.count(r)
+		err = r.step(lease.Received{Message: m}, "close", "asked by the tenant: "+m.Text)
+	case lease.DisputeMessage:
+		p.count(r)
+		b := m.Dispute.Body
+		err = r.step(lease.Received{Message: m}, "dispute", string(b.Code)+": "+b.Text,
+			Put{Key: numbered(r.id, "dispute", b.Sequence), Value: encode(m.Dispute)})
+	case lease.Attach:
+		err = r.step(lease.Received{Message: m}, "attach", "")
+	default:
+		err = r.step(lease.Received{Message: m}, "", "")
+	}
+	if err != nil {
+		r.event(m.MessageType(), err)
+		r.send(refuse(r.id, err))
+	}
+}
+
+// voucher accepts a payment: first the channel, then the lease.
+func (p *Provider) voucher(r *runner, m lease.VoucherMessage) error {
+	if m.Lease != r.id {
+		return lease.Refusal(lease.CodeUnknown, "a voucher for another lease")
+	}
+	v, err := settle.ParseVoucher(m.Voucher)
+	if err != nil {
+		return &lease.Error{Code: lease.CodePayment, Detail: "the voucher", Err: err}
+	}
+	if v.Body.Channel != r.state.Terms.Channel {
+		return lease.Refusal(lease.CodePayment, "a voucher of another channel")
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
+	defer cancel()
+	if err := p.cfg.Payee.Receive(ctx, v); err != nil {
+		return &lease.Error{Code: lease.CodePayment, Detail: "the channel refuses the voucher", Err: err}
+	}
+	p.count(r)
+	return p.credit(r, v)
+}
+
+// credit counts a voucher that the channel has accepted.
+func (p *Provider) credit(r *runner, v pktcloud.Signed[settle.Voucher]) error {
+	e, ok := v.Body.Entry(r.id)
+	if !ok || e.Cumulative <= r.state.Paid {
+		return nil
+	}
+	return r.step(lease.Paid{Cumulative: e.Cumulative}, "voucher", e.Cumulative.String(),
+		Put{Key: numbered(r.id, "voucher", v.Body.Sequence), Value: encode(v)})
+}
+
+// complete ends the lease with the tenant's record: the channel's close is
+// durable and broadcast before the record is countersigned.
+func (p *Provider) complete(r *runner, m lease.Close) error {
+	if r.state.Phase == lease.Closed && r.state.Countersigned() && m.Record.Paid == r.state.Record.Paid {
+		r.send(lease.CloseAck{Version: lease.MessageVersion, Lease: r.id, Signature: r.state.ProviderClose})
+		return nil
+	}
+	if err := r.state.CheckClose(m); err != nil {
+		return err
+	}
+	var txid []byte
+	if len(m.Offer) != 0 {
+		offer, err := settle.ParseCloseOffer(m.Offer)
+		if err != nil || offer.Final != m.Record.Paid || offer.Channel != r.state.Terms.Channel {
+			return lease.Refusal(lease.CodeRecord, "the close offer is not one that pays the record")
+		}
+		ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
+		defer cancel()
+		tx, err := p.cfg.Payee.CompleteClose(ctx, r.state.Terms.Channel, offer)
+		if err != nil {
+			return &lease.Error{Code: lease.CodeChannel, Detail: "the channel refuses the close", Err: err}
+		}
+		txid = tx[:]
+	} else if m.Record.Paid != 0 {
+		return lease.Refusal(lease.CodeRecord, "a close that pays needs an offer")
+	}
+	sig, err := lease.SignClose(p.device, m.Record)
+	if err != nil {
+		return err
+	}
+	return r.step(lease.Completed{Close: m, Signature: sig, TxID: txid}, "closed", string(m.Record.Reason)+", paid "+m.Record.Paid.String())
+}
+
+// propose answers a proposal: a quote, or a refusal. It keeps nothing.
+func (p *Provider) propose(ctx context.Context, remote pktcloud.PublicKey, m lease.Propose) lease.Message {
+	q, err := p.quote(ctx, remote, m)
+	if err != nil {
+		p.log.Info("lease: proposal refused", "tenant", m.Draft.Tenant, "error", err)
+		return refuse(pktcloud.ID{}, err)
+	}
+	return lease.Quote{Version: lease.MessageVersion, Quote: encode(q), Account: p.cfg.Account}
+}
+
+func (p *Provider) quote(ctx context.Context, remote pktcloud.PublicKey, m lease.Propose) (pktcloud.Signed[market.Quote], error) {
+	var none pktcloud.Signed[market.Quote]
+	now := p.clock.Now()
+	if m.Draft.TenantDevice != remote || m.Draft.ProviderDevice != p.device.Public() {
+		return none, lease.Refusal(lease.CodeSignature, "the draft is not between this connection's two devices")
+	}
+	if err := lease.CheckAccount(m.Account, m.Draft.Tenant, remote, now); err != nil {
+		return none, err
+	}
+	rate, err := p.admit(ctx, m.Draft, m.Manifest, "")
+	if err != nil {
+		return none, err
+	}
+	request, err := m.Draft.ID()
+	if err != nil {
+		return none, err
+	}
+	detail, err := p.cfg.Payee.PayeeDetail(ctx)
+	if err != nil {
+		return none, &lease.Error{Code: lease.CodeBusy, Detail: "no payment key at the moment", Err: err}
+	}
+	return pktcloud.Seal(p.device, market.Quote{
+		Version: market.QuoteVersion, Provider: m.Draft.Provider, Device: p.device.Public(), Offer: m.Draft.Offer,
+		Request: request, Rate: rate, PayeeDetail: detail, Issued: now.Unix(), Expires: now.Unix() + p.cfg.QuoteSeconds,
+	})
+}
+
+// admit says whether an offer and the owner allow a draft on a rail, the
+// offer's first when it is empty.
+func (p *Provider) admit(ctx context.Context, draft lease.Terms, m lease.Manifest, rail string) (pktcloud.Rate, error) {
+	offer, open := p.cfg.Offer(draft.Offer)
+	if !open {
+		return 0, lease.Refusal(lease.CodeOffer, "the offer is not open; look for a newer one")
+	}
+	if rail == "" {
+		rail = offer.Body.Rails[0].Name
+	}
+	rate, err := lease.CheckDraft(offer.Body, draft, rail)
+	if err != nil {
+		return 0, err
+	}
+	taken := 0
+	for _, v := range p.List() {
+		if !v.Phase.Final() {
+			taken++
+		}
+	}
+	if taken >= p.cfg.MaxLeases {
+		return 0, lease.Refusal(lease.CodeCapacity, "all %d leases of this provider are taken", p.cfg.MaxLeases)
+	}
+	if p.cfg.Admit == nil {
+		return rate, nil
+	}
+	if err := p.cfg.Admit(ctx, draft, m); err != nil {
+		var refused *lease.Error
+		if errors.As(err, &refused) {
+			return 0, err
+		}
+		return 0, &lease.Error{Code: lease.CodeCapacity, Detail: err.Error()}
+	}
+	return rate, nil
+}
+
+// commit makes a lease, or finds the one that an earlier commit made, and
+// gives it the stream [LEASE-8].
+func (p *Provider) commit(ctx context.Context, l *link, m lease.Commit) (*runner, error) {
+	id, err := m.Terms.ID()
+	if err != nil {
+		return nil, err
+	}
+	if m.Terms.TenantDevice != l.remote {
+		return nil, lease.Refusal(lease.CodeSignature, "the terms are not of this connection's device")
+	}
+	p.agree.Lock()
+	defer p.agree.Unlock()
+	if r, ok := p.runner(id); ok {
+		r.post(func() { r.bind(l); p.message(r, m) })
+		return r, nil
+	}
+	if r, ok := p.refused[id]; ok {
+		return nil, &lease.Error{Code: r.Code, Detail: r.Text}
+	}
+	q, err := lease.CheckCommit(m, p.device.Public(), p.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.agreeTo(ctx, l, m, q)
+	if err == nil {
+		return r, nil
+	}
+	code := lease.CodeOf(err)
+	if code == lease.CodeBusy || code == lease.CodeInternal || ctx.Err() != nil {
+		return nil, err
+	}
+	no := refuse(id, err)
+	kept := refusal{CommitBy: m.Terms.CommitBy, Code: no.Code, Text: no.Text}
+	if err := apply(ctx, p.store, []Put{{Key: key(id, "refusal"), Value: encode(kept)}}); err != nil {
+		return nil, err
+	}
+	p.refused[id] = kept
+	return nil, err
+}
+
+// agreeTo judges a commit by what changes with time, takes the channel, and
+// makes the lease durable. p.agree is held.
+func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcloud.Signed[market.Quote]) (*runner, error) {
+	if p.clock.Now().Unix() >= m.Terms.CommitBy {
+		return nil, lease.Refusal(lease.CodeLate, "commitBy has passed; ask for a new quote")
+	}
+	if _, err := p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Params.Rail); err != nil {
+		return nil, err
+	}
+	if err := p.takeChannel(ctx, m); err != nil {
+		return nil, err
+	}
+	sig, err := lease.SignTerms(p.device, m.Terms)
+	if err != nil {
+		return nil, err
+	}
+	state, effects, err := lease.NewProvider(m, sig, lease.Now{Unix: p.clock.Now().Unix()})
+	if err != nil {
+		return nil, err
+	}
+	r := p.newRunner(state, m, 0)
+	if err := r.create(ctx, "agreed at "+pktcloud.Amount(q.Body.Rate).String()+" an hour"); err != nil {
+		return nil, err
+	}
+	err = p.add(r, func() {
+		r.bind(l)
+		for _, e := range effects {
+			p.do(r, e)
+		}
+	})
+	return r, err
+}
+
+func (p *Provider) takeChannel(ctx context.Context, m lease.Commit) error {
+	offer, _ := p.cfg.Offer(m.Terms.Offer)
+	rail, ok := offer.Body.Rail(m.Params.Rail)
+	if !ok || m.Params.MinDepth < rail.MinDepth || m.Params.Capacity < rail.MinCapacity || m.Params.Capacity > rail.MaxCapacity {
+		return lease.Refusal(lease.CodeChannel, "the offer wants a depth of %d and a channel of %s to %s", rail.MinDepth, rail.MinCapacity, rail.MaxCapacity)
+	}
+	channel, err := p.cfg.Payee.Accept(ctx, m.Params, m.Funding)
+	if errors.Is(err, settle.ErrLedgerUnavailable) {
+		return &lease.Error{Code: lease.CodeBusy, Detail: "the chain is out of sight, try again", Err: err}
+	}
+	if err != nil {
+		return &lease.Error{Code: lease.CodeChannel, Detail: err.Error(), Err: err}
+	}
+	if channel != m.Terms.Channel {
+		return lease.Refusal(lease.CodeChannel, "the channel is not the one of the terms")
+	}
+	if len(m.Voucher) == 0 {
+		return nil
+	}
+	v, err := settle.ParseVoucher(m.Voucher)
+	if err == nil {
+		err = p.cfg.Payee.Receive(ctx, v)
+	}
+	if err != nil {
+		return &lease.Error{Code: lease.CodePayment, Detail: "the first voucher", Err: err}
+	}
+	return nil
+}
+
+// create makes a new lease durable, in one write.
+func (r *runner) create(ctx context.Context, text string) error {
+	b, err := r.state.Encode()
+	if err != nil {
+		return err
+	}
+	commit, err := lease.AppendMessage(nil, r.commit)
+	if err != nil {
+		return err
+	}
+	since, boot := r.p.clock.Boot()
+	mark := clockMark{Boot: boot, Since: int64(since), Unix: r.p.clock.Now().Unix(), Uptime: int64(r.uptime())}
+	event := Event{At: r.p.clock.Now().UnixMilli(), Phase: r.state.Phase, Kind: "agree", Text: text}
+	puts := []Put{
+		{Key: key(r.id, "state"), Value: b},
+		{Key: key(r.id, "terms"), Value: encode(signedTerms(r.state))},
+		{Key: key(r.id, "commit"), Value: commit},
+		{Key: key(r.id, "clock"), Value: encode(mark)},
+		{Key: numbered(r.id, "event", 1), Value: encode(event)},
+	}
+	if len(r.commit.Voucher) != 0 {
+		v, err := settle.ParseVoucher(r.commit.Voucher)
+		if err != nil {
+			return err
+		}
+		puts = append(puts, Put{Key: numbered(r.id, "voucher", v.Body.Sequence), Value: r.commit.Voucher})
+	}
+	if err := apply(ctx, r.p.store, puts); err != nil {
+		return err
+	}
+	r.events = 1
+	r.note(event)
+	return nil
+}

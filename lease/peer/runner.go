@@ -1,0 +1,378 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+)
+
+const (
+	inboxSize    = 64
+	viewEvents   = 100 // kept in memory; the journal keeps all
+	callDeadline = 30 * time.Second
+	retryDelay   = time.Second
+)
+
+// side is what differs between a provider's and a tenant's runner. Its methods
+// are called by the runner's goroutine.
+type side interface {
+	// do carries out an effect whose state is durable.
+	do(r *runner, e lease.Effect)
+	// message takes a message of the peer.
+	message(r *runner, m lease.Message)
+	// tick is called at least once a second; it returns when to call again.
+	tick(r *runner) time.Duration
+	// count brings the state up to the present second.
+	count(r *runner)
+	// begin is called once, before anything else.
+	begin(r *runner)
+}
+
+// runner runs one lease: one goroutine, fed by one channel of functions, owns
+// all but the view.
+type runner struct {
+	p        *party
+	side     side
+	id       pktcloud.ID
+	manifest lease.Manifest
+	commit   lease.Commit
+	peer     pktcloud.PublicKey // the other side's device
+	inbox    chan func()
+	ctx      context.Context // of party.run
+
+	state  lease.State
+	base   time.Duration // uptime when the runner was made
+	began  time.Duration // boot clock at that moment
+	link   *link
+	events uint64
+	watch  stopwatch
+	busy   map[string]bool // background work under way, by name
+
+	provider providerPart
+	tenant   tenantPart
+
+	mu      sync.Mutex
+	view    View
+	changed chan struct{} // closed and replaced at each change of the view
+}
+
+func (p *party) newRunner(s lease.State, c lease.Commit, uptime time.Duration) *runner {
+	since, _ := p.clock.Boot()
+	r := &runner{
+		p: p, side: p.side, id: s.Lease, manifest: c.Manifest, commit: c, peer: s.Terms.ProviderDevice,
+		inbox: make(chan func(), inboxSize), state: s, base: uptime, began: since,
+		busy: map[string]bool{}, changed: make(chan struct{}),
+	}
+	if p.role == lease.RoleProvider {
+		r.peer = s.Terms.TenantDevice
+	}
+	r.watch = stopwatch{clock: p.clock, ran: time.Duration(s.Ran) * time.Second}
+	r.publish()
+	return r
+}
+
+// run is the lease's goroutine.
+func (r *runner) run(ctx context.Context) {
+	r.ctx = ctx
+	r.side.begin(r)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if r.link != nil {
+				r.link.end()
+			}
+			return
+		case f := <-r.inbox:
+			f()
+		case <-timer.C:
+			timer.Reset(r.side.tick(r))
+		}
+	}
+}
+
+// post hands a function to the lease's goroutine. It reports whether it will
+// be run, unless the party ends first.
+func (r *runner) post(f func()) bool {
+	select {
+	case r.inbox <- f:
+		return true
+	case <-r.p.done():
+		return false
+	}
+}
+
+// background runs work beside the goroutine, and then the function it returns
+// in the goroutine. One work of a name runs at a time.
+func (r *runner) background(name string, work func(ctx context.Context) func()) {
+	if r.busy[name] {
+		return
+	}
+	r.busy[name] = true
+	r.p.wg.Go(func() {
+		after := work(r.ctx)
+		r.post(func() {
+			r.busy[name] = false
+			if after != nil {
+				after()
+			}
+		})
+	})
+}
+
+// later calls f in the goroutine after a while, once per name.
+func (r *runner) later(name string, d time.Duration, f func()) {
+	r.background(name, func(ctx context.Context) func() {
+		sleep(ctx, d)
+		return f
+	})
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func (r *runner) uptime() time.Duration {
+	since, _ := r.p.clock.Boot()
+	return r.base + max(0, since-r.began)
+}
+
+func (r *runner) now() lease.Now {
+	return lease.Now{Unix: r.p.clock.Now().Unix(), Uptime: uint64(r.uptime() / time.Second)}
+}
+
+// step takes an input: the new state, what it issues and more puts are durable
+// before anything is done.
+func (r *runner) step(in lease.Input, kind, text string, more ...Put) error {
+	next, effects, err := r.state.Step(in, r.now())
+	if err != nil {
+		return err
+	}
+	_, isTick := in.(lease.Tick)
+	if quiet := len(effects) == 0 && next.Phase == r.state.Phase && len(more) == 0; quiet && (isTick || kind == "") {
+		r.state = next // counts that a restart may forget
+		r.publish()
+		return nil
+	}
+	return r.advance(next, effects, kind, text, more...)
+}
+
+// advance makes a state durable together with what its effects sign, and then
+// carries the effects out.
+func (r *runner) advance(next lease.State, effects []lease.Effect, kind, text string, more ...Put) error {
+	puts := more
+	for i, e := range effects {
+		var err error
+		if next, effects[i], puts, err = r.sign(next, e, puts); err != nil {
+			return err
+		}
+	}
+	if kind == "" && next.Phase != r.state.Phase {
+		kind = "phase"
+	}
+	var event *Event
+	if kind != "" {
+		event = &Event{At: r.p.clock.Now().UnixMilli(), Phase: next.Phase, Kind: kind, Text: text}
+		puts = append(puts, Put{Key: numbered(r.id, "event", r.events+1), Value: encode(event)})
+	}
+	since, boot := r.p.clock.Boot()
+	mark := clockMark{Boot: boot, Since: int64(since), Unix: r.p.clock.Now().Unix(), Uptime: int64(r.uptime())}
+	b, err := next.Encode()
+	if err != nil {
+		return err
+	}
+	puts = append(puts, Put{Key: key(r.id, "state"), Value: b}, Put{Key: key(r.id, "clock"), Value: encode(mark)})
+	if next.Phase != r.state.Phase && next.ProviderSig != (pktcloud.Signature{}) {
+		puts = append(puts, Put{Key: key(r.id, "terms"), Value: encode(signedTerms(next))})
+	}
+	if !next.Record.IsZero() && next.TenantClose != next.ProviderClose { // the record is new, or gains a signature
+		puts = append(puts, Put{Key: key(r.id, "close"), Value: encode(lease.SignedClose{
+			Version: lease.MessageVersion, Record: next.Record, Tenant: next.TenantClose, Provider: next.ProviderClose,
+		})})
+	}
+	if err := apply(r.ctx, r.p.store, puts); err != nil {
+		return err
+	}
+	r.state = next
+	if event != nil {
+		r.events++
+		r.note(*event)
+	}
+	r.publish()
+	for _, e := range effects {
+		r.side.do(r, e)
+	}
+	return nil
+}
+
+func signedTerms(s lease.State) lease.SignedTerms {
+	return lease.SignedTerms{Version: lease.MessageVersion, Terms: s.Terms, Tenant: s.TenantSig, Provider: s.ProviderSig}
+}
+
+// sign makes the signatures that an effect asks for, and the puts that keep
+// what they sign.
+func (r *runner) sign(next lease.State, e lease.Effect, puts []Put) (lease.State, lease.Effect, []Put, error) {
+	switch e := e.(type) {
+	case lease.Issue:
+		st, err := pktcloud.Seal(r.p.device, e.Statement)
+		if err != nil {
+			return next, e, puts, fmt.Errorf("signing a statement: %w", err)
+		}
+		puts = append(puts, Put{Key: numbered(r.id, "statement", st.Body.Sequence), Value: encode(st)})
+		return next, lease.Send{Message: lease.StatementMessage{Version: lease.MessageVersion, Statement: st}}, puts, nil
+	case lease.Object:
+		d, err := pktcloud.Seal(r.p.device, e.Dispute)
+		if err != nil {
+			return next, e, puts, fmt.Errorf("signing a dispute: %w", err)
+		}
+		puts = append(puts, Put{Key: numbered(r.id, "dispute", d.Body.Sequence), Value: encode(d)})
+		return next, lease.Send{Message: lease.DisputeMessage{Version: lease.MessageVersion, Dispute: d}}, puts, nil
+	case lease.Conclude:
+		sig, err := lease.SignClose(r.p.device, e.Record)
+		return next.Signed(sig), e, puts, err
+	case lease.OfferClose:
+		sig, err := lease.SignClose(r.p.device, e.Record)
+		return next.Signed(sig), e, puts, err
+	}
+	return next, e, puts, nil
+}
+
+// event notes what happened without changing the state. It is not durable.
+func (r *runner) event(kind string, err error) {
+	if err == nil || errors.Is(err, context.Canceled) && r.ctx.Err() != nil {
+		return
+	}
+	r.p.log.Warn("lease: "+kind, "lease", r.id, "error", err)
+	r.note(Event{At: r.p.clock.Now().UnixMilli(), Phase: r.state.Phase, Kind: kind, Text: err.Error()})
+}
+
+func (r *runner) note(e Event) {
+	r.p.log.Debug("lease: "+e.Kind, "lease", r.id, "phase", e.Phase, "text", e.Text)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// A new slice each time: views hand the old one out.
+	keep := r.view.Events[max(0, len(r.view.Events)-viewEvents+1):]
+	r.view.Events = append(append(make([]Event, 0, len(keep)+1), keep...), e)
+}
+
+// publish makes the state visible.
+func (r *runner) publish() {
+	s := r.state
+	r.mu.Lock()
+	v := &r.view
+	v.ID, v.Role, v.RoleName, v.Phase = s.Lease, s.Role, s.Role.String(), s.Phase
+	v.Terms, v.Manifest, v.Connected = s.Terms, r.manifest, r.link != nil
+	v.Exposure, v.Max, v.Due, v.Paid = s.Exposure(), s.Max, s.Due, s.Paid
+	v.Served, v.Forfeited, v.Sequence = s.Served, s.Forfeited, s.Sequence
+	v.Confirmed, v.Agreed = s.Confirmed, s.Began
+	v.By, v.Reason, v.Text = s.By, s.Reason, s.Text
+	v.Record, v.Countersigned = s.Record, s.Countersigned()
+	close(r.changed)
+	r.changed = make(chan struct{})
+	r.mu.Unlock()
+	r.p.notify(r.id)
+}
+
+func (r *runner) snapshot() (View, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.view, r.changed
+}
+
+// wait returns once ok holds for the view.
+func (r *runner) wait(ctx context.Context, ok func(View) bool) (View, error) {
+	for {
+		v, changed := r.snapshot()
+		if ok(v) {
+			return v, nil
+		}
+		select {
+		case <-ctx.Done():
+			return v, ctx.Err()
+		case <-r.p.done():
+			return v, errStopped
+		case <-changed:
+		}
+	}
+}
+
+// bind makes a stream the lease's own; an older one ends.
+func (r *runner) bind(l *link) {
+	if r.link != nil && r.link != l {
+		r.link.end()
+	}
+	r.link = l
+	r.publish()
+}
+
+// unbind forgets a stream that ended.
+func (r *runner) unbind(l *link) {
+	if r.link == l {
+		r.link = nil
+		r.publish()
+	}
+}
+
+// send sends to the peer, if it is there. What is lost is sent again when the
+// tenant attaches.
+func (r *runner) send(m lease.Message) {
+	if r.link != nil {
+		r.link.send(m)
+	}
+}
+
+// resend sends the journaled statements after a sequence again.
+func (r *runner) resend(after uint64) {
+	err := r.p.store.Load(r.ctx, key(r.id, "statement")+"/", func(_ string, value []byte) error {
+		st, err := lease.ParseStatement(value)
+		if err != nil {
+			return err
+		}
+		if st.Body.Sequence > after {
+			r.send(lease.StatementMessage{Version: lease.MessageVersion, Statement: st})
+		}
+		return nil
+	})
+	r.event("resend", err)
+}
+
+// stopwatch counts how long a workload ran.
+type stopwatch struct {
+	clock   Clock
+	running bool
+	since   time.Duration
+	ran     time.Duration
+}
+
+func (w *stopwatch) start() {
+	if !w.running {
+		w.since, _ = w.clock.Boot()
+		w.running = true
+	}
+}
+
+func (w *stopwatch) stop() {
+	w.ran = w.elapsed()
+	w.running = false
+}
+
+func (w *stopwatch) elapsed() time.Duration {
+	if !w.running {
+		return w.ran
+	}
+	now, _ := w.clock.Boot()
+	return w.ran + max(0, now-w.since)
+}
+
+func (w *stopwatch) seconds() uint64 { return uint64(w.elapsed() / time.Second) }

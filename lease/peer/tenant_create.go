@@ -1,0 +1,299 @@
+package peer
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	libpeer "github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/multiformats/go-multiaddr"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/session"
+	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+// Create agrees a lease: it asks for a quote, opens a channel, commits, and
+// returns the lease's id once the provider has acknowledged. The workload
+// starts at once, see [Tenant.WaitActive]. Errors are refusals of package
+// lease, the provider's among them. When ctx ends after the commit was sent
+// the lease may still come to be: it is among List, and its id is returned
+// with the error.
+func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
+	run, err := t.running()
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	draft, rail, err := t.draft(req)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	l, err := t.reach(ctx, req.Offer.Body)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	q, err := t.askQuote(ctx, l, draft, req)
+	l.close()
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	commit, err := t.open(ctx, draft, q, req, rail)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	r, err := t.keep(run, commit)
+	if err != nil {
+		abandoned := t.cfg.Payer.Abandon(context.WithoutCancel(ctx), commit.Terms.Channel)
+		return pktcloud.ID{}, errors.Join(err, abandoned)
+	}
+	v, err := r.wait(ctx, func(v View) bool { return v.Phase != lease.Proposed })
+	if err != nil {
+		return r.id, err
+	}
+	if v.Phase == lease.Refused {
+		return r.id, lease.Refusal(r.refusalCode(), "%s", v.Text)
+	}
+	return r.id, nil
+}
+
+func (r *runner) refusalCode() lease.Code {
+	code := make(chan lease.Code, 1)
+	if !r.post(func() { code <- r.state.Code }) {
+		return lease.CodeBusy
+	}
+	select {
+	case c := <-code:
+		return c
+	case <-r.p.done():
+		return lease.CodeBusy
+	}
+}
+
+// draft fills in what the request leaves to defaults [LEASE-4].
+func (t *Tenant) draft(req Request) (lease.Terms, market.Rail, error) {
+	var none lease.Terms
+	o := req.Offer.Body
+	if err := market.Admit(o, t.clock.Now()); err != nil {
+		return none, market.Rail{}, &lease.Error{Code: lease.CodeOffer, Detail: "the offer", Err: err}
+	}
+	if err := req.Manifest.Validate(); err != nil {
+		return none, market.Rail{}, err
+	}
+	if req.Rail == "" {
+		req.Rail = o.Rails[0].Name
+	}
+	rail, ok := o.Rail(req.Rail)
+	if !ok || req.Capacity < rail.MinCapacity || req.Capacity > rail.MaxCapacity {
+		return none, rail, lease.Refusal(lease.CodeChannel, "the offer wants a channel of %s to %s over %q", rail.MinCapacity, rail.MaxCapacity, req.Rail)
+	}
+	offer, err := req.Offer.ID()
+	if err != nil {
+		return none, rail, err
+	}
+	manifest, err := req.Manifest.ID()
+	if err != nil {
+		return none, rail, err
+	}
+	account, err := pktcloud.ParseAccount(t.cfg.Account)
+	if err != nil {
+		return none, rail, err
+	}
+	d := lease.Terms{
+		Version: lease.TermsVersion, Tenant: account.Body.Identity, Provider: o.Provider,
+		TenantDevice: t.device.Public(), ProviderDevice: o.Device, Offer: offer,
+		Resources: req.Manifest.Resources, Manifest: manifest, IntervalSeconds: req.IntervalSeconds,
+		Limits: req.Limits, GraceSeconds: req.GraceSeconds, TermSeconds: req.TermSeconds, NoticeSeconds: req.NoticeSeconds,
+	}
+	if _, err := io.ReadFull(rand.Reader, d.Nonce[:]); err != nil {
+		return none, rail, fmt.Errorf("no randomness: %w", err)
+	}
+	if err := fillDefaults(&d, o, rail, req.Capacity); err != nil {
+		return none, rail, err
+	}
+	rate, err := lease.CheckDraft(o, d, rail.Name)
+	if err != nil {
+		return none, rail, err
+	}
+	if rate > req.MaxRate {
+		return none, rail, lease.Refusal(lease.CodePrice, "it costs %s an hour, at most %s is allowed", pktcloud.Amount(rate), pktcloud.Amount(req.MaxRate))
+	}
+	return d, rail, nil
+}
+
+func fillDefaults(d *lease.Terms, o market.Offer, rail market.Rail, capacity pktcloud.Amount) error {
+	rate, err := o.Rate(d.Resources)
+	if err != nil {
+		return err
+	}
+	if d.IntervalSeconds == 0 {
+		d.IntervalSeconds = max(lease.DefaultIntervalSeconds, o.Limits.MinIntervalSeconds)
+	}
+	if d.GraceSeconds == 0 {
+		d.GraceSeconds = lease.DefaultGraceSeconds
+	}
+	if d.TermSeconds == 0 {
+		priced := *d
+		priced.Rate = rate
+		d.TermSeconds = min(max(priced.SecondsFor(capacity), o.MinTermSeconds), o.MaxTermSeconds)
+	}
+	if d.Limits != (lease.Limits{}) {
+		return nil
+	}
+	credit, err := rate.For(min(max(lease.DefaultCreditSeconds, 2*d.IntervalSeconds), o.Limits.MaxCreditSeconds))
+	if err != nil {
+		return err
+	}
+	unconfirmed, err := rate.For(lease.DefaultUnconfirmed)
+	if err != nil {
+		return err
+	}
+	price, err := rate.For(d.IntervalSeconds)
+	if err != nil {
+		return err
+	}
+	d.Limits.Credit = credit
+	d.Limits.Prepaid = price.SubFloor(credit)
+	d.Limits.Unconfirmed = min(unconfirmed, rail.MaxUnconfirmed, capacity)
+	return nil
+}
+
+// reach dials the device that an offer names.
+func (t *Tenant) reach(ctx context.Context, o market.Offer) (*link, error) {
+	id, err := session.PeerOf(o.Device)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range o.Addresses {
+		m, err := multiaddr.NewMultiaddr(a)
+		if err != nil {
+			continue
+		}
+		addr, _ := libpeer.SplitAddr(m)
+		if addr != nil {
+			t.host.Peerstore().AddAddr(id, addr, peerstore.ConnectedAddrTTL)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	return openLink(ctx, t, id)
+}
+
+// askQuote proposes a draft and checks the answer.
+func (t *Tenant) askQuote(ctx context.Context, l *link, draft lease.Terms, req Request) (pktcloud.Signed[market.Quote], error) {
+	var none pktcloud.Signed[market.Quote]
+	stop := context.AfterFunc(ctx, l.end)
+	defer stop()
+	if err := l.stream.SetReadDeadline(time.Now().Add(callDeadline)); err != nil {
+		return none, err
+	}
+	l.send(lease.Propose{Version: lease.MessageVersion, Account: t.cfg.Account, Draft: draft, Manifest: req.Manifest})
+	m, err := l.read()
+	if err != nil {
+		return none, &lease.Error{Code: lease.CodeBusy, Detail: "the provider gives no quote", Err: err}
+	}
+	switch m := m.(type) {
+	case lease.Refuse:
+		return none, lease.Refusal(m.Code, "the provider refuses: %s", m.Text)
+	case lease.Quote:
+		return t.checkQuote(m, draft, req)
+	}
+	return none, lease.Refusal(lease.CodePhase, "the provider answers a proposal with a %s", m.MessageType())
+}
+
+func (t *Tenant) checkQuote(m lease.Quote, draft lease.Terms, req Request) (pktcloud.Signed[market.Quote], error) {
+	var none pktcloud.Signed[market.Quote]
+	q, err := market.ParseQuote(m.Quote)
+	if err != nil {
+		return none, &lease.Error{Code: lease.CodeQuote, Detail: "the quote", Err: err}
+	}
+	request, err := draft.ID()
+	if err != nil {
+		return none, err
+	}
+	if err := q.Body.Answers(req.Offer, request, t.clock.Now()); err != nil {
+		return none, &lease.Error{Code: lease.CodeQuote, Detail: "the quote", Err: err}
+	}
+	if err := lease.CheckAccount(m.Account, draft.Provider, draft.ProviderDevice, t.clock.Now()); err != nil {
+		return none, err
+	}
+	if rate, err := req.Offer.Body.Rate(draft.Resources); err != nil || q.Body.Rate > rate || q.Body.Rate > req.MaxRate {
+		return none, lease.Refusal(lease.CodePrice, "quoted are %s an hour, offered %s, allowed %s",
+			pktcloud.Amount(q.Body.Rate), pktcloud.Amount(rate), pktcloud.Amount(req.MaxRate))
+	}
+	return q, nil
+}
+
+// open makes the channel and the commit. Nothing leaves this machine.
+func (t *Tenant) open(ctx context.Context, draft lease.Terms, q pktcloud.Signed[market.Quote], req Request, rail market.Rail) (lease.Commit, error) {
+	terms := draft
+	var err error
+	if terms.Quote, err = q.ID(); err != nil {
+		return lease.Commit{}, err
+	}
+	terms.Rate, terms.CommitBy = q.Body.Rate, q.Body.Expires
+	life := req.LifetimeBlocks
+	if life == 0 {
+		life = DefaultLifetimeBlocks
+	}
+	params, funding, err := t.cfg.Payer.Open(ctx, OpenRequest{
+		Payee: terms.ProviderDevice, PayeeDetail: q.Body.PayeeDetail, Capacity: req.Capacity,
+		Unconfirmed: terms.Limits.Unconfirmed, MinDepth: rail.MinDepth, LifetimeBlocks: life,
+	})
+	if err != nil {
+		return lease.Commit{}, &lease.Error{Code: lease.CodeChannel, Detail: "opening a channel", Err: err}
+	}
+	commit, err := t.commitOf(ctx, terms, params, funding, encode(q), req)
+	if err != nil {
+		abandoned := t.cfg.Payer.Abandon(context.WithoutCancel(ctx), terms.Channel)
+		return lease.Commit{}, errors.Join(err, abandoned)
+	}
+	return commit, nil
+}
+
+func (t *Tenant) commitOf(ctx context.Context, terms lease.Terms, params settle.Params, funding, quote []byte, req Request) (lease.Commit, error) {
+	var none lease.Commit
+	var err error
+	if terms.Channel, err = params.ID(); err != nil {
+		return none, err
+	}
+	id, err := terms.ID()
+	if err != nil {
+		return none, err
+	}
+	var voucher []byte
+	if ahead := min(terms.Ahead(), terms.Limits.Unconfirmed); ahead > 0 {
+		v, err := t.cfg.Payer.Pay(ctx, terms.Channel, settle.Entry{Lease: id, Cumulative: ahead, Statement: id})
+		if err != nil {
+			return none, &lease.Error{Code: lease.CodePayment, Detail: "the first voucher", Err: err}
+		}
+		voucher = encode(v)
+	}
+	sig, err := lease.SignTerms(t.device, terms)
+	if err != nil {
+		return none, err
+	}
+	c := lease.Commit{
+		Version: lease.MessageVersion, Terms: terms, Signature: sig, Account: t.cfg.Account, Quote: quote,
+		Manifest: req.Manifest, Params: params, Funding: funding, Voucher: voucher,
+	}
+	return c, c.Validate()
+}
+
+// keep makes the commit durable and hands it to a goroutine that sends it.
+func (t *Tenant) keep(ctx context.Context, c lease.Commit) (*runner, error) {
+	state, _, err := lease.NewTenant(c, lease.Now{Unix: t.clock.Now().Unix()})
+	if err != nil {
+		return nil, err
+	}
+	r := t.newRunner(state, c, 0)
+	if err := r.create(ctx, "committed, "+c.Params.Capacity.String()+" in the channel"); err != nil {
+		return nil, err
+	}
+	return r, t.add(r, func() { t.dial(r) }) // the stream's first act is the commit
+}

@@ -1,0 +1,185 @@
+package lease
+
+import (
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+// Input is what happened to a lease.
+type Input interface{ input() }
+
+// Inputs of both sides.
+type (
+	// Received is a message of the other side. Statements come as [Judged],
+	// vouchers as [Paid], a close as [Completed]: something must happen first.
+	Received struct{ Message Message }
+	// Tick is the passing of time. Ran is what the provider's stopwatch shows:
+	// whole seconds that the workload ran, in all.
+	Tick struct{ Ran uint64 }
+	// Funding is news of the channel. Ending means that it takes no more
+	// vouchers.
+	Funding struct{ Known, Confirmed, Ending bool }
+	// Paid is the lease's entry of a voucher that was made (tenant) or accepted
+	// (provider), and is durable in the channel.
+	Paid struct{ Cumulative pktcloud.Amount }
+	// CloseNow is the wish of this side's owner.
+	CloseNow struct{ Reason Reason }
+)
+
+// Inputs of a provider.
+type (
+	// Launched means that the workload is about to start.
+	Launched struct{}
+	// Started means that the workload runs.
+	Started struct{}
+	// Ended means that the workload did not start, or ended by itself.
+	Ended struct{ Text string }
+	// Completed is the tenant's close, once the channel was closed by its
+	// offer. Signature is the provider's own over the same record.
+	Completed struct {
+		Close     Close
+		Signature pktcloud.Signature
+		TxID      []byte
+	}
+)
+
+// Judged is, for the tenant, a statement and what its probe said.
+type Judged struct {
+	Statement pktcloud.Signed[Statement]
+	Good      bool   // the probe agreed
+	Text      string // why not
+}
+
+func (Received) input()  {}
+func (Tick) input()      {}
+func (Funding) input()   {}
+func (Paid) input()      {}
+func (CloseNow) input()  {}
+func (Launched) input()  {}
+func (Started) input()   {}
+func (Ended) input()     {}
+func (Completed) input() {}
+func (Judged) input()    {}
+
+// Effect is what the caller shall do once the new state is durable, in the
+// order given. All effects are idempotent: after a crash [State.Recover] and
+// [State.Reconnect] name those that may be missing.
+type Effect interface{ effect() }
+
+// Effects of both sides.
+type (
+	// Send sends a message.
+	Send struct{ Message Message }
+	// Announce broadcasts the funding transaction.
+	Announce struct{}
+	// Conclude signs Record alone: the other side is gone. A provider then
+	// claims the channel.
+	Conclude struct{ Record CloseRecord }
+)
+
+// Effects of a provider.
+type (
+	// Start brings the workload up, or finds it again.
+	Start struct{}
+	// Freeze freezes the workload, Thaw lets it go on.
+	Freeze struct{}
+	Thaw   struct{}
+	// Stop ends the workload for good.
+	Stop struct{}
+	// Issue signs, keeps and sends a statement. The state already counts it:
+	// keep both in one write.
+	Issue struct{ Statement Statement }
+	// Resend sends the statements after a sequence again.
+	Resend struct{ After uint64 }
+)
+
+// Effects of a tenant.
+type (
+	// SendCommit sends the commit, again if need be.
+	SendCommit struct{}
+	// Abandon gives the channel up: the lease does not exist.
+	Abandon struct{}
+	// Pay makes a voucher whose entry for the lease is this; answer with Paid.
+	Pay struct{ Entry settle.Entry }
+	// SendVoucher sends the newest voucher.
+	SendVoucher struct{}
+	// Object signs, keeps and sends a dispute. Keep it in one write with the
+	// state.
+	Object struct{ Dispute Dispute }
+	// ObjectAgain sends the dispute of a sequence again.
+	ObjectAgain struct{ Sequence uint64 }
+	// OfferClose signs the record, makes the payer's half of the closing
+	// transaction for Record.Paid, and sends both.
+	OfferClose struct{ Record CloseRecord }
+)
+
+func (Send) effect()        {}
+func (Announce) effect()    {}
+func (Conclude) effect()    {}
+func (Start) effect()       {}
+func (Freeze) effect()      {}
+func (Thaw) effect()        {}
+func (Stop) effect()        {}
+func (Issue) effect()       {}
+func (Resend) effect()      {}
+func (SendCommit) effect()  {}
+func (Abandon) effect()     {}
+func (Pay) effect()         {}
+func (SendVoucher) effect() {}
+func (Object) effect()      {}
+func (ObjectAgain) effect() {}
+func (OfferClose) effect()  {}
+
+// Step returns the state after an input, and what to do about it. With an
+// error the state is the one that Step was called on, and there is nothing to
+// do: the error's code says which rule the input breaks.
+func (s State) Step(in Input, now Now) (State, []Effect, error) {
+	next := s
+	next.Uptime = max(s.Uptime, now.Uptime)
+	now.Uptime = next.Uptime
+	var effects []Effect
+	var err error
+	if s.Role == RoleProvider {
+		effects, err = next.stepProvider(in, now)
+	} else {
+		effects, err = next.stepTenant(in, now)
+	}
+	if err != nil {
+		return s, nil, err
+	}
+	next.Max = next.Max.Most(next.Exposure())
+	return next, effects, nil
+}
+
+// Signed returns the state with this side's signature over its close record,
+// for [Conclude] and [OfferClose].
+func (s State) Signed(sig pktcloud.Signature) State {
+	if s.Role == RoleProvider {
+		s.ProviderClose = sig
+	} else {
+		s.TenantClose = sig
+	}
+	return s
+}
+
+func (s State) refusePhase(what string) error {
+	return Refusal(CodePhase, "%s in phase %s", what, s.Phase)
+}
+
+// conclude ends the lease with a record of this side alone [LEASE-16].
+func (s *State) conclude(reason Reason, by Role) []Effect {
+	if s.Record.IsZero() {
+		s.By, s.Reason = by, reason
+		s.Record = CloseRecord{
+			Version: CloseVersion, Lease: s.Lease, Statement: s.Statement, Second: s.Served,
+			Due: s.Due, Paid: s.Paid, By: by, Reason: reason,
+		}
+	}
+	s.Phase = Closed
+	return []Effect{Conclude{s.Record}}
+}
+
+// late reports whether the wait for the other side's close is over.
+func (s State) late(now Now) bool {
+	return now.Uptime >= s.ClosingAt+s.Terms.GraceSeconds
+}
