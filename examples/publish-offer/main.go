@@ -1,0 +1,29 @@
+// Publish-offer signs an offer, stores it, and asks what a small machine costs.
+package main
+
+import (
+	"fmt"
+	"log"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
+)
+
+func main() {
+	key := pktcloud.NewPrivateKey([32]byte{1}) // yours comes from node/keystore
+	offer, err := pktcloud.Seal(key, market.Offer{
+		Version: market.OfferVersion, Provider: key.Public(), Device: key.Public(), Sequence: 1,
+		Issued: 1_767_225_600, Expires: 1_767_229_200, Region: "DE-BE", MaxTermSeconds: 86400, Isolation: []string{"userns"},
+		Addresses: []string{"/ip4/192.0.2.1/tcp/4001/p2p/" + key.Public().PeerID()},
+		Capacity:  market.Resources{MilliCPU: 8000, MemoryBytes: 16 << 30, DiskBytes: 100 << 30},
+		Prices:    market.Prices{CPUPerCoreHour: pktcloud.UnitsPerPKT / 2, MemoryPerGiBHour: pktcloud.UnitsPerPKT / 8},
+		Rails:     []market.Rail{{Name: "pkt-devnet", MaxCapacity: 100 * pktcloud.UnitsPerPKT}},
+		Limits:    market.Limits{MaxCreditSeconds: 60, MinIntervalSeconds: 1},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	need := market.Resources{MilliCPU: 500, MemoryBytes: 1 << 30}
+	rate, err := market.Match(offer.Body, market.Request{Resources: need, MaxRate: pktcloud.UnitsPerPKT, Rail: "pkt-devnet", IntervalSeconds: 10})
+	fmt.Println(offer.Verify(), err, pktcloud.Amount(rate), "an hour") // no error, no error, and the price
+}
