@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -60,6 +62,10 @@ func (t trial) judge(ctx context.Context, dir string, m mutant) (detail string, 
 	build := append([]string{"test", "-tags", t.tags, "-count=1", "-run", "^$"}, packages(args)...)
 	if out, err := t.run(ctx, dir, 4*t.timeout, build); err != nil {
 		return "does not compile:\n" + out, unusable
+	}
+	// What rapid noted of a failure must not help to catch the next mutant.
+	for _, pkg := range packages(args) {
+		defer os.RemoveAll(filepath.Join(dir, pkg, "testdata", "rapid")) //nolint:errcheck // a temporary folder
 	}
 	out, err := t.run(ctx, dir, t.timeout, append([]string{"test", "-tags", t.tags, "-count=1"}, args...))
 	switch {
