@@ -94,7 +94,7 @@ func checkCapabilities(w io.Writer, list []capability, report doctorReport, foun
 			word = "MISSING: " + why
 			missing = append(missing, c.name)
 		}
-		fmt.Fprintf(w, "  %-14s %-60s %s\n", c.name, c.purpose, word)
+		fmt.Fprintf(w, "  %-20s %-60s %s\n", c.name, c.purpose, word)
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("this machine lacks %s", strings.Join(missing, ", "))
@@ -105,7 +105,7 @@ func checkCapabilities(w io.Writer, list []capability, report doctorReport, foun
 // lacks returns what doctor says against a check, or "".
 func (r doctorReport) lacks(name string) string {
 	for _, check := range r.Checks {
-		if check.Name == name {
+		if strings.ReplaceAll(check.Name, " ", "-") == name {
 			if check.OK {
 				return ""
 			}

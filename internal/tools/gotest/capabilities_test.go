@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-const list = "# what is needed\ndoctor root containers\ndoctor cgroups limits on memory\n\ncommand gcc the part in C\noptional PKTD_RPC a real node\n"
+const list = "# what is needed\ndoctor root containers\ndoctor cgroups limits on memory\ndoctor loop-devices disks\n\ncommand gcc the part in C\noptional PKTD_RPC a real node\n"
 
 func TestCapabilities(t *testing.T) {
 	caps, err := parseCapabilities(list)
@@ -16,7 +16,7 @@ func TestCapabilities(t *testing.T) {
 	if got := optionalNames(caps); !slices.Equal(got, []string{"PKTD_RPC"}) {
 		t.Errorf("got optional %v, want PKTD_RPC alone", got)
 	}
-	const doctor = `{"ok":true,"checks":[{"name":"root","ok":true},{"name":"cgroups","ok":true},{"name":"other","ok":false}]}`
+	const doctor = `{"ok":true,"checks":[{"name":"root","ok":true},{"name":"cgroups","ok":true},{"name":"loop devices","ok":true},{"name":"other","ok":false}]}`
 	for _, c := range []struct {
 		name, doctor string
 		commands     []string
@@ -26,7 +26,7 @@ func TestCapabilities(t *testing.T) {
 		{"no command", doctor, nil, "lacks gcc"},
 		{"a check fails", strings.Replace(doctor, `"cgroups","ok":true`, `"cgroups","ok":false,"detail":"read only","remedy":"mount it"`, 1), []string{"gcc"}, "MISSING: read only; mount it"},
 		{"doctor does not know it", strings.Replace(doctor, "cgroups", "groups", 1), []string{"gcc"}, "doctor has no check of this name"},
-		{"doctor found nothing", `{"checks":[]}`, []string{"gcc"}, "lacks root, cgroups"},
+		{"doctor found nothing", `{"checks":[]}`, []string{"gcc"}, "lacks root, cgroups, loop-devices"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			report, err := askDoctor("echo " + strings.ReplaceAll(c.doctor, ": ", ":"))
