@@ -426,24 +426,26 @@ func ledgerReorg(ctx context.Context, f LedgerFixture) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Ledger.Broadcast(ctx, tx.raw), f.Mine(ctx, 2)); err != nil {
+	// The blocks taken back begin below the spend's, so that a spend that is
+	// still counted from a lost block shows.
+	if err := errors.Join(f.Mine(ctx, 1), f.Ledger.Broadcast(ctx, tx.raw), f.Mine(ctx, 2)); err != nil {
 		return err
 	}
 	before, err := f.Ledger.Tip(ctx)
 	if err != nil {
 		return err
 	}
-	if err := wantSpent(ctx, f, coin, tx, coin.Depth+2, 2); err != nil {
+	if err := wantSpent(ctx, f, coin, tx, coin.Depth+3, 2); err != nil {
 		return err
 	}
-	if err := f.Invalidate(ctx, 2); err != nil {
+	if err := f.Invalidate(ctx, 3); err != nil {
 		return fmt.Errorf("invalidate: %w", err)
 	}
 	if err := wantSpent(ctx, f, coin, tx, coin.Depth, 0); err != nil {
-		return fmt.Errorf("after two blocks were taken back: %w", err)
+		return fmt.Errorf("after three blocks were taken back: %w", err)
 	}
 	// The other branch grows longer than the first.
-	if err := f.Mine(ctx, 3); err != nil {
+	if err := f.Mine(ctx, 4); err != nil {
 		return err
 	}
 	after, err := f.Ledger.WaitTip(ctx, before)
@@ -453,7 +455,7 @@ func ledgerReorg(ctx context.Context, f LedgerFixture) error {
 	if after.Height != before.Height+1 {
 		return fmt.Errorf("height on the other branch: got %d, want %d", after.Height, before.Height+1)
 	}
-	return wantSpent(ctx, f, coin, tx, coin.Depth+3, 3)
+	return wantSpent(ctx, f, coin, tx, coin.Depth+4, 4)
 }
 
 func ledgerFeeRate(ctx context.Context, f LedgerFixture) error {
