@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	errStopped    = errors.New("lease: this side is not running")
-	errNotRunning = errors.New("lease: call Run first, and only once")
+	errStopped = errors.New("lease: this side is not running")
+	errTwice   = errors.New("lease: Run was called twice")
 )
 
 // party is what both sides have: leases, their journal, and who watches.
@@ -37,6 +37,7 @@ type party struct {
 	order   []pktcloud.ID
 	subs    map[chan pktcloud.ID]struct{}
 	ctx     context.Context // nil until run
+	started chan struct{}   // closed once run was called
 	stopped chan struct{}   // closed once run's context has ended
 	ran     bool
 }
@@ -50,7 +51,7 @@ func (p *party) init(role lease.Role, s side) {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.leases, p.subs = map[pktcloud.ID]*runner{}, map[chan pktcloud.ID]struct{}{}
-	p.stopped = make(chan struct{})
+	p.started, p.stopped = make(chan struct{}), make(chan struct{})
 }
 
 // done is closed when the party stops.
@@ -132,13 +133,14 @@ func (p *party) run(ctx context.Context, serve func(ctx context.Context)) error 
 	p.mu.Lock()
 	if p.ran {
 		p.mu.Unlock()
-		return errNotRunning
+		return errTwice
 	}
 	p.ran, p.ctx = true, ctx
 	for _, id := range p.order {
 		p.start(p.leases[id])
 	}
 	p.mu.Unlock()
+	close(p.started)
 	context.AfterFunc(ctx, func() { close(p.stopped) })
 	serve(ctx)
 	<-p.stopped
@@ -175,13 +177,16 @@ func (p *party) runner(id pktcloud.ID) (*runner, bool) {
 	return r, ok
 }
 
-func (p *party) running() (context.Context, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ctx == nil || p.ctx.Err() != nil {
+// running waits until run was called, and returns its context.
+func (p *party) running(ctx context.Context) (context.Context, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-p.stopped:
 		return nil, errStopped
+	case <-p.started:
+		return p.ctx, nil
 	}
-	return p.ctx, nil
 }
 
 func (p *party) notify(id pktcloud.ID) {

@@ -36,7 +36,7 @@ func (p SessionProber) Probe(ctx context.Context, v View) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // read only
+	defer conn.Close()                                      //nolint:errcheck // read only
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // ends the read
 	defer stop()
 	if v.Manifest.Probe.HTTPPath == "" {

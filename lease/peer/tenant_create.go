@@ -26,7 +26,7 @@ import (
 // the lease may still come to be: it is among List, and its id is returned
 // with the error.
 func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
-	run, err := t.running()
+	run, err := t.running(ctx)
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
