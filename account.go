@@ -45,12 +45,26 @@ type Device struct {
 }
 
 // MoneyKey is a key of a settlement rail that belongs to the identity. Proof
-// is that key's own signature over the identity, in the rail's form, so that
-// neither can claim the other [ID-6].
+// is that key's own signature over [MoneyProofInput], in the rail's form, so
+// that neither can claim the other [ID-6]. This package does not know the
+// forms: whoever relies on a money key checks its proof with the rail.
 type MoneyKey struct {
 	Rail  string `cbor:"rail" json:"rail"`
 	Key   []byte `cbor:"key" json:"key"`
 	Proof []byte `cbor:"proof" json:"proof"`
+}
+
+// MoneyProofInput returns what a money key signs to prove that it belongs to
+// an identity [ID-6]:
+//
+//	"pktcloud/v1/money" || 0x00 || rail || 0x00 || identity
+func MoneyProofInput(identity PublicKey, rail string) []byte {
+	in := make([]byte, 0, len(signingDomain)+len("money")+len(rail)+2+len(identity))
+	in = append(in, signingDomain...)
+	in = append(in, "money\x00"...)
+	in = append(in, rail...)
+	in = append(in, 0)
+	return append(in, identity[:]...)
 }
 
 // RecordType returns "account".

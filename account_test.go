@@ -165,6 +165,14 @@ func TestAccountAllows(t *testing.T) {
 	}
 }
 
+func TestMoneyProofInput(t *testing.T) {
+	k := testKey(1).Public()
+	want := append([]byte("pktcloud/v1/money\x00pkt\x00"), k[:]...)
+	if got := pktcloud.MoneyProofInput(k, "pkt"); !bytes.Equal(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
 // slip10Vectors are test vectors 1 and 2 of SLIP-0010 for Ed25519; every index
 // is hardened.
 var slip10Vectors = []struct {
