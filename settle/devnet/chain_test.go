@@ -2,7 +2,9 @@ package devnet
 
 import (
 	"bytes"
+	"context"
 	"testing"
+	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -81,5 +83,44 @@ func TestOpenAfterCrash(t *testing.T) {
 				t.Errorf("coins: got %d, want 1", len(coins))
 			}
 		})
+	}
+}
+
+// The first block is the same for ever: chains of two versions can be told
+// apart by nothing else.
+func TestGenesis(t *testing.T) {
+	const want = "0b8ccf746bed1a88fa233878b4d32e59b57ba216c67ba328fc6c1596696dce81"
+	if got := params().GenesisHash.String(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	c := open(t, t.TempDir(), Config{InitialBlocks: 3})
+	for h := int32(1); h <= 3; h++ {
+		block, err := c.chain.BlockByHeight(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reward := block.Transactions()[0].MsgTx().TxOut[0]
+		if reward.Value != BlockReward || !bytes.Equal(reward.PkScript, FaucetScript()) {
+			t.Errorf("block %d pays %d to %x", h, reward.Value, reward.PkScript)
+		}
+	}
+}
+
+func TestRunMinesOnATimer(t *testing.T) {
+	c := open(t, t.TempDir(), Config{InitialBlocks: -1, BlockInterval: time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	var tip settle.Tip
+	for tip.Height < 3 {
+		next, err := c.WaitTip(t.Context(), tip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tip = next
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

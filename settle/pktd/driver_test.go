@@ -160,3 +160,15 @@ func TestUnavailable(t *testing.T) {
 		}
 	}
 }
+
+func TestFeeRate(t *testing.T) {
+	for configured, want := range map[pktcloud.Amount]pktcloud.Amount{0: settle.RelayFloor, 1: settle.RelayFloor, 5000: 5000} {
+		d, err := New(Config{URL: "http://127.0.0.1:1", User: "u", Password: "p", FeeRate: configured})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.FeeRate(t.Context()); err != nil || got != want {
+			t.Errorf("configured %d: got %d, %v; want %d", configured, got, err, want)
+		}
+	}
+}
