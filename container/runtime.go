@@ -143,7 +143,8 @@ type Size struct {
 // ExecSpec is a program to run inside a container. Env is added to the
 // container's own. With TTY the program gets a terminal, Stderr stays unused
 // and Resize, if not nil, sets its size whenever a value arrives. A nil Stdin
-// is empty; a nil Stdout or Stderr discards.
+// is empty; a nil Stdout or Stderr discards; where both are one writer, it has
+// one caller at a time.
 //
 // Exec does not wait for Stdin to end: a Read that is blocked when Exec
 // returns takes one more piece of it.

@@ -27,9 +27,12 @@ const cgroupRoot = "/sys/fs/cgroup"
 // unified hierarchy of cgroup v2.
 type cgroupPaths map[string]string
 
+// unified returns the directory of cgroup v2, if it is what keeps the limits.
+// On a hybrid machine it is there too, without the controllers.
 func (p cgroupPaths) unified() (string, bool) {
 	dir, ok := p[""]
-	return dir, ok
+	_, hybrid := p["memory"]
+	return dir, ok && !hybrid
 }
 
 // checkCgroups refuses a machine where limits could not be kept.

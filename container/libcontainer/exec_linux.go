@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"sync"
 	"time"
 
@@ -73,7 +74,10 @@ func (s *execStreams) pipes() ([]*os.File, error) {
 	}
 	s.stdin = inW
 	theirs := []*os.File{inR}
-	for range 2 {
+	for i := range 2 {
+		if i == 1 && s.merged() {
+			return append(theirs, theirs[1]), nil
+		}
 		r, w, err := os.Pipe()
 		if err != nil {
 			closeAll(theirs)
@@ -83,6 +87,12 @@ func (s *execStreams) pipes() ([]*os.File, error) {
 		theirs = append(theirs, w)
 	}
 	return theirs, nil
+}
+
+// merged reports whether both outputs go to one writer, which must then have
+// one user and the program's own order.
+func (s *execStreams) merged() bool {
+	return s.spec.Stdout != nil && reflect.TypeOf(s.spec.Stdout).Comparable() && s.spec.Stdout == s.spec.Stderr
 }
 
 // run copies until the program has ended, and returns its exit code.
@@ -141,11 +151,12 @@ func (s *execStreams) complaints() io.Writer {
 }
 
 func (s *execStreams) startPipes() {
-	for i, w := range []io.Writer{s.spec.Stdout, s.spec.Stderr} {
+	for i, out := range s.outs {
+		w := []io.Writer{s.spec.Stdout, s.spec.Stderr}[i]
 		if w == nil {
 			w = io.Discard
 		}
-		s.wg.Go(func() { _, _ = io.Copy(w, s.outs[i]) })
+		s.wg.Go(func() { _, _ = io.Copy(w, out) })
 	}
 	go s.feed(s.stdin)
 }
