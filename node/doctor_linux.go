@@ -19,7 +19,8 @@ import (
 
 func machineChecks() []service.Check {
 	return []service.Check{
-		checkBuild(), checkRoot(), checkCgroups(), checkFile("user namespaces", "/proc/self/ns/user", "a kernel with CONFIG_USER_NS"),
+		checkBuild(), checkRoot(), checkCgroups(), checkFile("namespaces", "/proc/self/ns/user", "a kernel with CONFIG_USER_NS"),
+		checkFile("seccomp", "/proc/sys/kernel/seccomp/actions_avail", "a kernel with CONFIG_SECCOMP_FILTER"),
 		checkFilesystem("overlay", "a kernel with CONFIG_OVERLAY_FS, or \"modprobe overlay\""),
 		checkFilesystem("ext4", "a kernel with CONFIG_EXT4_FS, or \"modprobe ext4\""),
 		checkFile("loop devices", "/dev/loop-control", "a kernel with CONFIG_BLK_DEV_LOOP, or \"modprobe loop\""),

@@ -39,7 +39,7 @@ type ownOffers struct {
 
 // ownOffer is what the owner asked for in a slot, and the last record.
 type ownOffer struct {
-	Spec   offerSpec                      `cbor:"spec"`
+	Spec   offerSpec                     `cbor:"spec"`
 	Record pktcloud.Signed[market.Offer] `cbor:"record"`
 }
 

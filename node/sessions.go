@@ -91,4 +91,3 @@ func (n *Node) Forward(ctx context.Context, name string, port uint16) (net.Conn,
 	c, err := session.Dial(ctx, n.target(v), port)
 	return c, translate(err)
 }
-

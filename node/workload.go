@@ -13,6 +13,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/lease/session"
+	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
 const (
@@ -66,6 +67,15 @@ func (w *workload) pull(ctx context.Context, m lease.Manifest) (container.Image,
 		return p.image, &container.Error{Code: container.CodeDigestMismatch, Detail: ref}
 	}
 	return p.image, nil
+}
+
+// PullImage brings an image to this provider ahead of the first lease.
+func (n *Node) PullImage(ctx context.Context, ref string) (service.Image, error) {
+	if n.work == nil {
+		return service.Image{}, service.Errorf(service.CodeMissing, "this node rents only; start it with --provider")
+	}
+	image, err := n.work.pull(ctx, lease.Manifest{Image: ref})
+	return service.Image{Ref: ref, Digest: image.Digest, SizeBytes: image.SizeBytes}, translate(err)
 }
 
 // Start implements peer.Workload.

@@ -84,6 +84,11 @@ type (
 		ID pktcloud.ID `path:"id"`
 		resourceInput
 	}
+	imageInput struct {
+		Body struct {
+			Ref string `json:"ref" doc:"OCI image reference" maxLength:"1024"`
+		}
+	}
 	logInput struct {
 		leaseInput
 		Follow bool      `query:"follow" doc:"go on with new lines"`
@@ -115,6 +120,9 @@ func (a *API) routes() {
 	})
 	post(a, "publish-offer", "/offers", "Sign an offer and tell the peers", func(ctx context.Context, i *struct{ Body service.OfferSpec }) (service.Offer, error) {
 		return a.svc.PublishOffer(ctx, i.Body)
+	})
+	post(a, "pull-image", "/images", "Bring an image to this provider ahead of the first lease", func(ctx context.Context, i *imageInput) (service.Image, error) {
+		return a.svc.PullImage(ctx, i.Body.Ref)
 	})
 	get(a, "list-leases", "/leases", "All leases, newest first", func(ctx context.Context, _ *none) ([]service.Lease, error) { return a.svc.Leases(ctx) })
 	post(a, "create-lease", "/leases", "Agree a lease under an offer", func(ctx context.Context, i *struct{ Body service.LeaseRequest }) (service.Lease, error) {

@@ -164,6 +164,11 @@ func (c *Client) PublishOffer(ctx context.Context, s service.OfferSpec) (service
 	return call[service.Offer](ctx, c, http.MethodPost, "/offers", nil, s)
 }
 
+// PullImage brings an image to the provider.
+func (c *Client) PullImage(ctx context.Context, ref string) (service.Image, error) {
+	return call[service.Image](ctx, c, http.MethodPost, "/images", nil, map[string]string{"ref": ref})
+}
+
 // CreateLease agrees a lease.
 func (c *Client) CreateLease(ctx context.Context, r service.LeaseRequest) (service.Lease, error) {
 	return call[service.Lease](ctx, c, http.MethodPost, "/leases", nil, r)

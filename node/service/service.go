@@ -27,6 +27,8 @@ type Market interface {
 	// PublishOffer signs an offer of this node and tells the peers. It
 	// replaces the offer in the same slot.
 	PublishOffer(ctx context.Context, s OfferSpec) (Offer, error)
+	// PullImage brings an image to this provider ahead of the first lease.
+	PullImage(ctx context.Context, ref string) (Image, error)
 }
 
 // Leases makes, shows and ends leases. A lease is named by its id, by a unique

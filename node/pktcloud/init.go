@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/pkt-cash/pkt-cloud/node"
+	"github.com/pkt-cash/pkt-cloud/node/keystore"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// maxSecret bounds a file or a line that holds a secret.
+const maxSecret = 4 << 10
+
+func (a *app) initCommand() *cobra.Command {
+	var phraseFile, passphraseFile, passwordFile string
+	var unattended bool
+	c := &cobra.Command{
+		Use: "init", Short: "Make a data directory with a new identity and wallet", Args: cobra.NoArgs,
+		Long: `Init makes the keystore of a data directory and prints, once, the phrase that
+restores everything: identity, wallet, channels. With --phrase-file it restores
+one instead. Secrets are read from files or from the terminal, never from the
+command line.`,
+		RunE: func(*cobra.Command, []string) error {
+			config := node.InitConfig{Dir: a.dir, Unattended: unattended}
+			if phraseFile != "" {
+				text, err := readSecret(phraseFile)
+				if err != nil {
+					return err
+				}
+				if config.Phrase, err = keystore.ReadPhrase(text); err != nil {
+					return &service.Error{Code: service.CodeInvalid, Err: err}
+				}
+			}
+			var err error
+			if passphraseFile != "" {
+				if config.Passphrase, err = readSecret(passphraseFile); err != nil {
+					return err
+				}
+			}
+			switch {
+			case unattended:
+			case passwordFile != "":
+				config.Password, err = readSecret(passwordFile)
+			default:
+				config.Password, err = a.newPassword()
+			}
+			if err != nil {
+				return err
+			}
+			phrase, err := node.Init(config)
+			if err != nil {
+				return err
+			}
+			return a.showPhrase(phrase, phraseFile != "")
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&phraseFile, "phrase-file", "", "restore the phrase in this file")
+	f.StringVar(&passphraseFile, "passphrase-file", "", "the optional BIP39 passphrase, the first line of this file")
+	f.StringVar(&passwordFile, "password-file", "", "the password that encrypts the keystore, the first line of this file")
+	f.BoolVar(&unattended, "unattended", false, "leave a random password in the data directory, so that the node starts by itself;\nwhoever can read the directory then has the money")
+	c.MarkFlagsMutuallyExclusive("unattended", "password-file")
+	return c
+}
+
+func (a *app) showPhrase(phrase keystore.Phrase, restored bool) error {
+	result := map[string]any{"ok": true, "dir": a.dir, "restored": restored}
+	if !restored {
+		result["phrase"] = strings.Join(phrase.Reveal(), " ")
+	}
+	return a.show(result, func(w io.Writer) {
+		if restored {
+			a.printf("Restored into %s.\n", a.dir)
+			return
+		}
+		a.printf("Write these words down, in order, on paper. They are shown this once.\nWhoever has them has the money; without them it is lost with this machine.\n\n")
+		i := 0
+		for line := range slices.Chunk(phrase.Reveal(), 6) {
+			for _, word := range line {
+				i++
+				a.printf("  %2d %-9s", i, word)
+			}
+			a.printf("\n")
+		}
+		a.printf("\nThe keystore is in %s. Next: pktcloud node --dir %s\n", a.dir, a.dir)
+	})
+}
+
+// readSecret returns the first line of a file.
+func readSecret(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", &service.Error{Code: service.CodeInvalid, Err: err}
+	}
+	defer f.Close() //nolint:errcheck // only read
+	return firstLine(f)
+}
+
+func firstLine(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, maxSecret)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", &service.Error{Code: service.CodeInvalid, Err: err}
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+func (a *app) askPassword(prompt string) (string, error) {
+	in, ok := a.in.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return "", service.Errorf(service.CodeInvalid, "no terminal to ask for the password; give --password-file, or --unattended")
+	}
+	fmt.Fprint(a.err, prompt) //nolint:errcheck // a terminal
+	b, err := term.ReadPassword(int(in.Fd()))
+	fmt.Fprintln(a.err) //nolint:errcheck // a terminal
+	return string(b), err
+}
+
+func (a *app) newPassword() (string, error) {
+	first, err := a.askPassword("Password for the keystore: ")
+	if err != nil {
+		return "", err
+	}
+	again, err := a.askPassword("Once more: ")
+	if err != nil {
+		return "", err
+	}
+	if first != again || first == "" {
+		return "", service.Errorf(service.CodeInvalid, "the two are not the same, or empty; nothing was made")
+	}
+	return first, nil
+}

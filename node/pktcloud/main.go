@@ -1,0 +1,195 @@
+// Command pktcloud is the one binary of PKT Cloud: it runs a node, asks a
+// running one, and shows the whole story on one machine.
+//
+// Begin with "pktcloud demo", or with "pktcloud init" and "pktcloud node". The
+// commands keep no rule: each asks the service of a node, by its HTTP API. The
+// exit codes are those that "pktcloud help exit-codes" lists.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pkt-cash/pkt-cloud/node"
+	"github.com/pkt-cash/pkt-cloud/node/client"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// exitUsage is the exit code for a command line that cannot be understood.
+const exitUsage = 2
+
+// exitCode ends the command with the exit code of the program that it ran.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// app is what all commands share.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	dir      string
+	json     bool
+	running  bool // a command began: errors are its own, no longer of usage
+}
+
+// run executes a command line and returns its exit code. A first interrupt
+// ends the command in order, a second one at once.
+func run(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	context.AfterFunc(ctx, cancel)
+	a := &app{in: in, out: out, err: errOut}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	return a.report(root.ExecuteContext(ctx))
+}
+
+func (a *app) report(err error) int {
+	if err == nil {
+		return 0
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	if !a.running {
+		fmt.Fprintf(a.err, "pktcloud: %v\nRun \"pktcloud help\" for the commands.\n", err) //nolint:errcheck // nowhere to tell
+		return exitUsage
+	}
+	kind := service.CodeOf(err)
+	text := strings.TrimSpace(err.Error())
+	fmt.Fprintf(a.err, "pktcloud: %s\n", text) //nolint:errcheck // nowhere to tell
+	if a.json {
+		a.printJSON(map[string]any{"ok": false, "code": kind, "detail": text}) //nolint:errcheck // nowhere to tell
+	}
+	return kind.Exit()
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "pktcloud",
+		Short:         "Rent and offer containers, paid by the second in PKT Cash",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			a.running = true
+		},
+	}
+	root.PersistentFlags().StringVar(&a.dir, "dir", node.DefaultDir(), "data directory (or PKTCLOUD_DIR)")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.AddCommand(
+		a.demoCommand(), a.initCommand(), a.nodeCommand(), a.loginCommand(), a.doctorCommand(), a.versionCommand(),
+		a.marketCommand(), a.offerCommand(), a.imageCommand(), a.leaseCommand(), a.execCommand(), a.logsCommand(), a.forwardCommand(),
+		a.walletCommand(), a.devnetCommand(), a.workloadCommand(),
+		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
+	)
+	return root
+}
+
+const exitCodes = `Exit codes:
+
+  0  done
+  1  failed; the message says why
+  2  the command line or the request cannot be understood
+  3  no node runs on the data directory, or its secret is not the right one
+  4  the other side refused, or its offer has ended
+  5  this machine lacks something; run "pktcloud doctor"
+  6  there is no such offer or lease, or a short name fits several
+  7  the other side, or the chain, cannot be reached
+  8  too little money, or above a limit on money
+
+"pktcloud exec" ends with the exit code of the program that it ran, and with 125
+when the program could not be run.`
+
+// printJSON prints one value on one line.
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// show prints v as JSON when that was asked for, or else by text.
+func (a *app) show(v any, text func(w io.Writer)) error {
+	if a.json {
+		return a.printJSON(v)
+	}
+	text(a.out)
+	return nil
+}
+
+// node returns a client of the running node.
+func (a *app) node() (*client.Client, error) { return client.Dial(a.dir) }
+
+// printf prints to standard output; a reader that has left is no error.
+func (a *app) printf(format string, args ...any) {
+	fmt.Fprintf(a.out, format, args...) //nolint:errcheck // see above
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return a.show(map[string]string{"version": node.Version()}, func(w io.Writer) { fmt.Fprintln(w, "pktcloud", node.Version()) }) //nolint:errcheck // standard output
+		},
+	}
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Say what this machine lacks and how to get it", Args: cobra.NoArgs,
+		Long: "Doctor looks at this machine, and at the node if one runs on the data directory.\nIt ends with exit code 5 when something is missing that renting or providing needs.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			report := node.Examine()
+			if n, err := a.node(); err == nil {
+				defer n.Close()
+				if r, err := n.Doctor(c.Context()); err == nil {
+					report = r
+				}
+			}
+			err := a.show(report, func(w io.Writer) { printReport(w, report) })
+			if err == nil && (!report.OK || !report.Provider) {
+				err = exitCode(service.CodeMissing.Exit())
+			}
+			return err
+		},
+	}
+}
+
+func printReport(w io.Writer, r service.Report) {
+	t := newTable(w)
+	for _, c := range r.Checks {
+		word := "ok"
+		if !c.OK {
+			word = "MISSING"
+		}
+		t.row(word, c.Name, c.Detail)
+		if c.Remedy != "" {
+			t.row("", "", "-> "+c.Remedy)
+		}
+	}
+	t.end()
+	switch {
+	case r.OK && r.Provider:
+		fmt.Fprintln(w, "This machine can rent and provide.") //nolint:errcheck // standard output
+	case r.OK:
+		fmt.Fprintln(w, "This machine can rent. To provide, it needs what is missing above.") //nolint:errcheck // standard output
+	default:
+		fmt.Fprintln(w, "This machine needs what is missing above.") //nolint:errcheck // standard output
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// resourceFlags are those that say how much of a machine.
+type resourceFlags struct {
+	cpu          cores
+	memory, disk size
+}
+
+func (r *resourceFlags) add(f *pflag.FlagSet) {
+	f.Var(&r.cpu, "cpu", "processor cores, such as 0.5")
+	f.Var(&r.memory, "memory", "memory, such as 512MiB")
+	f.Var(&r.disk, "disk", "disk, such as 10GiB")
+}
+
+func (r *resourceFlags) resources() service.Resources {
+	return service.Resources{MilliCPU: uint64(r.cpu), MemoryBytes: uint64(r.memory), DiskBytes: uint64(r.disk)}
+}
+
+func (a *app) marketCommand() *cobra.Command {
+	c := &cobra.Command{Use: "market", Short: "Look at the offers"}
+	var r resourceFlags
+	var most money
+	var query service.OfferQuery
+	list := &cobra.Command{
+		Use: "list", Short: "List offers that match, cheapest first", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			query.Resources, query.MaxRate = r.resources(), pktcloud.Rate(most)
+			page, err := n.Offers(c.Context(), query)
+			if err != nil {
+				return err
+			}
+			return a.show(page, func(w io.Writer) { printOffers(w, page.Offers) })
+		},
+	}
+	f := list.Flags()
+	r.add(f)
+	f.Var(&most, "max-price", "PKT per hour for these resources, at most")
+	f.StringVar(&query.Region, "region", "", "ISO 3166 code; DE also finds DE-BE")
+	f.IntVar(&query.Limit, "limit", 0, "offers to list (default 50)")
+	f.StringVar(&query.Cursor, "cursor", "", "\"next\" of the page before")
+	c.AddCommand(list)
+	return c
+}
+
+func (a *app) offerCommand() *cobra.Command {
+	c := &cobra.Command{Use: "offer", Short: "Offer this machine"}
+	var r resourceFlags
+	var cpu, memory, disk money
+	var spec service.OfferSpec
+	publish := &cobra.Command{
+		Use: "publish", Short: "Sign an offer and tell the peers; it is renewed until it is replaced", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			spec.Capacity = r.resources()
+			spec.CPUPerCoreHour, spec.MemoryPerGiBHour, spec.DiskPerGiBHour = pktcloud.Rate(cpu), pktcloud.Rate(memory), pktcloud.Rate(disk)
+			offer, err := n.PublishOffer(c.Context(), spec)
+			if err != nil {
+				return err
+			}
+			return a.show(offer, func(w io.Writer) { printOffers(w, []service.Offer{offer}) })
+		},
+	}
+	f := publish.Flags()
+	r.add(f)
+	f.Var(&cpu, "cpu-price", "PKT per core and hour")
+	f.Var(&memory, "memory-price", "PKT per GiB of memory and hour")
+	f.Var(&disk, "disk-price", "PKT per GiB of disk and hour")
+	f.StringVar(&spec.Region, "region", "", "ISO 3166 code such as DE or DE-BE")
+	f.Uint64Var(&spec.Slot, "slot", 0, "which of this node's 16 offers")
+	f.Uint64Var(&spec.MinTermSeconds, "min-term", 0, "shortest lease, seconds")
+	f.Uint64Var(&spec.MaxTermSeconds, "max-term", 0, "longest lease, seconds (default 30 days)")
+	f.Uint64Var(&spec.LifetimeSeconds, "lifetime", 0, "seconds until it expires unless renewed (default an hour)")
+	c.AddCommand(publish)
+	return c
+}
+
+func (a *app) imageCommand() *cobra.Command {
+	c := &cobra.Command{Use: "image", Short: "The images of this provider"}
+	c.AddCommand(&cobra.Command{
+		Use: "pull REF", Short: "Bring an image here ahead of the first lease", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			image, err := n.PullImage(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(image, func(io.Writer) { a.printf("%s\n", image.Digest) })
+		},
+	})
+	return c
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pkt-cash/pkt-cloud/node"
+	"github.com/pkt-cash/pkt-cloud/node/api"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/node/web"
+)
+
+// Where the API and the proxy listen unless told otherwise.
+const (
+	defaultAPI   = "127.0.0.1:7390"
+	defaultProxy = "127.0.0.1:7391"
+)
+
+// nodeFlags are those of "pktcloud node".
+type nodeFlags struct {
+	config       node.Config
+	api, proxy   string
+	passwordFile string
+	chainSecret  string
+	noPages      bool
+	verbose      bool
+}
+
+func (a *app) nodeCommand() *cobra.Command {
+	var f nodeFlags
+	c := &cobra.Command{
+		Use: "node", Short: "Run a node until it is interrupted", Args: cobra.NoArgs,
+		Long: `Node runs a node on the data directory that "pktcloud init" made. The other
+commands find it there. Open its pages with "pktcloud login".`,
+		RunE: func(c *cobra.Command, _ []string) error { return a.runNode(c.Context(), f) },
+	}
+	g, d := c.Flags(), &f.config
+	g.BoolVar(&d.Provider, "provider", false, "run containers for others (root on Linux)")
+	g.StringArrayVar(&d.Listen, "listen", nil, "multiaddr to listen on for peers (default a free loopback port)")
+	g.StringArrayVar(&d.Announce, "announce", nil, "multiaddr that offers name instead of those of --listen")
+	g.StringArrayVar(&d.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ of a node to stay connected to")
+	g.StringArrayVar(&d.AllowDial, "allow-dial", nil, "address, address:port or prefix that is not public and may be dialled for a peer all the same")
+	g.StringVar(&d.Network, "network", node.DefaultNetwork, "chain that settles: pkt-devnet or pkt")
+	g.StringVar(&d.Chain.URL, "chain", node.DefaultChainURL, "RPC address of a node of the chain")
+	g.StringVar(&d.Chain.CookieFile, "chain-cookie", "", "cookie file of that node (default the one of \"pktcloud devnet\")")
+	g.StringVar(&d.Chain.User, "chain-user", "", "user at that node, with --chain-password-file")
+	g.StringVar(&f.chainSecret, "chain-password-file", "", "password at that node, the first line of this file")
+	g.StringVar(&d.Chain.CertFile, "chain-cert", "", "certificate of that node, PEM")
+	g.DurationVar(&d.Chain.PollInterval, "chain-poll", 0, "time between questions for a new block")
+	g.StringVar(&f.api, "api", defaultAPI, "loopback address of the API and the pages")
+	g.StringVar(&f.proxy, "proxy", defaultProxy, "loopback address of the proxy that opens leases; empty: none")
+	g.StringVar(&f.passwordFile, "password-file", "", "password of the keystore, the first line of this file")
+	g.BoolVar(&f.noPages, "no-pages", false, "serve the API only")
+	g.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	return c
+}
+
+func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
+	level := slog.LevelInfo
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	f.config.Dir = a.dir
+	f.config.Log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	if f.passwordFile != "" {
+		if f.config.Password, err = readSecret(f.passwordFile); err != nil {
+			return err
+		}
+	} else if f.config.Password, err = a.storedPassword(); err != nil {
+		return err
+	}
+	if f.chainSecret != "" {
+		if f.config.Chain.Password, err = readSecret(f.chainSecret); err != nil {
+			return err
+		}
+	}
+	listeners, err := openListeners(&f)
+	if err != nil {
+		return err
+	}
+	defer listeners.close()
+	n, err := node.Open(ctx, f.config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	return a.serveNode(ctx, n, f, listeners)
+}
+
+// storedPassword asks for the password when there is a terminal and no file of
+// an unattended keystore.
+func (a *app) storedPassword() (string, error) {
+	if _, err := os.Stat(filepath.Join(a.dir, "password")); err == nil {
+		return "", nil
+	}
+	if _, err := os.Stat(filepath.Join(a.dir, "keystore.age")); err != nil {
+		return "", nil // Open says what is missing
+	}
+	return a.askPassword("Password of the keystore: ")
+}
+
+type listeners struct{ api, proxy net.Listener }
+
+func (l listeners) close() {
+	l.api.Close() //nolint:errcheck // the server has closed it
+	if l.proxy != nil {
+		l.proxy.Close() //nolint:errcheck // the server has closed it
+	}
+}
+
+// openListeners claims the ports before anything else is opened, and tells the
+// configuration which they are.
+func openListeners(f *nodeFlags) (l listeners, err error) {
+	if l.api, err = listenLoopback(f.api, "--api"); err != nil {
+		return l, err
+	}
+	if f.proxy != "" {
+		if l.proxy, err = listenLoopback(f.proxy, "--proxy"); err != nil {
+			l.api.Close() //nolint:errcheck // the first error is the one to tell
+			return l, err
+		}
+		f.config.ProxyPort = l.proxy.Addr().(*net.TCPAddr).Port
+	}
+	if !f.noPages {
+		f.config.Pages = fmt.Sprintf("http://localhost:%d/", l.api.Addr().(*net.TCPAddr).Port)
+	}
+	return l, nil
+}
+
+func listenLoopback(address, flag string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+		return nil, service.Errorf(service.CodeInvalid, "%s takes a loopback address and a port such as 127.0.0.1:0, not %q", flag, address)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, &service.Error{Code: service.CodeConflict, Detail: "choose another port with " + flag, Err: err}
+	}
+	return l, nil
+}
+
+func (a *app) serveNode(ctx context.Context, n *node.Node, f nodeFlags, l listeners) error {
+	token, err := api.LoadToken(a.dir)
+	if err != nil {
+		return err
+	}
+	guard, err := api.NewGuard(token, l.api.Addr())
+	if err != nil {
+		return err
+	}
+	server := &api.Server{API: api.New(n, guard, node.Version()), Guard: guard}
+	if !f.noPages {
+		if server.Pages, err = web.New(n, f.config.Log); err != nil {
+			return err
+		}
+	}
+	forget, err := api.WriteAddress(a.dir, l.api.Addr())
+	if err != nil {
+		return err
+	}
+	defer forget() //nolint:errcheck // a stale file is found out by the client
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	start := func(run func() error) {
+		wg.Go(func() { cancel(cmp.Or(run(), context.Canceled)) })
+	}
+	start(func() error { return n.Run(ctx) })
+	start(func() error { return api.Serve(ctx, l.api, server.Handler()) })
+	if l.proxy != nil {
+		start(func() error { return api.Serve(ctx, l.proxy, api.NewProxy(n, f.config.Log)) })
+	}
+	err = a.announce(ctx, n)
+	if err == nil {
+		<-ctx.Done()
+		err = context.Cause(ctx)
+	}
+	cancel(nil)
+	wg.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (a *app) announce(ctx context.Context, n *node.Node) error {
+	info, err := n.Info(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(info, func(io.Writer) {
+		a.printf("Node of %s on %s.\n", info.Identity, info.Network)
+		for _, address := range info.Addresses {
+			a.printf("  peers  %s\n", address)
+		}
+		if info.Pages != "" {
+			a.printf("  pages  %s (log in with \"pktcloud login --dir %s\")\n", info.Pages, a.dir)
+		}
+		if info.Problem != "" {
+			a.printf("  %s\n", info.Problem)
+		}
+	})
+}
+
+func (a *app) loginCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "login", Short: "Print an address that logs a browser in, once, within ten minutes", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			link, err := n.LoginLink(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.show(link, func(io.Writer) { a.printf("%s\n", link.URL) })
+		},
+	}
+}

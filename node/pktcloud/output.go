@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// table lines its columns up.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer) table { return table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+func (t table) row(cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			fmt.Fprint(t.w, "\t") //nolint:errcheck // standard output
+		}
+		fmt.Fprint(t.w, c) //nolint:errcheck // standard output
+	}
+	fmt.Fprintln(t.w) //nolint:errcheck // standard output
+}
+
+func (t table) end() { t.w.Flush() } //nolint:errcheck // standard output
+
+// sizes are what may stand behind a number of bytes.
+var sizes = []struct {
+	suffix string
+	bytes  float64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
+}
+
+// size is a flag of bytes such as "512MiB".
+type size uint64
+
+func (s *size) String() string { return byteText(uint64(*s)) }
+func (s *size) Type() string   { return "size" }
+func (s *size) Set(text string) error {
+	for _, u := range sizes {
+		number, ok := strings.CutSuffix(text, u.suffix)
+		if !ok {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || v < 0 || v*u.bytes > math.MaxInt64 || math.IsNaN(v) {
+			break
+		}
+		*s = size(math.Round(v * u.bytes))
+		return nil
+	}
+	return fmt.Errorf("%q is no size; write for example 512MiB or 10GiB", text)
+}
+
+// cores is a flag of processor time such as "0.5".
+type cores uint64
+
+func (c *cores) String() string { return coreText(uint64(*c)) }
+func (c *cores) Type() string   { return "cores" }
+func (c *cores) Set(text string) error {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || v < 0 || v > 1<<14 || math.IsNaN(v) {
+		return fmt.Errorf("%q is no number of cores; write for example 0.5", text)
+	}
+	*c = cores(math.Round(v * 1000))
+	return nil
+}
+
+// money is a flag of an amount or of an amount per hour.
+type money pktcloud.Amount
+
+func (m *money) String() string { return pktcloud.Amount(*m).String() }
+func (m *money) Type() string   { return "PKT" }
+func (m *money) Set(text string) error {
+	a, err := pktcloud.ParseAmount(text)
+	*m = money(a)
+	return err
+}
+
+func coreText(milli uint64) string { return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64) }
+
+func byteText(n uint64) string {
+	for _, u := range []struct {
+		suffix string
+		bytes  uint64
+	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if n >= u.bytes {
+			return strconv.FormatFloat(math.Round(float64(n)/float64(u.bytes)*10)/10, 'f', -1, 64) + " " + u.suffix
+		}
+	}
+	return strconv.FormatUint(n, 10) + " B"
+}
+
+func short(s string) string {
+	if len(s) <= 14 {
+		return s
+	}
+	return s[:6] + "…" + s[len(s)-6:]
+}
+
+func printLeases(w io.Writer, leases []service.Lease) {
+	if len(leases) == 0 {
+		fmt.Fprintln(w, "No lease yet.") //nolint:errcheck // standard output
+		return
+	}
+	t := newTable(w)
+	t.row("LEASE", "PHASE", "ROLE", "IMAGE", "PER HOUR", "PAID", "SERVED")
+	for _, l := range leases {
+		t.row(l.Label, l.Phase, l.Role, l.Image, pktcloud.Amount(l.Rate), l.Paid, time.Duration(l.Served)*time.Second)
+	}
+	t.end()
+}
+
+func printLease(w io.Writer, l service.Lease) {
+	t := newTable(w)
+	t.row("lease", l.Label)
+	t.row("id", l.ID)
+	t.row("phase", l.Phase)
+	if l.CloseReason != "" {
+		t.row("closed because", l.CloseReason)
+	}
+	t.row("role", l.Role)
+	t.row("other side", l.Peer)
+	t.row("image", l.Image)
+	t.row("resources", coreText(l.Resources.MilliCPU)+" cores, "+byteText(l.Resources.MemoryBytes)+" memory, "+byteText(l.Resources.DiskBytes)+" disk")
+	t.row("per hour", pktcloud.Amount(l.Rate))
+	t.row("served", time.Duration(l.Served)*time.Second)
+	t.row("due", l.Due)
+	t.row("paid", l.Paid)
+	for _, e := range l.Exposure {
+		t.row("at risk: "+e.Name, fmt.Sprintf("%s of %s, borne by the %s, most so far %s", e.Now, e.Limit, e.Bears, e.Peak))
+	}
+	if l.Endpoint != "" {
+		t.row("endpoint", l.Endpoint)
+	}
+	if l.Channel.Closing != "" {
+		t.row("paid out", fmt.Sprintf("%s by %s, fee %s, %d confirmations", l.Channel.Claimed, l.Channel.Closing, l.Channel.Fee, l.Channel.Closed))
+	}
+	if l.Problem != "" {
+		t.row("problem", l.Problem)
+	}
+	t.end()
+	for _, e := range l.History {
+		fmt.Fprintf(w, "%s  %-10s %s\n", time.UnixMilli(e.Time).Format("15:04:05.000"), e.Kind, e.Text) //nolint:errcheck // standard output
+	}
+}
+
+func printOffers(w io.Writer, offers []service.Offer) {
+	if len(offers) == 0 {
+		fmt.Fprintln(w, "No offer matches.") //nolint:errcheck // standard output
+		return
+	}
+	t := newTable(w)
+	t.row("PER HOUR", "REGION", "CORES", "MEMORY", "DISK", "PROVIDER", "OFFER")
+	for _, o := range offers {
+		provider := short(o.Body.Provider.String())
+		if o.Own {
+			provider = "(this node)"
+		}
+		c := o.Body.Capacity
+		t.row(pktcloud.Amount(o.Rate), orDash(o.Body.Region), coreText(c.MilliCPU), byteText(c.MemoryBytes), byteText(c.DiskBytes), provider, o.ID)
+	}
+	t.end()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

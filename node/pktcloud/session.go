@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/pkt-cash/pkt-cloud/node/api"
+	"github.com/pkt-cash/pkt-cloud/node/client"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// exitNotRun is the exit code of exec when the program could not be run.
+const exitNotRun = 125
+
+func (a *app) execCommand() *cobra.Command {
+	var tty bool
+	var env []string
+	c := &cobra.Command{
+		Use: "exec LEASE [-t] -- PROGRAM [ARGUMENT...]", Short: "Run a program in a lease", Args: cobra.MinimumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			r := service.ExecRequest{Args: args[1:], Env: env, TTY: tty}
+			code, err := a.exec(c.Context(), n, args[0], r)
+			if err != nil {
+				a.report(err)
+				return exitCode(exitNotRun)
+			}
+			if code != 0 {
+				return exitCode(code)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the program a terminal")
+	c.Flags().StringArrayVar(&env, "env", nil, "NAME=value")
+	return c
+}
+
+// exec runs a program; a terminal is put into raw mode meanwhile.
+func (a *app) exec(ctx context.Context, n *client.Client, lease string, r service.ExecRequest) (int, error) {
+	s := service.Streams{Stdin: a.in, Stdout: a.out, Stderr: a.err}
+	in, ok := a.in.(*os.File)
+	if !r.TTY || !ok || !term.IsTerminal(int(in.Fd())) {
+		return n.Exec(ctx, lease, r, s)
+	}
+	fd := int(in.Fd())
+	state, err := term.MakeRaw(fd)
+	if err != nil {
+		return 0, err
+	}
+	defer term.Restore(fd, state) //nolint:errcheck // nothing is left to do
+	size := func() service.Size {
+		cols, rows, err := term.GetSize(fd)
+		if err != nil {
+			return service.Size{Cols: 80, Rows: 24}
+		}
+		return service.Size{Cols: uint16(cols), Rows: uint16(rows)}
+	}
+	last := size()
+	r.Cols, r.Rows = last.Cols, last.Rows
+	r.Env = append(r.Env, "TERM="+os.Getenv("TERM"))
+	sizes := make(chan service.Size)
+	s.Resize = sizes
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { watchSize(ctx, last, size, sizes) })
+	return n.Exec(ctx, lease, r, s)
+}
+
+// watchSize asks now and then; a signal for it exists on some systems only.
+func watchSize(ctx context.Context, last service.Size, size func() service.Size, sizes chan<- service.Size) {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := size()
+		if now == last {
+			continue
+		}
+		last = now
+		select {
+		case sizes <- now:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *app) logsCommand() *cobra.Command {
+	var r service.LogRequest
+	var since time.Duration
+	c := &cobra.Command{
+		Use: "logs LEASE", Short: "Print what a lease's service has written", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			if since > 0 {
+				r.Since = time.Now().Add(-since)
+			}
+			if !a.json {
+				return n.Logs(c.Context(), args[0], r, a.out)
+			}
+			w := &jsonLines{app: a}
+			return n.Logs(c.Context(), args[0], r, w)
+		},
+	}
+	f := c.Flags()
+	f.BoolVarP(&r.Follow, "follow", "f", false, "go on with new lines")
+	f.IntVarP(&r.Tail, "tail", "n", 0, "the last lines only")
+	f.DurationVar(&since, "since", 0, "lines of this last while, such as 10m")
+	return c
+}
+
+// jsonLines turns log lines into JSON objects.
+type jsonLines struct {
+	app  *app
+	part string
+}
+
+func (j *jsonLines) Write(b []byte) (int, error) {
+	j.part += string(b)
+	for {
+		line, rest, ok := strings.Cut(j.part, "\n")
+		if !ok {
+			return len(b), nil
+		}
+		j.part = rest
+		fields := strings.SplitN(line, " ", 3)
+		if len(fields) < 3 {
+			continue
+		}
+		if err := j.app.printJSON(map[string]string{"time": fields[0], "stream": fields[1], "text": fields[2]}); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (a *app) forwardCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "forward LEASE [LOCAL:]PORT", Short: "Listen on this machine and connect to a port of a lease", Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			local, remote, err := parsePorts(args[1])
+			if err != nil {
+				return err
+			}
+			if _, err := n.Lease(c.Context(), args[0]); err != nil {
+				return err
+			}
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(local))))
+			if err != nil {
+				return &service.Error{Code: service.CodeConflict, Detail: "choose another local port, LOCAL:PORT", Err: err}
+			}
+			if err := a.show(map[string]string{"listening": l.Addr().String()}, func(io.Writer) {
+				a.printf("http://%s goes to port %d of %s until interrupted.\n", l.Addr(), remote, args[0])
+			}); err != nil {
+				return err
+			}
+			return a.acceptForward(c.Context(), l, func(ctx context.Context) (net.Conn, error) { return n.Forward(ctx, args[0], remote) })
+		},
+	}
+}
+
+func parsePorts(text string) (local, remote uint16, err error) {
+	first, second, two := strings.Cut(text, ":")
+	if !two {
+		second = first
+		first = "0"
+	}
+	l, err1 := strconv.ParseUint(first, 10, 16)
+	r, err2 := strconv.ParseUint(second, 10, 16)
+	if err1 != nil || err2 != nil || r == 0 {
+		return 0, 0, service.Errorf(service.CodeInvalid, "%q is neither PORT nor LOCAL:PORT", text)
+	}
+	return uint16(l), uint16(r), nil
+}
+
+func (a *app) acceptForward(ctx context.Context, l net.Listener, dial func(context.Context) (net.Conn, error)) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stop := context.AfterFunc(ctx, func() { l.Close() }) //nolint:errcheck // it ends Accept
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		wg.Go(func() {
+			defer conn.Close() //nolint:errcheck // both directions have ended
+			target, err := dial(ctx)
+			if err != nil {
+				fmt.Fprintf(a.err, "pktcloud: %v\n", err) //nolint:errcheck // nowhere to tell
+				return
+			}
+			defer target.Close()                                                   //nolint:errcheck // both directions have ended
+			end := context.AfterFunc(ctx, func() { conn.Close(); target.Close() }) //nolint:errcheck // it ends the copying
+			defer end()
+			api.Splice(conn, conn, target)
+		})
+	}
+}
