@@ -48,6 +48,7 @@ type State struct {
 	Statement pktcloud.ID     `cbor:"statement"` // the last one issued (provider) or accepted (tenant)
 	Stated    pktcloud.Amount `cbor:"stated"`    // the due of the last statement issued or seen
 	Due       pktcloud.Amount `cbor:"due"`       // after Served
+	Blind     uint64          `cbor:"blind"`     // tenant: seconds accepted since a probe last agreed, without one
 	Paid      pktcloud.Amount `cbor:"paid"`      // by vouchers
 
 	FrozenAt  uint64 `cbor:"frozen_at"`  // uptime

@@ -43,12 +43,22 @@ type (
 	}
 )
 
-// Judged is, for the tenant, a statement and what its probe said.
+// Judged is, for the tenant, a statement and what its probes said.
 type Judged struct {
 	Statement pktcloud.Signed[Statement]
-	Good      bool   // the probe agreed
-	Text      string // why not
+	Verdict   Verdict
+	Text      string // why it is bad
 }
+
+// Verdict is what the tenant's own probes say of the seconds of a statement.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Blind Verdict = 0 // nothing: the tenant was away, or the workload frozen by then
+	Good  Verdict = 1 // it served
+	Bad   Verdict = 2 // it did not
+)
 
 func (Received) input()  {}
 func (Tick) input()      {}

@@ -146,6 +146,10 @@ func (s *State) judged(in Judged, now Now) ([]Effect, error) {
 	s.Sequence, s.Seen, s.Stated = st.Sequence, id, st.Due
 	bad := s.fault(in, now)
 	if bad == nil {
+		s.Blind += st.To - st.From
+		if in.Verdict == Good {
+			s.Blind = 0
+		}
 		s.Served, s.Due, s.Statement = st.To, st.Due, id
 	} else {
 		s.Disputed, s.Code, s.Text = st.Sequence, bad.Code, clip(bad.Detail)
@@ -169,8 +173,10 @@ func (s State) fault(in Judged, now Now) *Error {
 		return Refusal(CodeAhead, "second %d, only %d have passed", st.To, now.Uptime)
 	case st.Due > s.Spendable:
 		return Refusal(CodePayment, "due %s of %s that the channel can pay", st.Due, s.Spendable)
-	case st.To > st.From && !in.Good:
+	case st.To > st.From && in.Verdict == Bad:
 		return Refusal(CodeProbe, "%s", in.Text)
+	case st.To > st.From && in.Verdict != Good && s.Blind+st.To-st.From > s.Terms.SecondsFor(s.Terms.Limits.Credit):
+		return Refusal(CodeProbe, "no probe has seen the last %d s", s.Blind+st.To-st.From)
 	}
 	return nil
 }

@@ -21,15 +21,22 @@ type Store struct {
 	mu     sync.Mutex
 	values map[string][]byte
 	down   bool
+
+	counting bool
+	left     int // applies until it goes down, if counting
 }
 
 // Apply implements peer.Store.
 func (s *Store) Apply(ctx context.Context, puts []peer.Put) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.counting && s.left == 0 {
+		s.down = true
+	}
 	if s.down {
 		return ErrDown
 	}
+	s.left--
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -67,5 +74,12 @@ func (s *Store) Load(_ context.Context, prefix string, fn func(key string, value
 func (s *Store) Down(down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.down = down
+	s.down, s.counting = down, false
+}
+
+// DownAfter makes every Apply after the next n fail, until Down(false).
+func (s *Store) DownAfter(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left, s.counting = n, true
 }

@@ -69,8 +69,6 @@ func (p SessionProber) Probe(ctx context.Context, v View) error {
 type probes struct {
 	good, bad int
 	text      string
-	last      error // of the last probe
-	any       bool
 	next      time.Duration // uptime of the next one
 	running   bool
 	cancel    context.CancelFunc
@@ -116,7 +114,6 @@ func (p *probes) count(err error) {
 	if errors.Is(err, lease.CodePhase) || errors.Is(err, context.Canceled) {
 		return // suspended, or stopped: that says nothing
 	}
-	p.any, p.last = true, err
 	if err == nil {
 		p.good++
 		return
@@ -125,19 +122,16 @@ func (p *probes) count(err error) {
 	p.text = err.Error()
 }
 
-// verdict is nil when a probe agreed and none disagreed since the last
-// statement, and begins anew. Without any since, the last one counts.
-func (p *probes) verdict() error {
+// verdict is that of all probes since the last statement, and begins anew.
+func (p *probes) verdict() (lease.Verdict, string) {
 	defer func() { p.good, p.bad = 0, 0 }()
 	switch {
 	case p.bad > 0:
-		return errors.New(p.text)
+		return lease.Bad, p.text
 	case p.good > 0:
-		return nil
-	case p.any:
-		return p.last
+		return lease.Good, ""
 	}
-	return errors.New("no probe has answered yet")
+	return lease.Blind, ""
 }
 
 // judge decides on a statement: one that says the workload runs is probed now;
@@ -150,23 +144,21 @@ func (t *Tenant) judge(r *runner, st pktcloud.Signed[lease.Statement]) {
 			p.cancel()
 		}
 	}
-	if b.Sequence <= r.state.Sequence || b.From == b.To {
-		t.judged(r, st, nil)
-		return
+	in := lease.Judged{Statement: st}
+	switch {
+	case b.Sequence <= r.state.Sequence || b.From == b.To:
+		t.judged(r, in)
+	case b.State != lease.Running:
+		in.Verdict, in.Text = p.verdict()
+		t.judged(r, in)
+	default:
+		r.tenant.judging = true
+		t.probe(r, func(err error) {
+			r.tenant.judging = false
+			p.count(err)
+			in.Verdict, in.Text = p.verdict()
+			t.judged(r, in)
+			t.drain(r)
+		})
 	}
-	if b.State != lease.Running {
-		t.judged(r, st, p.verdict())
-		return
-	}
-	r.tenant.judging = true
-	t.probe(r, func(err error) {
-		r.tenant.judging = false
-		p.count(err)
-		bad := p.verdict()
-		if err != nil {
-			bad = err // it must answer now
-		}
-		t.judged(r, st, bad)
-		t.drain(r)
-	})
 }

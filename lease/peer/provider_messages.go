@@ -126,6 +126,7 @@ func (p *Provider) message(r *runner, m lease.Message) {
 	if err != nil {
 		r.event(m.MessageType(), err)
 		r.send(refuse(r.id, err))
+		r.lost(err)
 	}
 }
 

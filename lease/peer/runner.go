@@ -332,6 +332,15 @@ func (r *runner) send(m lease.Message) {
 	}
 }
 
+// lost ends the stream when a message was neither taken nor refused, such as
+// by a store that fails: the tenant attaches again and repeats it.
+func (r *runner) lost(err error) {
+	var refused *lease.Error
+	if !errors.As(err, &refused) && r.link != nil {
+		r.link.end()
+	}
+}
+
 // resend sends the journaled statements after a sequence again.
 func (r *runner) resend(after uint64) {
 	err := r.p.store.Load(r.ctx, key(r.id, "statement")+"/", func(_ string, value []byte) error {

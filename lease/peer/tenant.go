@@ -244,9 +244,7 @@ func (t *Tenant) tick(r *runner) time.Duration {
 		}
 		return time.Hour
 	}
-	if r.link == nil && !r.tenant.dialing {
-		t.dial(r)
-	}
+	t.dial(r)
 	up := r.uptime()
 	every := pollDeep
 	if !r.state.Confirmed {
@@ -280,6 +278,9 @@ func (t *Tenant) poll(r *runner) {
 
 // dial keeps a stream to the provider while the lease lasts.
 func (t *Tenant) dial(r *runner) {
+	if r.tenant.dialing {
+		return
+	}
 	r.tenant.dialing = true
 	t.wg.Go(func() {
 		backoff := firstBackoff
@@ -385,16 +386,14 @@ func (t *Tenant) drain(r *runner) {
 		}
 		if err != nil {
 			r.event(m.MessageType(), err)
+			r.lost(err)
 		}
 	}
 }
 
 // judged steps with a statement and the verdict of the probes.
-func (t *Tenant) judged(r *runner, st pktcloud.Signed[lease.Statement], bad error) {
-	in := lease.Judged{Statement: st, Good: bad == nil}
-	if bad != nil {
-		in.Text = bad.Error()
-	}
+func (t *Tenant) judged(r *runner, in lease.Judged) {
+	st := in.Statement
 	before := r.state.Sequence
 	kind, text, puts := "", "", []Put(nil)
 	if st.Body.Sequence == before+1 { // a repeated one never overwrites what is kept
@@ -410,5 +409,6 @@ func (t *Tenant) judged(r *runner, st pktcloud.Signed[lease.Statement], bad erro
 		r.link.end() // attach again, from the last one known
 	default:
 		r.event("statement", err)
+		r.lost(err)
 	}
 }

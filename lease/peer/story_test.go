@@ -1,0 +1,239 @@
+package peer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/peer"
+)
+
+// listenAgain is the address at which a restarted provider is found.
+func (w *world) listenAgain() string { return w.hosts[1].Addrs()[0].String() }
+
+func TestTenantStopsPaying(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	w.until("an interval is paid", func() bool { v, _ := w.provider.Lease(id); return v.Paid > 0 })
+	w.bank.Refuse(true)
+	w.until("the provider froze the workload", func() bool { v, _ := w.provider.Lease(id); return v.Phase == lease.Suspended })
+	_, v := w.views(id)
+	if v.Exposure.Credit != v.Terms.Limits.Credit || v.Max.Credit > v.Terms.Limits.Credit {
+		t.Errorf("got %d units of unpaid service, at most %d, want exactly the credit of %d", v.Exposure.Credit, v.Max.Credit, v.Terms.Limits.Credit)
+	}
+	if st, err := w.workload.Status(t.Context(), id); err != nil || st != peer.WorkloadFrozen {
+		t.Errorf("got status %d, %v, want frozen", st, err)
+	}
+	w.bank.Refuse(false)
+	w.until("the workload goes on after payment", func() bool { v, _ := w.provider.Lease(id); return v.Phase == lease.Active })
+	w.bank.Refuse(true)
+	w.until("the grace ends the lease", func() bool { v, _ := w.provider.Lease(id); return v.Phase >= lease.Closing })
+	w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
+	_, v = w.views(id)
+	if v.Record.Reason != lease.ReasonUnpaid || v.Max.Credit > v.Terms.Limits.Credit {
+		t.Errorf("got reason %q and %d units at most at risk, want unpaid within %d", v.Record.Reason, v.Max.Credit, v.Terms.Limits.Credit)
+	}
+}
+
+func TestProviderServesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	w.until("two intervals are paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid >= 2*unitsPerSecond })
+	if err := w.workload.SetFrozen(id, true); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := w.views(id)
+	w.until("the tenant disputes", func() bool { _, p := w.views(id); return p.Forfeited > 0 })
+	w.until("the lease ends", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
+	a, b := w.views(id)
+	if a.Paid > before.Paid+2*unitsPerSecond {
+		t.Errorf("got %d units paid, %d before the freeze, want no more than what was under way", a.Paid, before.Paid)
+	}
+	if a.Record.Reason != lease.ReasonDisputed || b.Max.Credit > b.Terms.Limits.Credit {
+		t.Errorf("got reason %q, at most %d units at risk, want disputed within the credit", a.Record.Reason, b.Max.Credit)
+	}
+	if got, _ := w.bank.Settled(a.Terms.Channel); got != a.Paid {
+		t.Errorf("the chain paid %d units, the vouchers %d", got, a.Paid)
+	}
+}
+
+func TestDisputedGlitchHeals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.request()
+	r.Limits.Credit = 20 * unitsPerSecond
+	id := w.create(r)
+	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
+	if err := w.workload.SetFrozen(id, true); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the tenant disputes", func() bool { _, p := w.views(id); return p.Forfeited > 0 })
+	if err := w.workload.SetFrozen(id, false); err != nil {
+		t.Fatal(err)
+	}
+	paid, _ := w.views(id)
+	w.until("payment goes on", func() bool { v, _ := w.tenant.Lease(id); return v.Paid >= paid.Paid+2*unitsPerSecond })
+	tenant, provider := w.closeAndCheck(id)
+	if tenant.Record.Due != tenant.Record.Paid || provider.Forfeited == 0 {
+		t.Errorf("got %d paid of %d due and %d s forfeited, want equal amounts, the glitch unpaid", tenant.Record.Paid, tenant.Record.Due, provider.Forfeited)
+	}
+}
+
+func TestRestarts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
+	again := w.listenAgain()
+	w.stops[1]()
+	w.startProvider(again)
+	_, p := w.views(id)
+	w.until("the provider is paid after its restart", func() bool { v, _ := w.provider.Lease(id); return v.Paid >= p.Paid+2*unitsPerSecond })
+	w.stops[0]()
+	w.startTenant()
+	v, _ := w.views(id)
+	w.until("the tenant pays after its restart", func() bool { now, _ := w.tenant.Lease(id); return now.Paid >= v.Paid+2*unitsPerSecond })
+	w.closeAndCheck(id)
+	if starts, _ := w.workload.Counts(); starts != 1 {
+		t.Errorf("got %d workloads started, want 1", starts)
+	}
+}
+
+// TestCrashes kills one side at every write of a short lease: its store takes
+// n more writes and then none, as if the process were gone; what the other
+// side and the channels know stays. After the restart both sides have the same
+// lease or none, and the money is that of the record.
+func TestCrashes(t *testing.T) {
+	for side, name := range []string{"tenant", "provider"} {
+		t.Run(name, func(t *testing.T) {
+			for n := range 14 {
+				t.Run(fmt.Sprint(n), func(t *testing.T) {
+					t.Parallel()
+					crashOnce(t, side, n)
+				})
+			}
+		})
+	}
+}
+
+func crashOnce(t *testing.T, side, n int) {
+	w := newWorld(t)
+	again := w.listenAgain()
+	w.stores[side].DownAfter(n)
+	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	defer cancel()
+	id, err := w.tenant.Create(ctx, w.request())
+	if err == nil {
+		err = w.tenant.WaitActive(ctx, id)
+	}
+	if err == nil {
+		<-ctx.Done() // two intervals, if it goes on
+	}
+	w.stops[side]()
+	w.stores[side].Down(false)
+	if side == 0 {
+		w.startTenant()
+	} else {
+		w.startProvider(again)
+	}
+	if len(w.tenant.List()) == 0 {
+		if len(w.provider.List()) != 0 {
+			t.Fatal("the provider has a lease that the tenant does not know")
+		}
+		return
+	}
+	id = w.tenant.List()[0].ID
+	w.until("the tenant has an answer", func() bool { v, _ := w.tenant.Lease(id); return v.Phase != lease.Proposed })
+	if v, _ := w.tenant.Lease(id); v.Phase == lease.Refused {
+		if len(w.provider.List()) != 0 {
+			t.Fatal("the provider has a lease that the tenant believes refused")
+		}
+		return
+	}
+	w.until("the lease is active on both sides", func() bool {
+		a, b := w.views(id)
+		return a.Phase == lease.Active && b.Phase == lease.Active
+	})
+	w.until("something is paid", func() bool { _, b := w.views(id); return b.Paid > 0 })
+	a, b := w.closeAndCheck(id)
+	if a.Record.Paid != a.Record.Due || a.Paid != b.Paid {
+		t.Errorf("got %d paid of %d due, vouchers of %d and %d, want all equal", a.Record.Paid, a.Record.Due, a.Paid, b.Paid)
+	}
+	if starts, _ := w.workload.Counts(); starts != 1 {
+		t.Errorf("got %d workloads started, want 1", starts)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, c := range []struct {
+		name   string
+		change func(*peer.Request)
+		want   lease.Code
+	}{
+		{"too dear", func(r *peer.Request) { r.MaxRate-- }, lease.CodePrice},
+		{"too large", func(r *peer.Request) { r.Manifest.Resources.MilliCPU = 1 << 20 }, lease.CodeCapacity},
+		{"no credit", func(r *peer.Request) { r.Limits.Credit = 1 }, lease.CodeLimits},
+		{"channel too large", func(r *peer.Request) { r.Capacity = 1 << 41 }, lease.CodeChannel},
+		{"bad manifest", func(r *peer.Request) { r.Manifest.Image = "" }, lease.CodeManifest},
+	} {
+		r := w.request()
+		c.change(&r)
+		if _, err := w.tenant.Create(t.Context(), r); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
+		}
+	}
+	w.workload.Fail(errors.New("no such image"))
+	id, err := w.tenant.Create(t.Context(), w.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.tenant.WaitActive(t.Context(), id); err == nil {
+		t.Error("got an active lease, want the workload's failure")
+	}
+	w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
+	if v, _ := w.views(id); v.Record.Reason != lease.ReasonWorkload || v.Record.Paid != 0 {
+		t.Errorf("got %q and %d units, want workload and nothing paid", v.Record.Reason, v.Record.Paid)
+	}
+	var none pktcloud.ID
+	if err := w.tenant.Close(t.Context(), none); !errors.Is(err, lease.CodeUnknown) {
+		t.Errorf("got %v, want unknown", err)
+	}
+}
+
+func TestWorkloadEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
+	w.workload.Kill(id)
+	w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
+	a, b := w.views(id)
+	if a.Record.Reason != lease.ReasonWorkload || !a.Countersigned || !b.Countersigned {
+		t.Errorf("got %q, countersigned %v and %v, want workload, both", a.Record.Reason, a.Countersigned, b.Countersigned)
+	}
+}
+
+func TestProviderGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
+	w.stops[1]()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.tenant.Close(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	v, _ := w.tenant.Lease(id)
+	if v.Record.Reason != lease.ReasonGone || v.Countersigned || v.Record.Statement.IsZero() {
+		t.Errorf("got %q, countersigned %v, want a record of this side alone with its evidence", v.Record.Reason, v.Countersigned)
+	}
+}
