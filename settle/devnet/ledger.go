@@ -120,8 +120,7 @@ func (c *Chain) accept(tx *btcutil.Tx) error {
 // refusalCode tells pktd's three codes apart by looking, since btcd's errors
 // differ by their text alone.
 func (c *Chain) refusalCode(tx *btcutil.Tx, rule mempool.RuleError) int {
-	var chainRule blockchain.RuleError
-	if errors.As(rule.Err, &chainRule) {
+	if _, ok := errors.AsType[blockchain.RuleError](rule.Err); ok {
 		return codeRejected
 	}
 	txid := *tx.Hash()

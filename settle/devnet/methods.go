@@ -67,9 +67,10 @@ func (a arguments) read(i int, v any, optional bool) error {
 	return nil
 }
 
-func (a arguments) hash(i int) (chainhash.Hash, error) {
+// hash reads the first parameter.
+func (a arguments) hash() (chainhash.Hash, error) {
 	var s string
-	if err := a.read(i, &s, false); err != nil {
+	if err := a.read(0, &s, false); err != nil {
 		return chainhash.Hash{}, err
 	}
 	h, err := chainhash.NewHashFromStr(s)
@@ -79,9 +80,10 @@ func (a arguments) hash(i int) (chainhash.Hash, error) {
 	return *h, nil
 }
 
-func (a arguments) hex(i int) ([]byte, error) {
+// hex reads the first parameter.
+func (a arguments) hex() ([]byte, error) {
 	var s string
-	if err := a.read(i, &s, false); err != nil {
+	if err := a.read(0, &s, false); err != nil {
 		return nil, err
 	}
 	b, err := hex.DecodeString(s)
@@ -140,7 +142,7 @@ func (c *Chain) rpcBlockHash(_ context.Context, a arguments) (any, error) {
 
 // block looks up a block of the best chain or of a side branch.
 func (c *Chain) block(a arguments) (*btcutil.Block, error) {
-	hash, err := a.hash(0)
+	hash, err := a.hash()
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +220,7 @@ func (c *Chain) rpcMempool(context.Context, arguments) (any, error) {
 }
 
 func (c *Chain) rpcTransaction(_ context.Context, a arguments) (any, error) {
-	txid, err := a.hash(0)
+	txid, err := a.hash()
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +259,7 @@ func (c *Chain) rpcTransaction(_ context.Context, a arguments) (any, error) {
 // rpcTxOut answers as real nodes do: an output that only the mempool spends is
 // still there.
 func (c *Chain) rpcTxOut(_ context.Context, a arguments) (any, error) {
-	txid, err := a.hash(0)
+	txid, err := a.hash()
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +290,7 @@ func (c *Chain) rpcTxOut(_ context.Context, a arguments) (any, error) {
 }
 
 func (c *Chain) rpcSend(_ context.Context, a arguments) (any, error) {
-	raw, err := a.hex(0)
+	raw, err := a.hex()
 	if err != nil {
 		return nil, err
 	}
@@ -302,8 +304,7 @@ func (c *Chain) rpcSend(_ context.Context, a arguments) (any, error) {
 		return nil, errClosed()
 	}
 	err = c.accept(tx)
-	var refused *settle.Rejection
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*settle.Rejection](err); ok {
 		return nil, &rpcError{refused.Code, "TX rejected: " + refused.Reason}
 	}
 	return tx.Hash().String(), err
@@ -319,7 +320,7 @@ func (c *Chain) rpcGenerate(_ context.Context, a arguments) (any, error) {
 }
 
 func (c *Chain) rpcInvalidate(_ context.Context, a arguments) (any, error) {
-	hash, err := a.hash(0)
+	hash, err := a.hash()
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +334,7 @@ func (c *Chain) rpcInvalidate(_ context.Context, a arguments) (any, error) {
 // rpcFaucet pays: parameters are a script in hexadecimal and a whole number of
 // base units; the result is the transaction's id. A block is mined over it.
 func (c *Chain) rpcFaucet(ctx context.Context, a arguments) (any, error) {
-	script, err := a.hex(0)
+	script, err := a.hex()
 	if err != nil {
 		return nil, err
 	}

@@ -160,10 +160,10 @@ func TestServeCodes(t *testing.T) {
 		{"unknown input", "sendrawtransaction", []any{pay(BlockReward, func(tx *wire.MsgTx) { tx.TxIn[0].PreviousOutPoint.Hash[0] ^= 1 })}, -25},
 		{"good", "sendrawtransaction", []any{good}, 0},
 		{"in the mempool already", "sendrawtransaction", []any{good}, -26},
-		{"spent in the mempool", "sendrawtransaction", []any{pay(2 * dustUnits, nil)}, -26},
+		{"spent in the mempool", "sendrawtransaction", []any{pay(2*dustUnits, nil)}, -26},
 		{"mine", "generate", []any{1}, 0},
 		{"mined already", "sendrawtransaction", []any{good}, -27},
-		{"spent in the chain", "sendrawtransaction", []any{pay(2 * dustUnits, nil)}, -25},
+		{"spent in the chain", "sendrawtransaction", []any{pay(2*dustUnits, nil)}, -25},
 		{"faucet", "devnetfaucet", []any{hex.EncodeToString(script(2)), 100000}, 0},
 	} {
 		if result, code := r.call(tt.method, tt.params...); code != tt.code {

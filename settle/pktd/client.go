@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -170,16 +171,8 @@ func (c *client) login() (user, password string, err error) {
 
 // isCode reports whether err is the node's answer with one of these codes.
 func isCode(err error, codes ...int) bool {
-	var e *nodeError
-	if !errors.As(err, &e) {
-		return false
-	}
-	for _, c := range codes {
-		if e.Code == c {
-			return true
-		}
-	}
-	return false
+	e, ok := errors.AsType[*nodeError](err)
+	return ok && slices.Contains(codes, e.Code)
 }
 
 // unavailable turns what the node says of a question that it should have
@@ -188,8 +181,7 @@ func unavailable(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var e *nodeError
-	if errors.As(err, &e) {
+	if _, ok := errors.AsType[*nodeError](err); ok {
 		return fmt.Errorf("%w: %s: %w", settle.ErrLedgerUnavailable, doing, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

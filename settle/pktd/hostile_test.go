@@ -38,7 +38,9 @@ func TestHostileNode(t *testing.T) {
 		"endless": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.Copy(w, io.LimitReader(zeros{}, 2*MaxReplyBytes))
 		},
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		},
 		"unknown code": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, `{"result":null,"error":{"code":-99,"message":%q},"id":1}`, strings.Repeat("x\n", 9999))
 		},

@@ -13,7 +13,6 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
-
 func chainOf(n int, salt byte) []wire.MsgBlock {
 	var blocks []wire.MsgBlock
 	var prev chainhash.Hash
