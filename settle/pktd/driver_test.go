@@ -17,7 +17,7 @@ import (
 // serve opens a devnet and a driver over its RPC.
 func serve(t *testing.T, cfg Config) (*devnet.Chain, *Driver) {
 	t.Helper()
-	chain, err := devnet.Open(t.TempDir(), devnet.Config{InitialBlocks: 130})
+	chain, err := devnet.Open(t.TempDir(), devnet.Config{InitialBlocks: 125})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,9 +74,9 @@ func TestLedgerOverDevnet(t *testing.T) {
 // Outputs older than Birthday are found while they are unspent; scripts are
 // not searched for down there.
 func TestBirthday(t *testing.T) {
-	chain, d := serve(t, Config{Birthday: 132})
+	chain, d := serve(t, Config{Birthday: 127})
 	script := append([]byte{0, 20}, make([]byte, 20)...)
-	txid, err := chain.Faucet(t.Context(), script, 5000) // in block 131
+	txid, err := chain.Faucet(t.Context(), script, 5000) // in block 126
 	if err != nil {
 		t.Fatal(err)
 	}
