@@ -177,10 +177,8 @@ func (c Channel) follows(v Voucher) error {
 		return Refuse(ErrClosed, "the channel is %s", c.Phase)
 	case c.Height >= c.Params.Deadline(): // [SETTLE-20]
 		return Refuse(ErrLate, "height %d, no voucher from %d on", c.Height, c.Params.Deadline())
-	case v.Total < last.Total: // [SETTLE-15]
-		return Refuse(ErrFell, "the total fell from %d to %d units", uint64(last.Total), uint64(v.Total))
 	}
-	for _, old := range last.Entries {
+	for _, old := range last.Entries { // then the total, their sum, does not fall either [SETTLE-15]
 		e, ok := v.Entry(old.Lease)
 		if !ok || e.Cumulative < old.Cumulative {
 			return Refuse(ErrFell, "the entry of lease %s fell below %d units", old.Lease, uint64(old.Cumulative))

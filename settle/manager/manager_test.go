@@ -527,3 +527,39 @@ func TestStoreFails(t *testing.T) {
 		t.Errorf("the same voucher again: got %v and %d writes, want none", err, w.payee.store.Applies()-n)
 	}
 }
+
+// A voucher that was acknowledged is there after a crash, on both sides.
+func TestReceiveIsDurable(t *testing.T) {
+	w := newWorld(t)
+	id := w.settled()
+	v := w.pay(id, "a", 100_000)
+	w.payer.crash()
+	w.payee.crash()
+	for _, s := range []*side{w.payer, w.payee} {
+		if got, ok := s.m.Latest(id); !ok || got.Sig != v.Sig {
+			t.Errorf("%s: after a crash: got %d units, want 100000", s.name, uint64(got.Body.Total))
+		}
+	}
+}
+
+// A damaged store is said to be one, and not run on.
+func TestDamagedStore(t *testing.T) {
+	w := newWorld(t)
+	id := w.settled()
+	w.payee.stop()
+	damaged := w.payee.store.Clone()
+	if err := damaged.Apply(t.Context(), []manager.Put{{Key: "settle/state/" + id.Hex(), Value: []byte{0xa0}}}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := w.payee.cfg
+	cfg.Store = damaged
+	if _, err := manager.New(t.Context(), cfg); err == nil {
+		t.Error("a manager runs on a damaged store")
+	}
+	if err := damaged.Apply(t.Context(), []manager.Put{{Key: "settle/state/" + id.Hex()}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manager.New(t.Context(), cfg); err == nil {
+		t.Error("a manager runs on a store that lost a channel's state")
+	}
+}

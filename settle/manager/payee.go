@@ -108,7 +108,7 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 			return st, unchanged, err
 		}
 		st.Channel = c
-		return st, persist, nil
+		return st, persist, nil // before it is acknowledged [SETTLE-27]
 	})
 	return err
 }
