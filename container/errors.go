@@ -19,6 +19,7 @@ const (
 	CodeTooLarge        Code = "too-large"
 	CodeNotFound        Code = "no-such-container"
 	CodeConflict        Code = "conflict"
+	CodeInUse           Code = "in-use"
 	CodeNotRunning      Code = "not-running"
 	CodeProgram         Code = "program"
 	CodePortRefused     Code = "port-refused"
@@ -43,6 +44,7 @@ var sentences = map[Code]string{
 	CodeTooLarge:       "the image is larger than this provider accepts; use a smaller one or ask for a higher limit",
 	CodeNotFound:       "there is no such container",
 	CodeConflict:       "a container of this id was started from another specification; destroy it first",
+	CodeInUse:          "another process uses this directory; stop it, or choose another directory",
 	CodeNotRunning:     "the container is not running; look at its exit code and logs",
 	CodeProgram:        "the program could not be started; check the command, its path and its permissions in the image",
 	CodePortRefused:    "nothing listens on that port inside the container; check that the service is up and listens on 127.0.0.1 or 0.0.0.0",

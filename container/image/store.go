@@ -78,6 +78,7 @@ type meta struct {
 }
 
 // Open opens the store in cfg.Dir and removes what an interrupted pull left.
+// Errors are [container.CodeInUse].
 func Open(cfg Config) (*Store, error) {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
@@ -103,7 +104,7 @@ func Open(cfg Config) (*Store, error) {
 		}
 	}
 	if s.lock, err = lockFile(s.path("lock")); err != nil {
-		return nil, &container.Error{Code: container.CodeConflict, Detail: "another process uses the image store " + dir, Err: err}
+		return nil, &container.Error{Code: container.CodeInUse, Detail: dir, Err: err}
 	}
 	left, err := os.ReadDir(s.path("tmp"))
 	if err != nil {

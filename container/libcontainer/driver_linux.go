@@ -49,8 +49,8 @@ type idLock struct {
 }
 
 // New opens a runtime over cfg.Dir, in which it finds the containers of an
-// earlier one. Errors are [container.CodeNotRoot], [container.CodeNoCgroups]
-// or [container.CodeMissingFeature].
+// earlier one. Errors are [container.CodeNotRoot], [container.CodeNoCgroups],
+// [container.CodeMissingFeature] or [container.CodeInUse].
 func New(cfg Config) (*Runtime, error) {
 	cfg = cfg.withDefaults()
 	if os.Geteuid() != 0 {
@@ -80,9 +80,9 @@ func New(cfg Config) (*Runtime, error) {
 	if r.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(r.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lockSoon(r.lock); err != nil {
 		_ = r.lock.Close()
-		return nil, &container.Error{Code: container.CodeConflict, Detail: "another runtime uses " + dir, Err: err}
+		return nil, &container.Error{Code: container.CodeInUse, Detail: dir, Err: err}
 	}
 	if r.reaper, err = newReaper(); err != nil {
 		_ = r.lock.Close()
@@ -92,6 +92,19 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
+}
+
+// lockSoon takes a lock. It waits a moment: a node that was killed just while
+// it started a process holds the lock until that process has begun.
+func lockSoon(f *os.File) error {
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // Close lets go of the directory. Containers go on running.
@@ -376,7 +389,7 @@ func stopMonitor(dir string) error {
 	begun := time.Now()
 	for asked := false; ; {
 		pid, alive, err := monitorAlive(dir)
-		if !alive || err != nil && time.Since(begun) > patience {
+		if !alive {
 			return err
 		}
 		if !asked {

@@ -73,9 +73,10 @@ type monitor struct {
 func monitorMain(dir string) int {
 	debug.SetGCPercent(25)
 	runtime.LockOSThread() // the container dies with the thread that forked it
-	ready := os.NewFile(3, "ready")
 	unix.CloseOnExec(3)
-	m := &monitor{dir: dir}
+	unix.CloseOnExec(4)
+	ready := os.NewFile(3, "ready")
+	m := &monitor{dir: dir, alive: os.NewFile(4, "alive")} // locked until this process ends
 	err := m.start()
 	if err != nil {
 		a := answer{Code: container.CodeRuntime, Detail: err.Error()}
@@ -101,10 +102,10 @@ func (m *monitor) start() error {
 	if ok, err := readJSON(m.dir, recordFile, &m.rec); err != nil || !ok {
 		return fmt.Errorf("read the container's record: %w", errors.Join(err, os.ErrNotExist))
 	}
-	if err := m.markAlive(); err != nil {
+	_, err := fmt.Fprintln(m.alive, os.Getpid())
+	if err != nil {
 		return err
 	}
-	var err error
 	if m.log, err = openLog(m.dir, m.rec.LogBytes); err != nil {
 		return err
 	}
@@ -125,23 +126,6 @@ func (m *monitor) start() error {
 		return err
 	}
 	return writeJSON(m.dir, startedFile, started{At: time.Now(), Cgroups: m.cgroups})
-}
-
-// markAlive takes the lock that says so. It is released by the process's end.
-func (m *monitor) markAlive() error {
-	f, err := os.OpenFile(filepath.Join(m.dir, aliveFile), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	m.alive = f
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another monitor has this container: %w", err)
-	}
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(f, os.Getpid())
-	return err
 }
 
 // startInit runs the container's program and waits until it has replaced the

@@ -22,7 +22,7 @@ const (
 	recordFile  = "spec.json"    // record: what was asked; written before the monitor starts
 	startedFile = "started.json" // started: the program runs
 	exitFile    = "exit.json"    // exited: the program ended
-	aliveFile   = "alive"        // locked by the monitor as long as it lives; holds its pid
+	aliveFile   = "alive"        // locked as long as the monitor lives; holds its pid
 	diskFile    = "disk.img"     // the writable layer
 	socketFile  = "monitor.sock" // the monitor's requests
 	stateDir    = "state"        // libcontainer's own
@@ -98,8 +98,22 @@ func readJSON(dir, name string, v any) (bool, error) {
 	return true, json.Unmarshal(b, v)
 }
 
-// monitorAlive reports whether the monitor of dir lives, and its pid. The
-// lock, not the pid, is the proof, so a reused pid cannot mislead.
+// lockAlive makes and locks the file that says a monitor lives. The lock is
+// handed to the monitor with the file, so there is no moment without it.
+func lockAlive(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, aliveFile), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another monitor has this container: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// monitorAlive reports whether the monitor of dir lives, and its pid, 0 in its
+// first moments. The lock, not the pid, is the proof, so a reused pid cannot
+// mislead.
 func monitorAlive(dir string) (pid int, alive bool, err error) {
 	f, err := os.Open(filepath.Join(dir, aliveFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,6 +130,8 @@ func monitorAlive(dir string) (pid int, alive bool, err error) {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return 0, false, err
 	}
-	_, err = fmt.Fscan(f, &pid)
-	return pid, true, err
+	if _, err := fmt.Fscan(f, &pid); err != nil {
+		pid = 0
+	}
+	return pid, true, nil
 }

@@ -102,6 +102,11 @@ func (r *Runtime) launch(ctx context.Context, dir string) error {
 		return err
 	}
 	defer debug.Close()
+	alive, err := lockAlive(dir)
+	if err != nil {
+		return err
+	}
+	defer alive.Close()
 	pidfd := -1
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{monitorArg, dir}
@@ -109,7 +114,7 @@ func (r *Runtime) launch(ctx context.Context, dir string) error {
 	cmd.Env = []string{monitorEnv + "=1", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GORACE=atexit_sleep_ms=0"}
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = debug, debug
-	cmd.ExtraFiles = []*os.File{readyW}
+	cmd.ExtraFiles = []*os.File{readyW, alive}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS, PidFD: &pidfd}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the monitor: %w", err)
@@ -120,6 +125,7 @@ func (r *Runtime) launch(ctx context.Context, dir string) error {
 		return err
 	}
 	_ = readyW.Close()
+	_ = alive.Close()
 	stop := context.AfterFunc(ctx, func() { _ = ready.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var a answer
