@@ -149,7 +149,7 @@ func (g *Gossip) receive(frame []byte, from peer.ID) error {
 	}
 	changed, err := g.book.Put(offer, now)
 	if err != nil {
-		g.log.Debug("offer dropped", "peer", from, "err", err)
+		g.log.Debug("offer not stored", "peer", from, "err", err)
 		return nil
 	}
 	if changed {

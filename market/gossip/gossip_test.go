@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,8 +66,13 @@ func start(t *testing.T, n byte) node {
 	return x
 }
 
+// connect connects two hosts, once neither takes an earlier connection that the
+// other has closed for a live one.
 func connect(t *testing.T, from, to host.Host) {
 	t.Helper()
+	eventually(t, "both know of the last connection's end", func() bool {
+		return from.Network().Connectedness(to.ID()) == to.Network().Connectedness(from.ID())
+	})
 	info, err := p2p.AddrInfo(p2p.Addresses(to)[0])
 	if err != nil {
 		t.Fatal(err)
@@ -207,12 +213,28 @@ func TestMisbehavingPeersAreDisconnected(t *testing.T) {
 			if victim.book.Len() != 1 || !victim.has(id) {
 				t.Errorf("got %d offers, want the own one only", victim.book.Len())
 			}
-			connect(t, h, victim.host) // it may come back, but is not listened to
-			time.Sleep(50 * time.Millisecond)
-			if victim.book.Len() != 1 {
-				t.Error("a banned peer's offer was stored")
-			}
 		})
+	}
+}
+
+// TestBannedPeerIsNotFollowed: it may connect again, for a lease perhaps, but
+// its offers are not asked for.
+func TestBannedPeerIsNotFollowed(t *testing.T) {
+	victim, h := start(t, 1), bareHost(t, 2)
+	var asked atomic.Int32
+	h.SetStreamHandler(gossip.Protocol, func(s network.Stream) {
+		asked.Add(1)
+		_, _ = s.Write(frame([]byte("hello")))
+		_, _ = io.Copy(io.Discard, s)
+	})
+	connect(t, h, victim.host)
+	eventually(t, "the peer is disconnected", func() bool {
+		return victim.host.Network().Connectedness(h.ID()) != network.Connected
+	})
+	connect(t, h, victim.host)
+	time.Sleep(1500 * time.Millisecond) // longer than the first retry
+	if asked.Load() != 1 || victim.host.Network().Connectedness(h.ID()) != network.Connected {
+		t.Errorf("got %d requests, connected %v, want 1 and a connection", asked.Load(), victim.host.Network().Connectedness(h.ID()))
 	}
 }
 
@@ -287,6 +309,35 @@ func TestProviderMayNotFlood(t *testing.T) {
 	got, _ := victim.book.Latest(market.Key{Provider: p.Identity.Public()})
 	if got.Body.Sequence != gossip.ProviderBurst {
 		t.Errorf("got %d changes accepted, want %d", got.Body.Sequence, gossip.ProviderBurst)
+	}
+}
+
+// TestPeerIsReadNoFasterThanAllowed: the clock of the test stands still, so
+// that a peer has its burst and nothing more.
+func TestPeerIsReadNoFasterThanAllowed(t *testing.T) {
+	offer := markettest.NewProvider(9).Sealed()
+	id, err := offer.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		before int
+		read   bool
+	}{{"the last of the burst", gossip.PeerBurst - 1, true}, {"one beyond", gossip.PeerBurst, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			victim := start(t, 1)
+			h := hostile(t, 2, append(make([]byte, 4*tt.before), frame(encode(t, offer))...))
+			connect(t, h, victim.host)
+			if tt.read {
+				eventually(t, "the offer arrives", func() bool { return victim.has(id) })
+				return
+			}
+			time.Sleep(300 * time.Millisecond)
+			if victim.has(id) {
+				t.Error("a frame beyond the burst was read at once")
+			}
+		})
 	}
 }
 
