@@ -183,7 +183,7 @@ func TestDueOverflow(t *testing.T) {
 	if _, err := full.Amount(); outcome(err) != "amount-range" {
 		t.Errorf("got %v, want ErrAmountRange", err)
 	}
-	if _, err := (pktcloud.Rate(math.MaxUint64)).For(math.MaxUint64); outcome(err) != "amount-range" {
+	if _, err := pktcloud.Rate(math.MaxUint64).For(math.MaxUint64); outcome(err) != "amount-range" {
 		t.Errorf("got %v, want ErrAmountRange", err)
 	}
 }

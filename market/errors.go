@@ -47,7 +47,7 @@ func (e *Error) Error() string {
 
 // Is reports whether target is this refusal's code.
 func (e *Error) Is(target error) bool {
-	c, ok := target.(Code) //nolint:errorlint // a Code is compared, never wrapped
+	c, ok := target.(Code)
 	return ok && c == e.Code
 }
 

@@ -36,6 +36,8 @@ func rateCases() []vector.Case {
 		rate("rounded-once", "three parts that sum to just one unit", "1", market.Resources{MilliCPU: 500, MemoryBytes: gib / 4, DiskBytes: gib / 4}, one),
 		rate("rounded-once-up", "the same and one byte", "2", market.Resources{MilliCPU: 500, MemoryBytes: gib / 4, DiskBytes: gib/4 + 1}, one),
 		rate("free", "no price", "0", market.Resources{MilliCPU: 8000, MemoryBytes: 1 << 40, DiskBytes: 1 << 50}, market.Prices{}),
+		rate("carry", "two parts just below 2^64 each", "274877906", market.Resources{MilliCPU: 1000, MemoryBytes: gib},
+			market.Prices{CPUPerCoreHour: 137438953, MemoryPerGiBHour: 137438953}),
 		rate("maximum", "the dearest core", "6442450944000000000", market.Resources{MilliCPU: 1000}, most),
 		rate("above-maximum", "a thousandth more than the dearest core", "", market.Resources{MilliCPU: 1001}, most),
 		rate("everything", "every bound reached", "", market.Resources{MilliCPU: market.MaxMilliCPU, MemoryBytes: market.MaxMemoryBytes, DiskBytes: market.MaxDiskBytes}, most),

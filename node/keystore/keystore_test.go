@@ -151,7 +151,7 @@ func TestOpenRefusals(t *testing.T) {
 		{"dear", put("dear", bytes.Replace(good, []byte(" 4\n"), []byte(" 30\n"), 1), 0o600), "right", keystore.ErrDamaged},
 		{"readable by all", put("open", good, 0o644), "right", keystore.ErrExposed},
 	} {
-		if tt.want == keystore.ErrExposed && runtime.GOOS == "windows" {
+		if errors.Is(tt.want, keystore.ErrExposed) && runtime.GOOS == "windows" {
 			continue
 		}
 		if _, err := keystore.Open(tt.path, tt.password); !errors.Is(err, tt.want) {
@@ -169,7 +169,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	for _, v := range []any{p, &p, k, *k, struct{ P keystore.Phrase }{p}, []keystore.Phrase{p}, k.Identity(), map[string]any{"k": k}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			got := fmt.Sprintf(verb, v)
-			for _, secret := range []string{"abandon", "hush", seed[:16], fmt.Sprintf("%x", "abandon"), fmt.Sprint(k.Seed()[:4]), fmt.Sprint(identity[:4])} {
+			for _, secret := range []string{"abandon", "hush", seed[:16], fmt.Sprintf("%x", "abandon"), fmt.Sprintf("%d", k.Seed()[:4]), fmt.Sprintf("%d", identity[:4])} {
 				if strings.Contains(got, strings.Trim(secret, "[]")) {
 					t.Errorf("%s of %T shows a secret: %s", verb, v, got)
 				}
