@@ -153,6 +153,7 @@ func (s *State) judged(in Judged, now Now) ([]Effect, error) {
 		s.Served, s.Due, s.Statement = st.To, st.Due, id
 	} else {
 		s.Disputed, s.Code, s.Text = st.Sequence, bad.Code, clip(bad.Detail)
+		s.Blind = s.Terms.blindSeconds() // from now on only a good probe counts
 	}
 	return s.answer(st, id, bad, now), nil
 }
@@ -175,7 +176,7 @@ func (s State) fault(in Judged, now Now) *Error {
 		return Refusal(CodePayment, "due %s of %s that the channel can pay", st.Due, s.Spendable)
 	case st.To > st.From && in.Verdict == Bad:
 		return Refusal(CodeProbe, "%s", in.Text)
-	case st.To > st.From && in.Verdict != Good && s.Blind+st.To-st.From > s.Terms.SecondsFor(s.Terms.Limits.Credit):
+	case st.To > st.From && in.Verdict != Good && s.Blind+st.To-st.From > s.Terms.blindSeconds():
 		return Refusal(CodeProbe, "no probe has seen the last %d s", s.Blind+st.To-st.From)
 	}
 	return nil
@@ -200,6 +201,10 @@ func (s *State) answer(st Statement, id pktcloud.ID, bad *Error, now Now) []Effe
 	}
 	return s.pay()
 }
+
+// blindSeconds is how much service a tenant takes on trust after it was away:
+// what the provider trusted it with [LEASE-11].
+func (t Terms) blindSeconds() uint64 { return min(t.SecondsFor(t.Limits.Credit), t.TermSeconds) }
 
 func (s State) objection(sequence uint64, bad *Error) Dispute {
 	return Dispute{

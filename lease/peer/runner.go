@@ -336,7 +336,7 @@ func (r *runner) send(m lease.Message) {
 // by a store that fails: the tenant attaches again and repeats it.
 func (r *runner) lost(err error) {
 	var refused *lease.Error
-	if !errors.As(err, &refused) && r.link != nil {
+	if err != nil && !errors.As(err, &refused) && r.link != nil {
 		r.link.end()
 	}
 }
