@@ -108,6 +108,9 @@ func (m *model) deliver(t *rapid.T) {
 // hostile hands the payee a voucher that a dishonest payer signed.
 func (m *model) hostile(t *rapid.T) {
 	v := m.payer.now.Latest.Body
+	if b := m.payee.now.Latest.Body; b.Sequence > 0 && rapid.Bool().Draw(t, "behind") {
+		v = b
+	}
 	if v.Sequence == 0 {
 		return
 	}
