@@ -379,3 +379,38 @@ func unsorted() []settle.Entry {
 	}
 	return []settle.Entry{a, b}
 }
+
+func TestSizes(t *testing.T) {
+	for name, parse := range map[string]func(n int) error{
+		"params":      func(n int) error { _, err := settle.ParseParams(make([]byte, n)); return err },
+		"voucher":     func(n int) error { _, err := settle.ParseVoucher(make([]byte, n)); return err },
+		"close offer": func(n int) error { _, err := settle.ParseCloseOffer(make([]byte, n)); return err },
+	} {
+		limit := map[string]int{"params": settle.MaxParamsBytes, "voucher": settle.MaxVoucherBytes, "close offer": settle.MaxCloseOfferBytes}[name]
+		if err := parse(limit); errors.Is(err, pktcloud.ErrTooLarge) || !errors.Is(err, settle.ErrMalformed) {
+			t.Errorf("%s at the limit: got %v", name, err)
+		}
+		if err := parse(limit + 1); !errors.Is(err, pktcloud.ErrTooLarge) || !errors.Is(err, settle.ErrMalformed) {
+			t.Errorf("%s above the limit: got %v", name, err)
+		}
+	}
+	// The largest voucher that the rules allow fits.
+	v := settle.Voucher{
+		Version: 1, Channel: lease(1), Payer: payerKey.Public(), Sequence: 1<<64 - 1,
+		Total: settle.MaxEntries << 40, Proof: make([]byte, settle.MaxProofBytes),
+	}
+	for i := range settle.MaxEntries {
+		v.Entries = append(v.Entries, settle.Entry{Lease: pktcloud.ID{byte(i)}, Cumulative: 1 << 40})
+	}
+	s, err := pktcloud.Seal(payerKey, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := settle.ParseVoucher(b); err != nil {
+		t.Errorf("a voucher of %d bytes: %v", len(b), err)
+	}
+}

@@ -563,3 +563,25 @@ func TestDamagedStore(t *testing.T) {
 		t.Error("a manager runs on a store that lost a channel's state")
 	}
 }
+
+// What would be left to the payer as dust goes to the fee.
+func TestCloseLeavesNoDust(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	id := w.settled()
+	offer, err := w.payer.m.OfferClose(ctx, id, capacity-600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if offer.Fee != 600 {
+		t.Errorf("got a fee of %d units, want all of the 600 that remain", uint64(offer.Fee))
+	}
+	if _, err := w.payee.m.CompleteClose(ctx, id, offer); err != nil {
+		t.Fatal(err)
+	}
+	w.ledger.Mine(2)
+	st := w.payee.until(id, "closed", func(s manager.Status) bool { return s.Phase == settle.Closed })
+	if st.Settled != capacity-600 {
+		t.Errorf("got %d units settled, want %d", uint64(st.Settled), capacity-600)
+	}
+}

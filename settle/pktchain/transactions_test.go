@@ -469,3 +469,25 @@ func TestMoneyKey(t *testing.T) {
 	m.Rail = "gold"
 	wantCode(t, pktchain.VerifyMoneyKey(m, identity), settle.ErrMalformed)
 }
+
+func TestChannelOfRefuses(t *testing.T) {
+	f := fund(t, pktchain.RefundKeys{}, nil)
+	for name, change := range map[string]func(p *settle.Params){
+		"another rail":        func(p *settle.Params) { p.Rail = "pkt" },
+		"a dusty change":      func(p *settle.Params) { p.MinChange = 293 },
+		"an expiry in time":   func(p *settle.Params) { p.ExpiryHeight = 500_000_000 },
+		"params out of order": func(p *settle.Params) { p.Version = 0 },
+	} {
+		p := f.params
+		change(&p)
+		if _, err := pktchain.ChannelOf(network(t), p); err == nil {
+			t.Errorf("%s: accepted", name)
+		} else {
+			wantCode(t, err, settle.ErrParams)
+		}
+	}
+	p := f.params
+	p.Detail = p.Detail[1:]
+	_, err := pktchain.ChannelOf(network(t), p)
+	wantCode(t, err, settle.ErrMalformed)
+}

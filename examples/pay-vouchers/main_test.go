@@ -1,0 +1,6 @@
+package main
+
+func Example() {
+	main()
+	// Output: the payee's wallet holds 5000 units
+}
