@@ -1,0 +1,219 @@
+//go:build system
+
+package systemtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// crashIntervals is how many statements each life of TestCrashPoints pays.
+const crashIntervals = 2
+
+// TestCrashPoints kills one side, with SIGKILL, at each of its journal writes
+// and each of its sends in turn: before and after. Afterwards both sides have
+// the same lease or none, it goes on and is closed, and the audit finds that
+// nobody paid or charged twice.
+func TestCrashPoints(t *testing.T) {
+	for _, role := range []string{"provider", "tenant"} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldConfig{tags: "crashpoints", blockInterval: 500 * time.Millisecond})
+			victim := w.provider
+			if role == "tenant" {
+				victim = w.tenant
+			}
+			points := w.countPoints(victim)
+			hit := 0
+			for n := 1; n <= points; n++ {
+				if w.dieAt(victim, n) {
+					hit++
+				}
+			}
+			w.clean()
+			t.Logf("crash points of the %s: %d hit of %d", role, hit, points)
+			if hit != points {
+				t.Errorf("%d of %d points were hit, want all", hit, points)
+			}
+		})
+	}
+}
+
+// countPoints lives one life and returns how many points it passed.
+func (w *world) countPoints(victim *party) int {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "points")
+	victim.stop(w.t)
+	victim.start("PKTCLOUD_CRASH_LOG=" + path)
+	w.life()
+	victim.stop(w.t)
+	log, err := os.ReadFile(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	kinds := map[string]int{}
+	for line := range strings.Lines(string(log)) {
+		_, kind, _ := strings.Cut(strings.TrimSpace(line), " ")
+		kinds[kind]++
+	}
+	w.t.Logf("points of the %s by kind: %v", victim.name, kinds)
+	return strings.Count(string(log), "\n")
+}
+
+// life agrees a lease, pays a few intervals and closes it.
+func (w *world) life() {
+	w.t.Helper()
+	l := w.rent()
+	w.paidIntervals(l.ID, crashIntervals)
+	w.closeLease(l.ID)
+}
+
+// dieAt lives a life in which the victim dies at its nth point, and sees to it
+// that all ends well. It reports whether the point was reached.
+func (w *world) dieAt(victim *party, n int) bool {
+	w.t.Helper()
+	if err := victim.tryStart(fmt.Sprintf("PKTCLOUD_CRASH_AT=%d", n)); err == nil {
+		w.tryLife(victim)
+	}
+	hit := victim.process == nil || victim.dead()
+	if hit {
+		victim.start()
+	}
+	w.settleAll(n)
+	victim.stop(w.t)
+	return hit
+}
+
+// tryLife is life for a world in which one side dies on the way: every call
+// may fail, and then it ends.
+func (w *world) tryLife(victim *party) {
+	ctx := w.t.Context()
+	publish := func() (service.Offer, error) {
+		if victim.dead() {
+			return service.Offer{}, errDied
+		}
+		return w.provider.client().PublishOffer(ctx, service.OfferSpec{Region: "DE", CPUPerCoreHour: 20_000_000, MemoryPerGiBHour: 10_000_000})
+	}
+	offer, err := publish()
+	if err != nil {
+		return
+	}
+	tenant := w.tenant.client()
+	var lease service.Lease
+	if !until(victim, 20*time.Second, func() bool {
+		_, err := tenant.Offer(ctx, offer.ID, service.Resources{})
+		return err == nil
+	}) {
+		return
+	}
+	if lease, err = tenant.CreateLease(ctx, w.request(offer.ID)); err != nil {
+		until(victim, 2*time.Second, func() bool { return false })
+		return
+	}
+	if !until(victim, 30*time.Second, func() bool {
+		l, err := tenant.Lease(ctx, lease.ID.String())
+		return err == nil && l.Intervals > crashIntervals && l.Paid > 0 && l.Paid == l.Due
+	}) {
+		return
+	}
+	tenant.CloseLease(ctx, lease.ID.String()) //nolint:errcheck // the other side may die
+	until(victim, 10*time.Second, func() bool {
+		l, err := tenant.Lease(ctx, lease.ID.String())
+		return err == nil && l.Channel.Closed > 0
+	})
+}
+
+var errDied = errors.New("the process died")
+
+// until polls until ok, the victim's death, or the deadline.
+func until(victim *party, within time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline) && !victim.dead(); time.Sleep(30 * time.Millisecond) {
+		if ok() {
+			return true
+		}
+	}
+	return false
+}
+
+// final are the phases in which a lease is over.
+var final = map[string]bool{"closed": true, "refused": true, "failed": true}
+
+// settleAll closes what is open, waits until both sides agree that all is
+// over, and that they mean the same.
+func (w *world) settleAll(n int) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	tenant, provider := w.tenant.client(), w.provider.client()
+	eventually(w.t, 90*time.Second, fmt.Sprintf("after death at point %d both sides end the lease", n), func() (bool, error) {
+		open := 0
+		mine, err := tenant.Leases(ctx)
+		if err != nil {
+			return false, err
+		}
+		for _, l := range mine {
+			if !final[l.Phase] {
+				open++
+				if l.Phase == "active" {
+					tenant.CloseLease(ctx, l.ID.String()) //nolint:errcheck // tried again in the next round
+				}
+			}
+		}
+		theirs, err := provider.Leases(ctx)
+		for _, l := range theirs {
+			if !final[l.Phase] {
+				open++
+			}
+		}
+		if open > 0 {
+			err = errors.Join(err, fmt.Errorf("%d open: %s", open, phases(append(mine, theirs...))))
+		}
+		return open == 0, err
+	})
+	w.sameEnds(n)
+}
+
+func phases(leases []service.Lease) string {
+	var b strings.Builder
+	for _, l := range leases {
+		if !final[l.Phase] {
+			fmt.Fprintf(&b, "%s %s %s (%s); ", l.Role, l.Label, l.Phase, l.Problem)
+		}
+	}
+	return b.String()
+}
+
+// sameEnds compares the two sides: every lease of the provider is the
+// tenant's too, with the same sums.
+func (w *world) sameEnds(n int) {
+	w.t.Helper()
+	mine, err := w.tenant.client().Leases(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	byID := map[pktcloud.ID]service.Lease{}
+	for _, l := range mine {
+		byID[l.ID] = l
+	}
+	theirs, err := w.provider.client().Leases(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range theirs {
+		t, ok := byID[p.ID]
+		if !ok {
+			w.t.Errorf("after death at point %d: the tenant does not know lease %s", n, p.ID)
+			continue
+		}
+		if p.Phase == "closed" && t.Phase == "closed" && p.Paid != t.Paid {
+			w.t.Errorf("after death at point %d: lease %s is paid %d units for the provider and %d for the tenant", n, p.ID, uint64(p.Paid), uint64(t.Paid))
+		}
+	}
+}

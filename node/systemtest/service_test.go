@@ -1,0 +1,200 @@
+//go:build system
+
+package systemtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// TestFrozenServiceIsNotPaid freezes the container's cgroup from outside while
+// the provider goes on: the tenant's own probe fails, and the vouchers stop
+// within an interval and the probe's time.
+func TestFrozenServiceIsNotPaid(t *testing.T) {
+	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
+	l := w.rent()
+	w.paidIntervals(l.ID, 3)
+	thaw := freeze(t)
+	defer thaw()
+	const intervalAndProbe = 1*time.Second + 5*time.Second
+	time.Sleep(intervalAndProbe)
+	before := w.lease(l)
+	time.Sleep(5 * time.Second)
+	after := w.lease(l)
+	if before.Paid != after.Paid {
+		t.Errorf("paid went from %d to %d units while the service was frozen", uint64(before.Paid), uint64(after.Paid))
+	}
+	t.Logf("paid %d units when frozen, %d after 11 s", uint64(before.Paid), uint64(after.Paid))
+	thaw()
+	w.closeOrEnd(l)
+	w.clean()
+}
+
+// TestUnpaidServiceIsFrozen stops the tenant's process: the provider freezes
+// the lease at the credit limit and serves no further.
+func TestUnpaidServiceIsFrozen(t *testing.T) {
+	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
+	l := w.rent()
+	w.paidIntervals(l.ID, 2)
+	w.tenant.kill()
+	provider := w.provider.client()
+	var p service.Lease
+	eventually(t, 40*time.Second, "the provider suspends the lease", func() (_ bool, err error) {
+		p, err = provider.Lease(t.Context(), l.ID.String())
+		return p.Phase == "suspended", err
+	})
+	if !frozen(t) {
+		t.Error("the lease is suspended and its container is not frozen")
+	}
+	for _, e := range p.Exposure {
+		if e.Name == "credit" {
+			t.Logf("credit: peak %d units of %d", uint64(e.Peak), uint64(e.Limit))
+			if e.Peak > e.Limit {
+				t.Errorf("the provider risked %d units, the limit is %d", uint64(e.Peak), uint64(e.Limit))
+			}
+		}
+	}
+	time.Sleep(3 * time.Second)
+	later, err := provider.Lease(t.Context(), l.ID.String())
+	if err != nil || later.Served != p.Served {
+		t.Errorf("served went from %d to %d s while suspended (%v)", p.Served, later.Served, err)
+	}
+	w.tenant.start()
+	eventually(t, 40*time.Second, "the tenant pays and the lease goes on", func() (bool, error) {
+		l, err := provider.Lease(t.Context(), l.ID.String())
+		return l.Phase == "active" && l.Served > later.Served, err
+	})
+	w.closeLease(l.ID)
+	w.clean()
+}
+
+// TestNodeRestartsUnderItsLease kills the provider's node: the container goes
+// on, and the restarted node has the same lease and logs.
+func TestNodeRestartsUnderItsLease(t *testing.T) {
+	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
+	l := w.rent()
+	w.paidIntervals(l.ID, 2)
+	before := containerProcess(t)
+	w.provider.kill()
+	if containerProcess(t) != before {
+		t.Fatal("the container died with the node")
+	}
+	w.provider.start()
+	served := w.lease(l).Served
+	eventually(t, 40*time.Second, "the lease goes on", func() (bool, error) {
+		l := w.lease(l)
+		return l.Phase == "active" && l.Served > served+1, nil
+	})
+	if containerProcess(t) != before {
+		t.Error("the container was started again")
+	}
+	w.closeLease(l.ID)
+	w.clean()
+}
+
+// TestIdleNode looks at the memory of a node that has nothing to do.
+func TestIdleNode(t *testing.T) {
+	w := newWorld(t, worldConfig{blockInterval: time.Second})
+	time.Sleep(5 * time.Second)
+	for _, p := range []*party{w.provider, w.tenant} {
+		rss := residentBytes(t, p.cmd.Process.Pid)
+		t.Logf("idle %s: %.1f MiB resident", p.name, float64(rss)/(1<<20))
+		if rss > 80<<20 {
+			t.Errorf("the idle %s has %d MiB resident, want at most 80", p.name, rss>>20)
+		}
+	}
+}
+
+func residentBytes(t *testing.T, pid int) uint64 {
+	t.Helper()
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
+			kib, err := strconv.ParseUint(fields[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
+
+func (w *world) lease(l service.Lease) service.Lease {
+	w.t.Helper()
+	got, err := w.tenant.client().Lease(w.t.Context(), l.ID.String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return got
+}
+
+// closeOrEnd closes a lease that may have been ended over a dispute.
+func (w *world) closeOrEnd(l service.Lease) {
+	w.t.Helper()
+	eventually(w.t, 60*time.Second, "the lease ends and is paid out", func() (bool, error) {
+		got := w.lease(l)
+		if !final[got.Phase] {
+			w.tenant.client().CloseLease(w.t.Context(), l.ID.String()) //nolint:errcheck // tried again
+		}
+		w.mine(1)
+		return final[got.Phase] && got.Channel.Closed > 0, nil
+	})
+}
+
+// containerProcess is the process id of the workload, busybox httpd.
+func containerProcess(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("pgrep", "-f", "^/bin/busybox httpd").Output()
+	if err != nil {
+		t.Fatal("no workload runs")
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// freezerOf returns the file and the words that freeze the cgroup of the one
+// workload that runs.
+func freezerOf(t *testing.T) (file, freeze, thaw string) {
+	t.Helper()
+	groups, err := os.ReadFile(filepath.Join("/proc", containerProcess(t), "cgroup"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(groups)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if parts[1] == "freezer" {
+			return filepath.Join("/sys/fs/cgroup/freezer", parts[2], "freezer.state"), "FROZEN", "THAWED"
+		}
+		if parts[0] == "0" {
+			file = filepath.Join("/sys/fs/cgroup", parts[2], "cgroup.freeze")
+		}
+	}
+	return file, "1", "0"
+}
+
+func freeze(t *testing.T) (thaw func()) {
+	t.Helper()
+	file, on, off := freezerOf(t)
+	if err := os.WriteFile(file, []byte(on), 0); err != nil {
+		t.Fatal(err)
+	}
+	return func() { os.WriteFile(file, []byte(off), 0) } //nolint:errcheck // the cgroup may be gone
+}
+
+func frozen(t *testing.T) bool {
+	t.Helper()
+	file, on, _ := freezerOf(t)
+	state, err := os.ReadFile(file)
+	return err == nil && strings.TrimSpace(string(state)) == on
+}

@@ -1,0 +1,465 @@
+//go:build system
+
+package systemtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/container/image"
+	"github.com/pkt-cash/pkt-cloud/node/audit"
+	"github.com/pkt-cash/pkt-cloud/node/client"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// binary builds the program once for each set of tags.
+var binaries sync.Map
+
+func binary(t *testing.T, tags string) string {
+	t.Helper()
+	build, _ := binaries.LoadOrStore(tags, sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp("", "pktcloud-systemtest-")
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(dir, "pktcloud")
+		out, err := exec.Command("go", "build", "-tags", tags, "-o", path, "../pktcloud").CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+		return path, nil
+	}))
+	path, err := build.(func() (string, error))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	binaries.Range(func(_, build any) bool {
+		if path, err := build.(func() (string, error))(); err == nil {
+			os.RemoveAll(filepath.Dir(path)) //nolint:errcheck // a temporary directory
+		}
+		return true
+	})
+	os.Exit(code)
+}
+
+// world is a devnet, a provider and a tenant, and a registry with one image.
+type world struct {
+	t        *testing.T
+	bin      string
+	dir      string
+	rpc      string
+	image    string
+	registry string
+	provider *party
+	tenant   *party
+	devnet   *process
+}
+
+// party is one node: its data directory and, while it runs, its process.
+type party struct {
+	w      *world
+	name   string
+	dir    string
+	listen string // multiaddr, the same at each start
+	flags  []string
+	info   service.Info
+	*process
+}
+
+// process is a running command.
+type process struct {
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	done chan struct{}
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+type worldConfig struct {
+	tags          string
+	blockInterval time.Duration
+}
+
+// newWorld starts everything and funds the tenant.
+func newWorld(t *testing.T, c worldConfig) *world {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: real containers are started")
+	}
+	w := &world{t: t, bin: binary(t, c.tags), dir: t.TempDir()}
+	w.startRegistry()
+	w.startDevnet(c.blockInterval)
+	w.provider = w.newParty("provider", "--provider", "--allow-dial", w.registry)
+	w.tenant = w.newParty("tenant")
+	w.provider.start()
+	w.tenant.flags = append(w.tenant.flags, "--bootstrap", w.provider.info.Addresses[0])
+	w.tenant.start()
+	w.fund(w.tenant, "100 PKT")
+	return w
+}
+
+// page is what the workload serves.
+const page = "Hello from a lease."
+
+func (w *world) startRegistry() {
+	w.t.Helper()
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(new(bytes.Buffer), "", 0))))
+	w.t.Cleanup(server.Close)
+	w.registry = strings.TrimPrefix(server.URL, "http://")
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		w.t.Fatal("busybox is missing: apt-get install busybox-static")
+	}
+	img, err := image.FromFiles(image.Build{
+		Files: map[string]image.File{
+			"/bin/busybox":    {Source: busybox, Mode: 0o755},
+			"/bin/sh":         {Link: "busybox"},
+			"/www/index.html": {Data: []byte(page)},
+		},
+		Args:  []string{"/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/www"},
+		Ports: []uint16{8080},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.image = w.registry + "/hello:1"
+	ref, err := name.ParseReference(w.image, name.Insecure)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := remote.Write(ref, img); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // a listener that nobody used
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (w *world) chainDir() string { return filepath.Join(w.dir, "chain") }
+
+func (w *world) startDevnet(interval time.Duration) {
+	w.t.Helper()
+	w.rpc = fmt.Sprintf("127.0.0.1:%d", freePort(w.t))
+	var ready struct{ RPC string }
+	w.devnet = w.spawn(nil, &ready, "devnet", "--json", "--dir", w.dir, "--chain-dir", w.chainDir(), "--rpc", w.rpc, "--block-interval", interval.String())
+}
+
+// newParty makes a data directory.
+func (w *world) newParty(name string, flags ...string) *party {
+	w.t.Helper()
+	p := &party{
+		w: w, name: name, dir: filepath.Join(w.dir, name), flags: flags,
+		listen: fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", freePort(w.t)),
+	}
+	w.run("init", "--unattended", "--dir", p.dir)
+	w.t.Cleanup(p.removeLeftovers)
+	return p
+}
+
+// start runs the node, with further environment, until it says that it is up.
+func (p *party) start(env ...string) {
+	p.w.t.Helper()
+	if err := p.tryStart(env...); err != nil {
+		p.w.t.Fatal(err)
+	}
+}
+
+// tryStart is start for a node that may die on the way.
+func (p *party) tryStart(env ...string) error {
+	args := append([]string{
+		"node", "--json", "--dir", p.dir, "--listen", p.listen, "--api", "127.0.0.1:0", "--proxy", "127.0.0.1:0",
+		"--chain", "http://" + p.w.rpc, "--chain-cookie", filepath.Join(p.w.chainDir(), "rpc.cookie"), "--chain-poll", "100ms",
+	}, p.flags...)
+	var err error
+	p.process, err = p.w.trySpawn(env, &p.info, args...)
+	return err
+}
+
+// client asks the party's node.
+func (p *party) client() *client.Client {
+	p.w.t.Helper()
+	c, err := client.Dial(p.dir)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	p.w.t.Cleanup(c.Close)
+	return c
+}
+
+// removeLeftovers destroys what a provider's runtime still holds when a test
+// ends early: the monitors and containers below its directory.
+func (p *party) removeLeftovers() {
+	if p.process != nil {
+		p.kill()
+	}
+	out, err := exec.Command("pgrep", "-f", p.dir).Output()
+	if err == nil {
+		for pid := range strings.FieldsSeq(string(out)) {
+			exec.Command("kill", "-9", pid).Run() //nolint:errcheck // it may be gone
+		}
+	}
+}
+
+// spawn starts a command and decodes the first JSON value that it prints.
+func (w *world) spawn(env []string, ready any, args ...string) *process {
+	w.t.Helper()
+	p, err := w.trySpawn(env, ready, args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) trySpawn(env []string, ready any, args ...string) (*process, error) {
+	cmd := exec.Command(w.bin, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p := &process{cmd: cmd, log: new(lockedBuffer), done: make(chan struct{})}
+	cmd.Stderr = p.log
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	w.t.Cleanup(p.kill)
+	decoded := make(chan error, 1)
+	go func() {
+		decoded <- json.NewDecoder(stdout).Decode(ready)
+		cmd.Wait() //nolint:errcheck // killed on purpose as often as not
+		close(p.done)
+	}()
+	select {
+	case err = <-decoded:
+	case <-time.After(30 * time.Second):
+		err = errors.New("it says nothing for 30 s")
+	}
+	if err != nil {
+		p.kill()
+		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, p.log)
+	}
+	return p, nil
+}
+
+// kill is SIGKILL, and waits until the process is gone.
+func (p *process) kill() {
+	p.cmd.Process.Kill() //nolint:errcheck // it may be gone
+	<-p.done
+}
+
+// stop is SIGTERM, and waits.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the process did not stop within 20 s of SIGTERM\n%s", p.log)
+	}
+}
+
+func (p *process) dead() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// run runs a command to its end and returns what it printed.
+func (w *world) run(args ...string) string {
+	w.t.Helper()
+	out, err := w.tryRun(args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+func (w *world) tryRun(args ...string) (string, error) {
+	var stderr bytes.Buffer
+	cmd := exec.Command(w.bin, args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, &stderr)
+	}
+	return string(out), err
+}
+
+// fund gives a party coins and waits until it can spend them.
+func (w *world) fund(p *party, amount string) {
+	w.t.Helper()
+	c := p.client()
+	address, err := c.WalletAddress(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.run("devnet", "faucet", "--dir", w.dir, "--chain-dir", w.chainDir(), address.Address, amount)
+	w.mine(1)
+	eventually(w.t, 20*time.Second, "coins arrive", func() (bool, error) {
+		b, err := c.WalletBalance(w.t.Context())
+		return b.Spendable > 0, err
+	})
+}
+
+func (w *world) mine(blocks int) {
+	w.t.Helper()
+	w.run("devnet", "mine", "--dir", w.dir, "--chain-dir", w.chainDir(), fmt.Sprint(blocks))
+}
+
+// publish makes the provider's offer: about 3000 units a second for the
+// request of rent.
+func (w *world) publish() service.Offer {
+	w.t.Helper()
+	price := pktcloud.Rate(20_000_000)
+	o, err := w.provider.client().PublishOffer(w.t.Context(), service.OfferSpec{
+		Region: "DE", CPUPerCoreHour: price, MemoryPerGiBHour: price / 2, DiskPerGiBHour: price / 100,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return o
+}
+
+// request is a lease of the small image at 1 s intervals.
+func (w *world) request(offer pktcloud.ID) service.LeaseRequest {
+	return service.LeaseRequest{
+		Offer: offer, Image: w.image, Port: 8080, MaxRate: 1_000_000_000, IntervalSeconds: 1, TermSeconds: 600,
+		Resources: service.Resources{MilliCPU: 200, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
+		Limits:    &service.ExposureRequest{CreditSeconds: 10, UnconfirmedSeconds: 600},
+	}
+}
+
+// rent waits for the offer to reach the tenant and agrees a lease.
+func (w *world) rent() service.Lease {
+	w.t.Helper()
+	offer := w.publish()
+	c := w.tenant.client()
+	eventually(w.t, 20*time.Second, "the offer reaches the tenant", func() (bool, error) {
+		_, err := c.Offer(w.t.Context(), offer.ID, service.Resources{})
+		return err == nil, nil
+	})
+	l, err := c.CreateLease(w.t.Context(), w.request(offer.ID))
+	if err != nil {
+		w.t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
+	}
+	return l
+}
+
+// paidIntervals waits until the tenant has paid after n statements.
+func (w *world) paidIntervals(id pktcloud.ID, n uint64) service.Lease {
+	w.t.Helper()
+	var l service.Lease
+	c := w.tenant.client()
+	eventually(w.t, 60*time.Second, fmt.Sprintf("%d intervals are paid", n), func() (_ bool, err error) {
+		l, err = c.Lease(w.t.Context(), id.String())
+		return l.Intervals > n && l.Paid > 0 && l.Paid == l.Due, err
+	})
+	return l
+}
+
+// closeLease ends a lease and waits until the chain has paid it out.
+func (w *world) closeLease(id pktcloud.ID) service.Lease {
+	w.t.Helper()
+	c := w.tenant.client()
+	l, err := c.CloseLease(w.t.Context(), id.String())
+	if err != nil {
+		w.t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
+	}
+	eventually(w.t, 60*time.Second, "the chain pays out", func() (_ bool, err error) {
+		w.mine(1)
+		l, err = c.Lease(w.t.Context(), id.String())
+		return l.Phase == "closed" && l.Channel.Closed > 0, err
+	})
+	return l
+}
+
+// audit checks everything from outside.
+func (w *world) audit() audit.Report {
+	w.t.Helper()
+	r, err := audit.Run(audit.Dirs{Provider: w.provider.dir, Tenant: w.tenant.dir, Chain: w.chainDir()})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// clean fails the test unless an audit finds nothing.
+func (w *world) clean() audit.Report {
+	w.t.Helper()
+	r := w.audit()
+	for _, f := range r.Findings {
+		w.t.Errorf("the audit: %s", f)
+	}
+	return r
+}
+
+// eventually polls until ok or the deadline.
+func eventually(t *testing.T, within time.Duration, what string, check func() (ok bool, err error)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	var err error
+	for {
+		var ok bool
+		if ok, err = check(); ok && err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: not within %s (last error: %v)", what, within, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
