@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
@@ -30,4 +31,12 @@ func parties(ctx context.Context) (payer, payee *manager.Manager, mine func() ui
 	payee, to := side("payee", payeeKey)
 	chain.Mint(must(from.ReceiveScript(ctx)), 20_000_000)
 	return payer, payee, func() uint64 { chain.Mine(1); return uint64(must(to.Balance(ctx))) }
+}
+
+func must[T any](v T, err error) T { check(err); return v }
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
 }

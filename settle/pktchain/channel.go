@@ -9,12 +9,11 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
-// Sequences of spending inputs [SETTLE-47]. Both signal replacement: whoever
-// pays the fee may raise it.
+// What all transactions that end a channel have in common [SETTLE-47]. The
+// sequence signals replacement: whoever pays the fee may raise it.
 const (
-	claimSequence  = 0xfffffffd
-	refundSequence = 0xfffffffd
-	txVersion      = 2
+	endSequence = 0xfffffffd
+	txVersion   = 2
 )
 
 // maxSignature is the longest DER signature with low S, and its type byte.
@@ -62,12 +61,12 @@ func (c Channel) Script() []byte { return bytes.Clone(c.script) }
 func (c Channel) PkScript() []byte { return bytes.Clone(c.pkScript) }
 
 // spend begins a transaction that spends the funding output.
-func (c Channel) spend(sequence, lockTime uint32) *wire.MsgTx {
+func (c Channel) spend(lockTime uint32) *wire.MsgTx {
 	tx := wire.NewMsgTx(txVersion)
 	tx.LockTime = lockTime
 	tx.AddTxIn(&wire.TxIn{
 		PreviousOutPoint: wire.OutPoint{Hash: c.Detail.Funding.TxID, Index: c.Detail.Funding.Index},
-		Sequence:         sequence,
+		Sequence:         endSequence,
 	})
 	return tx
 }
@@ -81,7 +80,7 @@ func (c Channel) spend(sequence, lockTime uint32) *wire.MsgTx {
 //	output 0: capacity - total - reserve  to the payer's script
 //	output 1: total + reserve - fee       to the payee's script
 func (c Channel) claimTx(total, fee pktcloud.Amount) *wire.MsgTx {
-	tx := c.spend(claimSequence, 0)
+	tx := c.spend(0)
 	change := c.Params.Capacity - total - c.Params.Reserve
 	tx.AddTxOut(wire.NewTxOut(int64(change), c.Detail.PayerScript))
 	tx.AddTxOut(wire.NewTxOut(int64(total+c.Params.Reserve-fee), c.Detail.PayeeScript))
@@ -108,7 +107,7 @@ func (c Channel) closeTx(final, fee pktcloud.Amount) (*wire.MsgTx, error) {
 	if err != nil || need > c.Params.Capacity {
 		return nil, settle.Refuse(settle.ErrClose, "final %d and fee %d units exceed the capacity", uint64(final), uint64(fee))
 	}
-	tx := c.spend(claimSequence, 0)
+	tx := c.spend(0)
 	for _, out := range []settle.Payment{
 		{Script: c.Detail.PayerScript, Amount: c.Params.Capacity - need},
 		{Script: c.Detail.PayeeScript, Amount: final},
@@ -141,7 +140,7 @@ func (c Channel) refundTx(fee pktcloud.Amount) (*wire.MsgTx, error) {
 	if fee > c.Params.Capacity-dust {
 		return nil, settle.Refuse(settle.ErrFee, "a refund fee of %d units leaves dust", uint64(fee))
 	}
-	tx := c.spend(refundSequence, uint32(c.Params.ExpiryHeight))
+	tx := c.spend(uint32(c.Params.ExpiryHeight))
 	tx.AddTxOut(wire.NewTxOut(int64(c.Params.Capacity-fee), c.Detail.PayerScript))
 	if floor := Fee(c.refundSize(tx), c.Network.RelayFloor); fee < floor {
 		return nil, settle.Refuse(settle.ErrFee, "a refund with a fee of %d units; nodes relay from %d", uint64(fee), uint64(floor))
@@ -194,7 +193,7 @@ func (c Channel) CloseFee(rate pktcloud.Amount) pktcloud.Amount { return c.Claim
 
 // RefundFee is what a refund pays at a rate.
 func (c Channel) RefundFee(rate pktcloud.Amount) pktcloud.Amount {
-	tx := c.spend(refundSequence, uint32(c.Params.ExpiryHeight))
+	tx := c.spend(uint32(c.Params.ExpiryHeight))
 	tx.AddTxOut(wire.NewTxOut(0, c.Detail.PayerScript))
 	return Fee(c.refundSize(tx), max(rate, c.Network.RelayFloor))
 }
