@@ -1,0 +1,190 @@
+//go:build system
+
+package manager_test
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/btcdtest"
+	"github.com/pkt-cash/pkt-cloud/settle/manager"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+	"github.com/pkt-cash/pkt-cloud/settle/settletest"
+	"github.com/pkt-cash/pkt-cloud/settle/wallet"
+)
+
+// party is one side with a wallet of its own on the real node.
+type party struct {
+	m      *manager.Manager
+	wallet *wallet.Wallet
+	device pktcloud.PublicKey
+}
+
+func newParty(t *testing.T, node *btcdtest.Node, seed byte) party {
+	t.Helper()
+	ctx := t.Context()
+	ledger, err := node.Driver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := bytes.Repeat([]byte{seed}, wallet.SeedBytes)
+	store := settletest.NewStore()
+	w, err := wallet.Open(ctx, secret, wallet.Config{Network: node.Network, Ledger: ledger, Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := pktchain.NewKeychain(node.Network, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := pktcloud.NewPrivateKey([32]byte{seed})
+	m, err := manager.New(ctx, manager.Config{
+		Network: node.Network, Ledger: ledger, Store: store, Wallet: w, Keychain: keys, DeviceKey: device, Reserve: reserve,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := m.Run(running); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); wait.Wait() })
+	return party{m: m, wallet: w, device: device.Public()}
+}
+
+func (p party) until(t *testing.T, id pktcloud.ID, what string, ok func(manager.Status) bool) manager.Status {
+	t.Helper()
+	var st manager.Status
+	var err error
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if st, err = p.m.Status(t.Context(), id); err == nil && ok(st) {
+			return st
+		}
+	}
+	t.Fatalf("no %s within 30 s: %s at height %d, depth %d (%v)", what, st.Phase, st.Height, st.Depth, err)
+	return st
+}
+
+func phase(want settle.Phase) func(manager.Status) bool {
+	return func(s manager.Status) bool { return s.Phase == want }
+}
+
+// opened makes a channel that both sides see as settled on the chain.
+func opened(t *testing.T, node *btcdtest.Node, payer, payee party) pktcloud.ID {
+	t.Helper()
+	ctx := t.Context()
+	detail, err := payee.m.PayeeDetail(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	params, funding, err := payer.m.Open(ctx, manager.OpenRequest{
+		Payee: payee.device, PayeeDetail: detail, Capacity: capacity, Unconfirmed: 50_000, MinDepth: 2, LifetimeBlocks: lifetime,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := payee.m.Accept(ctx, params, funding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []party{payee, payer} {
+		if err := p.m.Announce(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine(t, node, 2)
+	payer.until(t, id, "open channel", phase(settle.Open))
+	payee.until(t, id, "open channel", phase(settle.Open))
+	return id
+}
+
+func mine(t *testing.T, node *btcdtest.Node, blocks int) {
+	t.Helper()
+	if err := node.Mine(t.Context(), blocks); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func paid(t *testing.T, payer, payee party, id pktcloud.ID, units pktcloud.Amount) {
+	t.Helper()
+	v, err := payer.m.Pay(t.Context(), id, entry("a", units))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := payee.m.Receive(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestChannelLifeOverBtcd runs every way that a channel can end on a real btcd
+// under standard policy, through the JSON-RPC driver.
+func TestChannelLifeOverBtcd(t *testing.T) {
+	node, err := btcdtest.Start(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := node.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	payer, payee := newParty(t, node, 1), newParty(t, node, 2)
+	for range 3 {
+		script, err := payer.wallet.ReceiveScript(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Fund(t.Context(), script, 2*capacity); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine(t, node, 1)
+
+	t.Run("cooperative close", func(t *testing.T) {
+		id := opened(t, node, payer, payee)
+		paid(t, payer, payee, id, 40_000)
+		paid(t, payer, payee, id, 123_457)
+		offer, err := payer.m.OfferClose(t.Context(), id, 123_457)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := payee.m.CompleteClose(t.Context(), id, offer); err != nil {
+			t.Fatal(err)
+		}
+		mine(t, node, 2)
+		payer.until(t, id, "close", phase(settle.Closed))
+		if st := payee.until(t, id, "close", phase(settle.Closed)); st.Settled != 123_457 {
+			t.Errorf("the chain paid %d units, want 123457", uint64(st.Settled))
+		}
+	})
+	t.Run("claim before expiry", func(t *testing.T) {
+		id := opened(t, node, payer, payee)
+		paid(t, payer, payee, id, 77_000)
+		mine(t, node, lifetime-2*144)
+		payee.until(t, id, "claim", func(s manager.Status) bool { return s.Phase == settle.Closing && s.ClosingTxID != [32]byte{} })
+		mine(t, node, 2)
+		st := payee.until(t, id, "end", phase(settle.Closed))
+		if fee := 77_000 + reserve - st.Settled; fee < 180 || fee > 1_000 {
+			t.Errorf("the chain paid %d units, want 77000 and the reserve less a small fee", uint64(st.Settled))
+		}
+	})
+	t.Run("refund after expiry", func(t *testing.T) {
+		id := opened(t, node, payer, payee) // nothing was ever paid
+		mine(t, node, lifetime+1)
+		payer.until(t, id, "refund on its way", func(s manager.Status) bool { return s.ClosingTxID != [32]byte{} })
+		mine(t, node, 2)
+		payer.until(t, id, "refund", phase(settle.Refunded))
+	})
+	b, err := payee.wallet.Balance(t.Context())
+	if err != nil || b.Confirmed < 123_457+77_000 {
+		t.Errorf("the payee's wallet has %d units (%v), want what both closes paid", uint64(b.Confirmed), err)
+	}
+}
