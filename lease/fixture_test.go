@@ -76,10 +76,10 @@ func draft(limits lease.Limits) lease.Terms {
 var usual = lease.Limits{Credit: 10 * perSecond, Unconfirmed: 900 * perSecond}
 
 func quoteFor(d lease.Terms) pktcloud.Signed[market.Quote] {
-	return must(pktcloud.Seal(providerDevice, market.Quote{
+	return seal(providerDevice, market.Quote{
 		Version: 1, Provider: d.Provider, Device: d.ProviderDevice, Offer: d.Offer, Request: must(d.ID()),
 		Rate: perSecond * 3600, PayeeDetail: []byte("payee"), Issued: now0, Expires: now0 + 60,
-	}))
+	})
 }
 
 // commitFor builds the commit that follows a draft.
