@@ -97,6 +97,9 @@ func tryAll(ctx context.Context, chosen []mutant, workers int, t trial) ([]resul
 		wg.Go(func() {
 			for i := range next {
 				results[i] = t.try(ctx, dir, chosen[i])
+				if ctx.Err() != nil {
+					continue // interrupted: no verdict
+				}
 				printing.Lock()
 				fmt.Printf("%-8s %s (%.1f s)\n", results[i].verdict, chosen[i].Name, results[i].took.Seconds())
 				printing.Unlock()
@@ -104,6 +107,9 @@ func tryAll(ctx context.Context, chosen []mutant, workers int, t trial) ([]resul
 		})
 	}
 	for i := range chosen {
+		if ctx.Err() != nil {
+			break
+		}
 		next <- i
 	}
 	close(next)
