@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"reflect"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -36,6 +38,7 @@ func New(svc service.Service, guard *Guard, version string) *API {
 	config.DocsPath = ""
 	config.SchemasPath = ""
 	config.CreateHooks = nil
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token":   {Type: "http", Scheme: "bearer", Description: "the content of " + TokenFile + " in the data directory"},
 		"session": {Type: "apiKey", In: "cookie", Name: "pktcloud-PORT", Description: "set by a login link"},
@@ -45,6 +48,18 @@ func New(svc service.Service, guard *Guard, version string) *API {
 	a.routes()
 	a.streams()
 	return a
+}
+
+// schemaName keeps the records of the market apart from the service's types.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := huma.DefaultSchemaNamer(t, hint)
+	if strings.HasSuffix(t.PkgPath(), "/market") {
+		return "Market" + name
+	}
+	return name
 }
 
 // OpenAPI returns the description, as JSON.
@@ -63,26 +78,26 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mux.ServeHTTP(w, r)
 }
 
+// Inputs are flat: the framework does not fill embedded ones.
 type (
 	none       struct{}
 	leaseInput struct {
 		Lease string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
 	}
-	resourceInput struct {
-		CPU    uint64 `query:"cpu" doc:"thousandths of a core"`
-		Memory uint64 `query:"memory" doc:"bytes"`
-		Disk   uint64 `query:"disk" doc:"bytes"`
-	}
 	offersInput struct {
-		resourceInput
+		CPU     uint64 `query:"cpu" doc:"thousandths of a core"`
+		Memory  uint64 `query:"memory" doc:"bytes"`
+		Disk    uint64 `query:"disk" doc:"bytes"`
 		MaxRate uint64 `query:"max_rate" doc:"base units per hour for these resources; 0: any"`
 		Region  string `query:"region" doc:"ISO 3166 code; DE also finds DE-BE" maxLength:"6"`
 		Limit   int    `query:"limit" minimum:"0" maximum:"500"`
 		Cursor  string `query:"cursor" maxLength:"256"`
 	}
 	offerInput struct {
-		ID pktcloud.ID `path:"id"`
-		resourceInput
+		ID     pktcloud.ID `path:"id"`
+		CPU    uint64      `query:"cpu" doc:"thousandths of a core"`
+		Memory uint64      `query:"memory" doc:"bytes"`
+		Disk   uint64      `query:"disk" doc:"bytes"`
 	}
 	imageInput struct {
 		Body struct {
@@ -90,15 +105,15 @@ type (
 		}
 	}
 	logInput struct {
-		leaseInput
+		Lease  string    `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
 		Follow bool      `query:"follow" doc:"go on with new lines"`
 		Tail   int       `query:"tail" minimum:"0" maximum:"100000" doc:"the last lines only; 0: all"`
 		Since  time.Time `query:"since" doc:"RFC 3339; lines from then on"`
 	}
 )
 
-func (i resourceInput) resources() service.Resources {
-	return service.Resources{MilliCPU: i.CPU, MemoryBytes: i.Memory, DiskBytes: i.Disk}
+func resources(cpu, memory, disk uint64) service.Resources {
+	return service.Resources{MilliCPU: cpu, MemoryBytes: memory, DiskBytes: disk}
 }
 
 // LoginLink is a one-time address for a browser.
@@ -112,11 +127,11 @@ func (a *API) routes() {
 	get(a, "doctor", "/doctor", "What this machine lacks", func(ctx context.Context, _ *none) (service.Report, error) { return a.svc.Doctor(ctx) })
 	get(a, "list-offers", "/offers", "Offers that match, cheapest first", func(ctx context.Context, i *offersInput) (service.OfferPage, error) {
 		return a.svc.Offers(ctx, service.OfferQuery{
-			Resources: i.resources(), MaxRate: pktcloud.Rate(i.MaxRate), Region: i.Region, Limit: i.Limit, Cursor: i.Cursor,
+			Resources: resources(i.CPU, i.Memory, i.Disk), MaxRate: pktcloud.Rate(i.MaxRate), Region: i.Region, Limit: i.Limit, Cursor: i.Cursor,
 		})
 	})
 	get(a, "show-offer", "/offers/{id}", "One offer", func(ctx context.Context, i *offerInput) (service.Offer, error) {
-		return a.svc.Offer(ctx, i.ID, i.resources())
+		return a.svc.Offer(ctx, i.ID, resources(i.CPU, i.Memory, i.Disk))
 	})
 	post(a, "publish-offer", "/offers", "Sign an offer and tell the peers", func(ctx context.Context, i *struct{ Body service.OfferSpec }) (service.Offer, error) {
 		return a.svc.PublishOffer(ctx, i.Body)

@@ -1,0 +1,485 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/api"
+	"github.com/pkt-cash/pkt-cloud/node/client"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/node/service/servicetest"
+	"github.com/pkt-cash/pkt-cloud/node/web"
+)
+
+type fixture struct {
+	twin   *servicetest.Twin
+	guard  *api.Guard
+	client *client.Client
+	url    string // http://localhost:port
+	host   string // 127.0.0.1:port
+	token  string
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	token, err := api.LoadToken(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{twin: servicetest.New(), host: l.Addr().String(), token: token}
+	if f.guard, err = api.NewGuard(token, l.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	pages, err := web.New(f.twin, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget, err := api.WriteAddress(dir, l.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &api.Server{API: api.New(f.twin, f.guard, "test"), Guard: f.guard, Pages: pages}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- api.Serve(ctx, l, server.Handler()) }()
+	if f.client, err = client.Dial(dir); err != nil {
+		t.Fatal(err)
+	}
+	f.url = f.guard.Origin()
+	t.Cleanup(func() {
+		f.client.Close()
+		cancel()
+		if err := errors.Join(<-done, forget()); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func (f *fixture) lease(t *testing.T) service.Lease {
+	t.Helper()
+	page, err := f.client.Offers(t.Context(), service.OfferQuery{Region: "DE"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := f.client.CreateLease(t.Context(), service.LeaseRequest{
+		Offer: page.Offers[0].ID, Image: "127.0.0.1:5000/hello:1", Port: 8080, MaxRate: pktcloud.UnitsPerPKT,
+		Resources: service.Resources{MilliCPU: 500, MemoryBytes: 128 << 20, DiskBytes: 1 << 30}, TermSeconds: 3600,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestClientIsTheService: what the client answers over HTTP is what the
+// service answers.
+func TestClientIsTheService(t *testing.T) {
+	f := newFixture(t)
+	ctx := t.Context()
+	l := f.lease(t)
+	same := func(name string, got any, err1 error, want any, err2 error) {
+		t.Helper()
+		a, _ := json.Marshal(got)  //nolint:errcheck // plain values
+		b, _ := json.Marshal(want) //nolint:errcheck // plain values
+		if err := errors.Join(err1, err2); err != nil || !bytes.Equal(a, b) {
+			t.Errorf("%s: %v, got\n%s\nwant\n%s", name, err, a, b)
+		}
+	}
+	r := service.Resources{MilliCPU: 1000}
+	for _, s := range []service.OfferQuery{{}, {Resources: r, MaxRate: 1 << 40, Region: "FI", Limit: 5}} {
+		got, err1 := f.client.Offers(ctx, s)
+		want, err2 := f.twin.Offers(ctx, s)
+		same("offers", got, err1, want, err2)
+	}
+	o1, err1 := f.client.Offer(ctx, l.Offer, r)
+	o2, err2 := f.twin.Offer(ctx, l.Offer, r)
+	same("offer", o1, err1, o2, err2)
+	l1, err1 := f.client.Lease(ctx, l.Label)
+	l2, err2 := f.twin.Lease(ctx, l.Label)
+	same("lease", l1, err1, l2, err2)
+	ls1, err1 := f.client.Leases(ctx)
+	ls2, err2 := f.twin.Leases(ctx)
+	same("leases", ls1, err1, ls2, err2)
+	b1, err1 := f.client.WalletBalance(ctx)
+	b2, err2 := f.twin.WalletBalance(ctx)
+	same("balance", b1, err1, b2, err2)
+	a1, err1 := f.client.WalletAddress(ctx)
+	a2, err2 := f.twin.WalletAddress(ctx)
+	same("address", a1, err1, a2, err2)
+	i1, err1 := f.client.Info(ctx)
+	i2, err2 := f.twin.Info(ctx)
+	same("info", i1, err1, i2, err2)
+	d1, err1 := f.client.Doctor(ctx)
+	d2, err2 := f.twin.Doctor(ctx)
+	same("doctor", d1, err1, d2, err2)
+	p1, err := f.client.PublishOffer(ctx, service.OfferSpec{Slot: 3, Region: "SE", CPUPerCoreHour: 7})
+	if err != nil || !p1.Own || p1.Body.Region != "SE" {
+		t.Errorf("publish: %v %+v", err, p1)
+	}
+	im, err := f.client.PullImage(ctx, "example/x:1")
+	if err != nil || im.Ref != "example/x:1" {
+		t.Errorf("pull: %v %+v", err, im)
+	}
+	c, err := f.client.CloseLease(ctx, l.Label)
+	if err != nil || c.Phase != "closed" {
+		t.Errorf("close: %v %+v", err, c)
+	}
+}
+
+// TestRefusals: a refusal keeps its code and its sentence on the way.
+func TestRefusals(t *testing.T) {
+	f := newFixture(t)
+	l := f.lease(t)
+	for _, c := range []struct {
+		name string
+		call func() error
+		want service.Code
+	}{
+		{"unknown lease", func() error { _, err := f.client.Lease(t.Context(), "none"); return err }, service.CodeNotFound},
+		{"above the limit", func() error {
+			_, err := f.client.CreateLease(t.Context(), service.LeaseRequest{Offer: l.Offer, Image: "x", MaxRate: 1, Resources: l.Resources})
+			return err
+		}, service.CodeMoney},
+		{"unknown image", func() error {
+			_, err := f.client.CreateLease(t.Context(), service.LeaseRequest{Offer: l.Offer, Image: "no-such", MaxRate: 1 << 40, Resources: l.Resources})
+			return err
+		}, service.CodeRefused},
+		{"malformed query", func() error { _, err := f.client.Offers(t.Context(), service.OfferQuery{Limit: -1}); return err }, service.CodeInvalid},
+		{"logs of none", func() error { return f.client.Logs(t.Context(), "none", service.LogRequest{}, io.Discard) }, service.CodeNotFound},
+		{"exec in none", func() error {
+			_, err := f.client.Exec(t.Context(), "none", service.ExecRequest{Args: []string{"true"}}, service.Streams{})
+			return err
+		}, service.CodeNotFound},
+		{"exec of nothing", func() error {
+			_, err := f.client.Exec(t.Context(), l.Label, service.ExecRequest{}, service.Streams{})
+			return err
+		}, service.CodeInvalid},
+		{"forward to none", func() error { _, err := f.client.Forward(t.Context(), "none", 80); return err }, service.CodeNotFound},
+		{"forward to port 0", func() error { _, err := f.client.Forward(t.Context(), l.Label, 0); return err }, service.CodeInvalid},
+		{"wrong token", func() error {
+			_, err := client.New(f.host, strings.Repeat("0", 64)).Info(t.Context())
+			return err
+		}, service.CodeUnauthorized},
+		{"no node", func() error { _, err := client.Dial(t.TempDir()); return err }, service.CodeNoNode},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.call()
+			if !errors.Is(err, c.want) || err.Error() == "" {
+				t.Errorf("got %v (%s), want %s", err, service.CodeOf(err), c.want)
+			}
+		})
+	}
+}
+
+func TestStreams(t *testing.T) {
+	f := newFixture(t)
+	l := f.lease(t)
+	t.Run("exec", func(t *testing.T) {
+		input := strings.Repeat("0123456789abcdef", 20_000)
+		var out bytes.Buffer
+		code, err := f.client.Exec(t.Context(), l.Label, service.ExecRequest{Args: []string{"cat"}}, service.Streams{Stdin: strings.NewReader(input), Stdout: &out})
+		if err != nil || code != 0 || out.String() != input {
+			t.Errorf("got %d, %v and %d bytes, want the %d bytes of the input", code, err, out.Len(), len(input))
+		}
+	})
+	t.Run("exit code", func(t *testing.T) {
+		var out, errOut bytes.Buffer
+		code, err := f.client.Exec(t.Context(), l.Label, service.ExecRequest{Args: []string{"false"}},
+			service.Streams{Stdin: strings.NewReader(strings.Repeat("x", 1<<20)), Stdout: &out, Stderr: &errOut})
+		if err != nil || code != 3 || out.Len() != 0 || errOut.String() != "failed as asked\n" {
+			t.Errorf("got %d, %v, %q, %q", code, err, out.String(), errOut.String())
+		}
+	})
+	t.Run("logs", func(t *testing.T) {
+		var out bytes.Buffer
+		if err := f.client.Logs(t.Context(), l.Label, service.LogRequest{}, &out); err != nil || strings.Count(out.String(), "\n") != 3 {
+			t.Errorf("got %v and %q, want three lines", err, out.String())
+		}
+	})
+	t.Run("logs followed", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		lines := writerFunc(func(b []byte) (int, error) {
+			if strings.Contains(string(b), "line 3") {
+				cancel()
+			}
+			return len(b), nil
+		})
+		if err := f.client.Logs(ctx, l.Label, service.LogRequest{Follow: true}, lines); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want the context's end", err)
+		}
+	})
+	t.Run("forward", func(t *testing.T) {
+		hc := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return f.client.Forward(ctx, l.Label, 8080)
+		}}}
+		r, err := hc.Get("http://lease/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r.Body)
+		if err != nil || string(b) != f.twin.Page {
+			t.Errorf("got %v %q", err, b)
+		}
+	})
+	t.Run("events", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() {
+			for ctx.Err() == nil { // until somebody listens
+				if err := f.twin.Update(l.Label, func(l *service.Lease) { l.Phase = "suspended" }); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		seen := errors.New("seen")
+		err := f.client.Events(ctx, func(e service.Event) error {
+			if e.Kind != "lease" || e.Lease != l.Label || e.Text != "suspended" {
+				t.Errorf("got %+v", e)
+			}
+			return seen
+		})
+		if !errors.Is(err, seen) {
+			t.Errorf("got %v, want the callback's own error", err)
+		}
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func (f *fixture) do(t *testing.T, method, path string, change func(*http.Request)) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, "http://"+f.host+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = strings.TrimPrefix(f.url, "http://")
+	change(r)
+	hc := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	answer, err := hc.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close() //nolint:errcheck // only read
+	b, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(b)
+}
+
+// TestGuard: who may ask, from where [API-3] [API-4].
+func TestGuard(t *testing.T) {
+	f := newFixture(t)
+	bearer := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+f.token) }
+	cookie := f.login(t)
+	with := func(changes ...func(*http.Request)) func(*http.Request) {
+		return func(r *http.Request) {
+			for _, c := range changes {
+				c(r)
+			}
+		}
+	}
+	header := func(name, value string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set(name, value) }
+	}
+	host := func(h string) func(*http.Request) { return func(r *http.Request) { r.Host = h } }
+	const address = api.Base + "/wallet/addresses"
+	for _, c := range []struct {
+		name   string
+		method string
+		path   string
+		change func(*http.Request)
+		want   int
+	}{
+		{"no token", "GET", api.Base + "/info", with(), 401},
+		{"token", "GET", api.Base + "/info", bearer, 200},
+		{"token by address", "GET", api.Base + "/info", with(bearer, host(f.host)), 200},
+		{"rebound name", "GET", api.Base + "/info", with(bearer, host("evil.example:80")), 403},
+		{"a lease's name", "GET", api.Base + "/info", with(bearer, host("web.abcdef01.localhost:80")), 403},
+		{"session", "GET", api.Base + "/info", with(cookie), 200},
+		{"session from another site", "GET", api.Base + "/info", with(cookie, header("Sec-Fetch-Site", "cross-site"), header("Sec-Fetch-Mode", "cors")), 403},
+		{"session, same site, other origin", "GET", api.Base + "/info", with(cookie, header("Sec-Fetch-Site", "same-site"), header("Sec-Fetch-Mode", "cors")), 403},
+		{"session post", "POST", address, with(cookie, header("Origin", f.url)), 200},
+		{"session post without origin", "POST", address, cookie, 403},
+		{"session post of another origin", "POST", address, with(cookie, header("Origin", "http://web.abcdef01.localhost:7391")), 403},
+		{"session post of null origin", "POST", address, with(cookie, header("Origin", "null")), 403},
+		{"token post of another origin", "POST", address, with(bearer, header("Origin", "http://evil.example")), 403},
+		{"page without session", "GET", "/market", with(), 401},
+		{"page with session", "GET", "/market", cookie, 200},
+		{"page by a link from elsewhere", "GET", "/market", with(cookie, header("Sec-Fetch-Site", "cross-site"), header("Sec-Fetch-Mode", "navigate"), header("Sec-Fetch-Dest", "document")), 200},
+		{"page in a frame of elsewhere", "GET", "/market", with(cookie, header("Sec-Fetch-Site", "cross-site"), header("Sec-Fetch-Mode", "navigate"), header("Sec-Fetch-Dest", "iframe")), 403},
+		{"close from elsewhere", "POST", "/leases/x/close", with(cookie, header("Origin", "http://evil.example")), 403},
+		{"page of a rebound name", "GET", "/market", with(cookie, host("evil.example")), 403},
+		{"asset without session", "GET", "/assets/app.css", with(), 200},
+		{"used or invented link", "GET", "/login?code=0123", with(), 401},
+		{"login under another name", "GET", "/login?code=0123", host("127.0.0.1:1"), 403},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got, body := f.do(t, c.method, c.path, c.change); got != c.want {
+				t.Errorf("got %d, want %d: %s", got, c.want, body)
+			}
+		})
+	}
+}
+
+func (f *fixture) login(t *testing.T) func(*http.Request) {
+	t.Helper()
+	link, err := f.client.LoginLink(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hc := http.Client{Jar: jar, Transport: &http.Transport{DialContext: func(ctx context.Context, n, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, n, f.host)
+	}}}
+	r, err := hc.Get(link.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close() //nolint:errcheck // only read
+	if r.StatusCode != 200 || r.Request.URL.Path != "/market" {
+		t.Fatalf("after the login got %s at %s", r.Status, r.Request.URL)
+	}
+	again, err := hc.Get(link.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Body.Close() //nolint:errcheck // only read
+	if again.StatusCode != 401 {
+		t.Errorf("a login link worked twice: %s", again.Status)
+	}
+	var raw *http.Cookie
+	f.do(t, "GET", "/market", func(q *http.Request) {
+		for _, c := range jar.Cookies(r.Request.URL) {
+			raw = c
+		}
+	})
+	if raw == nil {
+		t.Fatal("no cookie was set")
+	}
+	return func(q *http.Request) { q.AddCookie(raw) }
+}
+
+// TestLoginRate: guessing is slowed down [API-5].
+func TestLoginRate(t *testing.T) {
+	f := newFixture(t)
+	for i := range api.MaxLoginFailures + 1 {
+		got, _ := f.do(t, "GET", "/login?code=guess", func(*http.Request) {})
+		want := 401
+		if i == api.MaxLoginFailures {
+			want = 429
+		}
+		if got != want {
+			t.Fatalf("attempt %d: got %d, want %d", i, got, want)
+		}
+	}
+}
+
+func TestGuardWantsLoopback(t *testing.T) {
+	if _, err := api.NewGuard("t", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 80}); !errors.Is(err, service.CodeForbidden) {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
+// TestProxy: leases are opened by name, and other sites are kept out [API-7].
+func TestProxy(t *testing.T) {
+	f := newFixture(t)
+	l := f.lease(t)
+	p := api.NewProxy(f.twin, slog.New(slog.DiscardHandler))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- api.Serve(ctx, ln, p) }()
+	t.Cleanup(func() { cancel(); <-done })
+	for _, c := range []struct {
+		name, host, method string
+		header             map[string]string
+		want               int
+	}{
+		{"the lease", "web." + l.Label + ".localhost", "GET", nil, 200},
+		{"a short name", "web." + l.Label[:6] + ".localhost:1", "GET", nil, 200},
+		{"another lease", "web.ffffffff.localhost", "GET", nil, 404},
+		{"no lease", "localhost", "GET", nil, 404},
+		{"another site's name", "web." + l.Label + ".evil.example", "GET", nil, 404},
+		{"link from another site", "web." + l.Label + ".localhost", "GET", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200},
+		{"form from another site", "web." + l.Label + ".localhost", "POST", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 403},
+		{"fetch from another site", "web." + l.Label + ".localhost", "GET", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403},
+		{"old browser, another site", "web." + l.Label + ".localhost", "POST", map[string]string{"Origin": "http://evil.example"}, 403},
+		{"own page", "web." + l.Label + ".localhost", "POST", map[string]string{"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := http.NewRequest(c.method, "http://"+ln.Addr().String()+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = c.host
+			for k, v := range c.header {
+				r.Header.Set(k, v)
+			}
+			answer, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer.Body.Close() //nolint:errcheck // only the status counts
+			if answer.StatusCode != c.want {
+				t.Errorf("got %d, want %d", answer.StatusCode, c.want)
+			}
+		})
+	}
+}
+
+// TestOpenAPI: the description names every operation and version 3.1.
+func TestOpenAPI(t *testing.T) {
+	f := newFixture(t)
+	status, body := f.do(t, "GET", "/api/openapi.json", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+f.token) })
+	if status != 200 {
+		t.Fatalf("got %d: %s", status, body)
+	}
+	var doc struct {
+		OpenAPI string
+		Paths   map[string]map[string]any
+	}
+	if err := json.Unmarshal([]byte(body), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") {
+		t.Errorf("got version %q", doc.OpenAPI)
+	}
+	for _, p := range []string{
+		"/info", "/doctor", "/offers", "/offers/{id}", "/images", "/leases", "/leases/{lease}", "/leases/{lease}/close", "/leases/{lease}/logs",
+		"/leases/{lease}/exec", "/leases/{lease}/forward", "/wallet", "/wallet/addresses", "/wallet/history", "/events", "/login-links",
+	} {
+		if len(doc.Paths[api.Base+p]) == 0 {
+			t.Errorf("%s is missing", p)
+		}
+	}
+}
