@@ -17,7 +17,8 @@ import (
 //
 //	lease/<id>/state          lease.State
 //	lease/<id>/terms          lease.SignedTerms
-//	lease/<id>/commit         lease.Commit
+//	lease/<id>/commit         lease.Commit, as a message
+//	lease/<id>/offer          pktcloud.Signed[market.Offer] that the terms name
 //	lease/<id>/clock          clockMark
 //	lease/<id>/statement/<n>  pktcloud.Signed[lease.Statement], by sequence
 //	lease/<id>/dispute/<n>    pktcloud.Signed[lease.Dispute], by the statement's sequence

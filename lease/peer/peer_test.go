@@ -261,6 +261,7 @@ func (w *world) closeAndCheck(id pktcloud.ID) (tenant, provider peer.View) {
 }
 
 func TestFiveIntervals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	began := time.Now()
 	id := w.create(w.request())

@@ -328,7 +328,8 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 		return nil, err
 	}
 	r := p.newRunner(state, m, 0)
-	if err := r.create(ctx, "agreed at "+pktcloud.Amount(q.Body.Rate).String()+" an hour"); err != nil {
+	offer, _ := p.cfg.Offer(m.Terms.Offer)
+	if err := r.create(ctx, offer, "agreed at "+pktcloud.Amount(q.Body.Rate).String()+" an hour"); err != nil {
 		return nil, err
 	}
 	err = p.add(r, func() {
@@ -369,8 +370,9 @@ func (p *Provider) takeChannel(ctx context.Context, m lease.Commit) error {
 	return nil
 }
 
-// create makes a new lease durable, in one write.
-func (r *runner) create(ctx context.Context, text string) error {
+// create makes a new lease durable, in one write, with the offer that it was
+// agreed under: the offer may be gone from the market tomorrow.
+func (r *runner) create(ctx context.Context, offer pktcloud.Signed[market.Offer], text string) error {
 	b, err := r.state.Encode()
 	if err != nil {
 		return err
@@ -386,6 +388,7 @@ func (r *runner) create(ctx context.Context, text string) error {
 		{Key: key(r.id, "state"), Value: b},
 		{Key: key(r.id, "terms"), Value: encode(signedTerms(r.state))},
 		{Key: key(r.id, "commit"), Value: commit},
+		{Key: key(r.id, "offer"), Value: encode(offer)},
 		{Key: key(r.id, "clock"), Value: encode(mark)},
 		{Key: numbered(r.id, "event", 1), Value: encode(event)},
 	}

@@ -47,7 +47,7 @@ func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
-	r, err := t.keep(run, commit)
+	r, err := t.keep(run, req.Offer, commit)
 	if err != nil {
 		abandoned := t.cfg.Payer.Abandon(context.WithoutCancel(ctx), commit.Terms.Channel)
 		return pktcloud.ID{}, errors.Join(err, abandoned)
@@ -286,13 +286,13 @@ func (t *Tenant) commitOf(ctx context.Context, terms lease.Terms, params settle.
 }
 
 // keep makes the commit durable and hands it to a goroutine that sends it.
-func (t *Tenant) keep(ctx context.Context, c lease.Commit) (*runner, error) {
+func (t *Tenant) keep(ctx context.Context, offer pktcloud.Signed[market.Offer], c lease.Commit) (*runner, error) {
 	state, _, err := lease.NewTenant(c, lease.Now{Unix: t.clock.Now().Unix()})
 	if err != nil {
 		return nil, err
 	}
 	r := t.newRunner(state, c, 0)
-	if err := r.create(ctx, "committed, "+c.Params.Capacity.String()+" in the channel"); err != nil {
+	if err := r.create(ctx, offer, "committed, "+c.Params.Capacity.String()+" in the channel"); err != nil {
 		return nil, err
 	}
 	return r, t.add(r, func() { t.dial(r) }) // the stream's first act is the commit

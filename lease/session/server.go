@@ -76,10 +76,8 @@ func (s *Server) accept(ctx context.Context, st network.Stream) {
 		st.CloseWrite()                                                             //nolint:errcheck // likewise
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	stop := context.AfterFunc(ctx, func() { st.Reset() }) //nolint:errcheck // given up
-	err := s.serve(ctx, cancel, st)
+	err := s.serve(ctx, st)
 	stop()
 	if err != nil {
 		s.cfg.Log.Debug("session ended", "peer", st.Conn().RemotePeer(), "error", err)
@@ -90,7 +88,7 @@ func (s *Server) accept(ctx context.Context, st network.Stream) {
 }
 
 // serve runs one session. An error resets the stream.
-func (s *Server) serve(ctx context.Context, cancel context.CancelFunc, st network.Stream) error {
+func (s *Server) serve(ctx context.Context, st network.Stream) error {
 	device, err := KeyOf(st.Conn().RemotePeer())
 	if err != nil {
 		return err
@@ -112,10 +110,16 @@ func (s *Server) serve(ctx context.Context, cancel context.CancelFunc, st networ
 	if err != nil {
 		return refuse(st, err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { s.watch(ctx, cancel, h, device) })
+	wg.Go(func() {
+		if s.revoked(ctx, h, device) {
+			cancel()
+			st.Reset() //nolint:errcheck // given up
+		}
+	})
 	switch h.Command {
 	case CommandExec:
 		return s.exec(ctx, st, h)
@@ -134,19 +138,19 @@ func refuse(st network.Stream, err error) error {
 	return st.CloseWrite()
 }
 
-// watch ends a session whose lease does not allow it any more [SESSION-3]. A
-// lease that is merely suspended keeps its sessions: the workload is frozen.
-func (s *Server) watch(ctx context.Context, cancel context.CancelFunc, h Header, device pktcloud.PublicKey) {
+// revoked waits for the end of the session, or until the lease does not allow
+// it any more [SESSION-3]. A lease that is merely suspended keeps its sessions:
+// the workload is frozen.
+func (s *Server) revoked(ctx context.Context, h Header, device pktcloud.PublicKey) bool {
 	t := time.NewTicker(recheck)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-t.C:
 			if s.cfg.Authorizer.Authorize(ctx, h.Lease, device, CommandLogs) != nil {
-				cancel()
-				return
+				return true
 			}
 		}
 	}
