@@ -75,6 +75,11 @@ func (s Spec) Equal(o Spec) bool {
 		s.WorkDir == o.WorkDir && s.User == o.User && s.Hostname == o.Hostname && s.Limits == o.Limits
 }
 
+// SmallLimits are enough for a small program: for examples and tests.
+func SmallLimits() Limits {
+	return Limits{MilliCPU: 1000, MemoryBytes: 64 << 20, DiskBytes: 16 << 20, Pids: 64}
+}
+
 // Validate checks that each limit is stated and within what a machine can
 // keep. Errors are [CodeInvalidSpec].
 func (l Limits) Validate() error {

@@ -42,7 +42,7 @@ func TestRuntime(rt container.Runtime, f Fixture) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 12*patience)
 	defer cancel()
 	if f.Limits == (container.Limits{}) {
-		f.Limits = container.Limits{MilliCPU: 1000, MemoryBytes: 64 << 20, DiskBytes: 16 << 20, Pids: 64}
+		f.Limits = container.SmallLimits()
 	}
 	k := &kit{rt: rt, f: f}
 	for _, step := range []struct {

@@ -219,6 +219,17 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestInterrupted leaves what a killed process leaves, and opens the store.
+func TestInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, Config{Dir: dir})
+	half := s.path("tmp", "pull-1", rootDir, "locked")
+	if err := errors.Join(os.MkdirAll(half, 0o700), os.WriteFile(filepath.Join(half, "f"), nil, 0o600), os.Chmod(half, 0o500), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	checkEmpty(t, openStore(t, Config{Dir: dir}))
+}
+
 // checkEmpty shows that a refused pull left nothing.
 func checkEmpty(t *testing.T, s *Store) {
 	t.Helper()

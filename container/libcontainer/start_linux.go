@@ -162,13 +162,19 @@ func (r *Runtime) takeIDs(rec *record) error {
 	return &container.Error{Code: container.CodeCapacity, Detail: fmt.Sprintf("this provider runs at most %d containers", r.cfg.MaxContainers)}
 }
 
-// freeIDs gives back the range of a container that is gone.
+// freeIDs gives back the range of a container that is gone. With the last one
+// goes the common control group, which a Start needs only after takeIDs.
 func (r *Runtime) freeIDs(id string) {
 	r.ids.Lock()
 	defer r.ids.Unlock()
 	for first, owner := range r.taken {
 		if owner == id {
 			delete(r.taken, first)
+		}
+	}
+	if len(r.taken) == 0 {
+		for _, dir := range cgroupDirs(r.group) {
+			_ = unix.Rmdir(dir)
 		}
 	}
 }

@@ -39,7 +39,7 @@ type world struct {
 	rt    *libcontainer.Runtime
 }
 
-var limits = container.Limits{MilliCPU: 1000, MemoryBytes: 64 << 20, DiskBytes: 16 << 20, Pids: 64}
+var limits = container.SmallLimits()
 
 // newWorld needs what the machine may not have, and says so.
 func newWorld(t *testing.T) *world {
