@@ -117,8 +117,10 @@ func (j *journal) take(kind string, n uint64, value []byte, report *Report) (err
 		j.hasTerms = err == nil
 		report.Checked.Signatures += 2
 	case "commit":
-		err = pktcloud.Unmarshal(value, &j.commit, lease.MaxMessageBytes)
-		j.hasCommit = err == nil
+		var m lease.Message
+		if m, err = lease.ParseMessage(value); err == nil {
+			j.commit, j.hasCommit = m.(lease.Commit)
+		}
 	case "offer":
 		j.offer, err = market.ParseOffer(value)
 		j.hasOffer = err == nil
