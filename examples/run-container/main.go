@@ -14,18 +14,17 @@ import (
 
 func main() {
 	ctx, dir := context.Background(), must(os.MkdirTemp("", "run-container"))
-	defer os.RemoveAll(dir)
-	must(0, image.WriteLayout(dir+"/layout", must(image.FromExecutable("/bin/echo", image.Build{Args: []string{"echo", "hello from inside"}}))))
+	must(0, image.WriteLayout(dir+"/layout", must(image.FromExecutable("/bin/echo", image.Build{Args: []string{"echo", "hello"}}))))
 	rt := must(libcontainer.New(libcontainer.Config{Dir: dir, Images: must(image.Open(image.Config{Dir: dir + "/images", Local: true}))}))
-	img := must(rt.Pull(ctx, "oci:"+dir+"/layout", container.PullOptions{})).Digest
-	must(0, rt.Start(ctx, container.Spec{ID: "hello", Image: img, Limits: container.SmallLimits()}))
-	defer rt.Destroy(ctx, "hello")
+	img := must(rt.Pull(ctx, "oci:"+dir+"/layout", container.PullOptions{}))
+	must(0, rt.Start(ctx, container.Spec{ID: "hello", Image: img.Digest, Limits: container.SmallLimits()}))
+	defer func() { _, _ = rt.Destroy(ctx, "hello"), os.RemoveAll(dir) }()
 	must(io.Copy(os.Stdout, must(rt.Logs(ctx, "hello", container.LogOptions{Follow: true}))))
 }
 
 func must[T any](v T, err error) T {
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	return v
 }

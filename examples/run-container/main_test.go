@@ -23,7 +23,7 @@ func TestExample(t *testing.T) {
 	os.Stdout = stdout
 	w.Close()
 	got, err := io.ReadAll(r)
-	if err != nil || !strings.HasSuffix(string(got), " stdout hello from inside\n") {
+	if err != nil || !strings.HasSuffix(string(got), " stdout hello\n") {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
