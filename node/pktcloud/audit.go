@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node/audit"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -14,21 +13,21 @@ import (
 func (a *app) auditCommand() *cobra.Command {
 	var dirs audit.Dirs
 	c := &cobra.Command{
-		Use: "audit --provider DIR --tenant DIR --chain DIR", Short: "Check leases from outside: records, signatures, scripts, sums",
-		Long: `Audit reads the data directories of a provider and a tenant and the raw blocks
+		Use: "audit --provider DIR --tenant DIR --chain DIR", Short: "Check leases from outside, by both sides' records and the blocks", Args: cobra.NoArgs,
+		Long: `Audit reads the data directories of a provider and of a tenant and the raw blocks
 of a devnet, verifies every signature and script again, and computes anew what
-was due, what was paid and what each side had at risk. It changes nothing.`,
-		Args: cobra.NoArgs,
+was due, paid, at risk and paid out. Stop the nodes first. It ends with exit
+code 1 when something does not hold.`,
 		RunE: func(*cobra.Command, []string) error {
-			r, err := audit.Run(dirs)
+			report, err := audit.Run(dirs)
 			if err != nil {
-				return &service.Error{Code: service.CodeInvalid, Err: err}
+				return &service.Error{Code: service.CodeInvalid, Detail: "the audit cannot read everything", Err: err}
 			}
-			if err := a.show(r, func(w io.Writer) { printAudit(w, r) }); err != nil {
+			if err := a.show(report, func(w io.Writer) { printAudit(w, report) }); err != nil {
 				return err
 			}
-			if !r.OK {
-				return fmt.Errorf("the audit found %d things that do not hold", len(r.Findings))
+			if !report.OK {
+				return exitCode(1)
 			}
 			return nil
 		},
@@ -36,7 +35,7 @@ was due, what was paid and what each side had at risk. It changes nothing.`,
 	f := c.Flags()
 	f.StringVar(&dirs.Provider, "provider", "", "data directory of the provider")
 	f.StringVar(&dirs.Tenant, "tenant", "", "data directory of the tenant")
-	f.StringVar(&dirs.Chain, "chain", "", "directory of the chain")
+	f.StringVar(&dirs.Chain, "chain", "", "directory of the devnet")
 	for _, name := range []string{"provider", "tenant", "chain"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic(err) // a flag of this command
@@ -46,17 +45,18 @@ was due, what was paid and what each side had at risk. It changes nothing.`,
 }
 
 func printAudit(w io.Writer, r audit.Report) {
-	fmt.Fprintf(w, "Chain to block %d: %d scripts run. Records: %d statements, %d vouchers, %d signatures.\n",
-		r.Height, r.Checked.Scripts, r.Checked.Statements, r.Checked.Vouchers, r.Checked.Signatures)
+	t := newTable(w)
+	t.row("LEASE", "SECONDS", "DUE", "PAID", "CLAIMED", "FEES", "MOST CREDIT", "MOST PREPAID", "REASON")
 	for _, l := range r.Leases {
-		fmt.Fprintf(w, "Lease %s\n  served   %d s in %d intervals\n  due      %s\n  paid     %s\n  claimed  %s on the chain, fee %s\n  at risk  at most %s served and not paid, %s paid and not served\n",
-			l.ID, l.Seconds, l.Intervals, pktcloud.Amount(l.Due), pktcloud.Amount(l.Paid), pktcloud.Amount(l.Claimed), pktcloud.Amount(l.Fees),
-			pktcloud.Amount(l.MaxCredit), pktcloud.Amount(l.MaxPrepaid))
+		t.row(short(l.ID.String()), l.Seconds, l.Due, l.Paid, l.Claimed, l.Fees, l.MaxCredit, l.MaxPrepaid, l.Reason)
 	}
+	t.end()
+	fmt.Fprintf(w, "%d signatures, %d scripts, %d statements, %d vouchers, %d blocks verified again.\n", //nolint:errcheck // standard output
+		r.Checked.Signatures, r.Checked.Scripts, r.Checked.Statements, r.Checked.Vouchers, r.Checked.Blocks)
 	for _, f := range r.Findings {
-		fmt.Fprintf(w, "FOUND  %s\n", f)
+		fmt.Fprintln(w, "WRONG:", f) //nolint:errcheck // standard output
 	}
 	if r.OK {
-		fmt.Fprintln(w, "Nothing found that does not hold.")
+		fmt.Fprintln(w, "Nothing is wrong.") //nolint:errcheck // standard output
 	}
 }

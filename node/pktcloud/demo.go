@@ -172,11 +172,15 @@ func (d *demo) tell(step, text string) {
 // finish stops everything, looks whether anything is left, and prints the
 // result.
 func (d *demo) finish(ctx context.Context, err error) error {
-	if err == nil {
-		d.result.Audit, err = d.audit(ctx)
-	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		d.family.dump(d.err)
+	}
+	stopped := d.stopAll()
+	if err == nil && stopped == nil {
+		err = d.audit()
+	}
+	if ctx.Err() == nil { // otherwise they were stopped halfway and say so
+		err = errors.Join(err, stopped)
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupPatience)
 	defer cancel()

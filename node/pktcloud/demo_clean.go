@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -9,21 +11,39 @@ import (
 	"strings"
 
 	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
+	"github.com/pkt-cash/pkt-cloud/node/audit"
 )
+
+// stopAll ends the processes; what they wrote is then at rest.
+func (d *demo) stopAll() error {
+	var errs []error
+	for _, name := range []string{"tenant", "provider", "tenant init", "provider init", "chain"} {
+		errs = append(errs, d.family.stop(name))
+	}
+	d.family.close()
+	return errors.Join(errs...)
+}
 
 // audit checks the lease from outside, over both data directories and the
 // blocks.
-func (d *demo) audit(context.Context) (string, error) { return "skipped", nil }
-
-// cleanup stops the processes, destroys the containers and removes the
-// directories, whatever state they are in.
-func (d *demo) cleanup(ctx context.Context) error {
-	var errs []error
-	for _, name := range []string{"tenant", "provider", "tenant init", "provider init"} {
-		errs = append(errs, d.family.stop(name))
+func (d *demo) audit() error {
+	r, err := audit.Run(audit.Dirs{Provider: d.path("provider"), Tenant: d.path("tenant"), Chain: d.path("chain")})
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
 	}
-	errs = append(errs, d.destroyContainers(ctx), d.family.stop("chain"))
-	d.family.close()
+	if !r.OK {
+		return fmt.Errorf("the audit found: %s", r.Findings[0])
+	}
+	d.result.Audit = "ok"
+	d.tell("audit", fmt.Sprintf("%d signatures and %d scripts verified again over both directories and %d blocks: nothing wrong",
+		r.Checked.Signatures, r.Checked.Scripts, r.Checked.Blocks))
+	return nil
+}
+
+// cleanup destroys the containers and removes the directories, in whatever
+// state they are. All processes have ended.
+func (d *demo) cleanup(ctx context.Context) error {
+	errs := []error{d.destroyContainers(ctx)}
 	if d.registry != nil {
 		d.registry.close()
 	}
@@ -62,7 +82,7 @@ func (d *demo) destroyContainers(ctx context.Context) error {
 }
 
 // leftBehind looks for what belongs to a directory: itself, mounts, loop
-// devices and processes.
+// devices, control groups and processes.
 func leftBehind(dir string) []string {
 	var left []string
 	if _, err := os.Lstat(dir); err == nil {
@@ -77,6 +97,9 @@ func leftBehind(dir string) []string {
 			left = append(left, "loop device "+strings.Split(l, "/")[3])
 		}
 	}
+	sum := sha256.Sum256([]byte(filepath.Join(dir, "provider", "runtime")))
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/pktcloud-" + hex.EncodeToString(sum[:4])) //nolint:errcheck // the pattern is good
+	left = append(left, groups...)
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") //nolint:errcheck // the pattern is good
 	for _, l := range lines {
 		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {

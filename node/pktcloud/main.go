@@ -45,12 +45,12 @@ type app struct {
 	running  bool // a command began: errors are its own, no longer of usage
 }
 
-// run executes a command line and returns its exit code. A first interrupt
-// ends the command in order, a second one at once.
+// run executes a command line and returns its exit code. An interrupt ends the
+// command in order. Further ones change nothing: a terminal or a supervisor may
+// send several at once, and what ends in order is bounded in time.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	context.AfterFunc(ctx, cancel)
 	a := &app{in: in, out: out, err: errOut}
 	root := a.root()
 	root.SetArgs(args)
@@ -71,6 +71,9 @@ func (a *app) report(err error) int {
 	if !a.running {
 		fmt.Fprintf(a.err, "pktcloud: %v\nRun \"pktcloud help\" for the commands.\n", err) //nolint:errcheck // nowhere to tell
 		return exitUsage
+	}
+	if errors.Is(err, context.Canceled) {
+		err = service.Errorf(service.CodeConflict, "interrupted")
 	}
 	kind := service.CodeOf(err)
 	text := strings.TrimSpace(err.Error())
