@@ -17,11 +17,11 @@ type Rail interface {
 	VerifyClose(p Params, o CloseOffer) error
 }
 
-// Signer is the payer's side of a rail, bound to one channel's keys. Signing
-// the same again gives the same bytes.
+// Signer is the payer's side of a rail, bound to one channel and its keys.
+// Signing the same again gives the same bytes. pktchain.Signer is one.
 type Signer interface {
 	// SignVoucher returns the proof of a voucher with this total.
-	SignVoucher(p Params, total pktcloud.Amount) ([]byte, error)
+	SignVoucher(total pktcloud.Amount) ([]byte, error)
 	// SignClose returns the signature of a close offer.
-	SignClose(p Params, final, fee pktcloud.Amount) ([]byte, error)
+	SignClose(final, fee pktcloud.Amount) ([]byte, error)
 }

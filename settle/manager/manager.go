@@ -116,7 +116,6 @@ type Status struct {
 // the Store, the Wallet and the context.
 type Manager struct {
 	cfg  Config
-	rail pktchain.Rail
 	self pktcloud.PublicKey
 
 	beginning sync.Mutex // held while an index is handed out or a channel begins, the sync included
@@ -150,7 +149,7 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Manager{
-		cfg: cfg, rail: pktchain.Rail{Network: cfg.Network}, self: cfg.DeviceKey.Public(),
+		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
 		blind: true,
 	}

@@ -24,7 +24,7 @@ const (
 
 // side is one party: a manager, and what a restart keeps of it.
 type side struct {
-	t      *testing.T
+	t      testing.TB
 	name   string
 	cfg    manager.Config
 	wallet *settletest.Wallet
@@ -35,7 +35,7 @@ type side struct {
 
 // world is a payer and a payee over one chain.
 type world struct {
-	t            *testing.T
+	t            testing.TB
 	ledger       *settletest.Ledger
 	clock        *clock
 	payer, payee *side
@@ -58,7 +58,7 @@ func (c *clock) Add(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-func network(t *testing.T) pktchain.Network {
+func network(t testing.TB) pktchain.Network {
 	t.Helper()
 	n, ok := pktchain.NetworkOf("pkt-devnet")
 	if !ok {
@@ -67,7 +67,7 @@ func network(t *testing.T) pktchain.Network {
 	return n
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, ledger: settletest.NewLedger(network(t)), clock: &clock{now: time.Unix(1_800_000_000, 0)}}
 	w.payer, w.payee = w.side("payer"), w.side("payee")
@@ -418,6 +418,7 @@ func TestLedgerOutOfSight(t *testing.T) {
 	}
 	w.ledger.SetDown(false)
 	w.ledger.Mine(1)
+	w.payer.until(id, "sight", func(s manager.Status) bool { return s.Height < 100 })
 	w.payee.until(id, "sight", func(s manager.Status) bool { return s.Height < 100 })
 	w.pay(id, "a", 130_000)
 }

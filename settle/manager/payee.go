@@ -103,7 +103,7 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 	}
 	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
 		was := st.Channel.Latest.Body.Sequence
-		c, err := st.Channel.Accept(v, m.rail)
+		c, err := st.Channel.Accept(v, ch.chain.Rail())
 		if err != nil || c.Latest.Body.Sequence == was {
 			return st, unchanged, err
 		}
@@ -126,7 +126,7 @@ func (m *Manager) CompleteClose(ctx context.Context, channel pktcloud.ID, o sett
 		return txid, err
 	}
 	st, err := m.change(ctx, ch, func(st state) (state, effect, error) {
-		c, err := st.Channel.AcceptClose(o, m.rail)
+		c, err := st.Channel.AcceptClose(o, ch.chain.Rail())
 		if err != nil || st.Channel.Close.Version != 0 {
 			return st, unchanged, err
 		}

@@ -158,11 +158,11 @@ func (m *Manager) Pay(ctx context.Context, channel pktcloud.ID, e settle.Entry) 
 		if err != nil || v.Sequence == st.Channel.Latest.Body.Sequence {
 			return st, unchanged, err
 		}
-		signer, err := m.cfg.Keychain.Signer(ch.index)
+		signer, err := ch.signer(m.cfg.Keychain)
 		if err != nil {
 			return st, unchanged, err
 		}
-		if v.Proof, err = signer.SignVoucher(st.Channel.Params, v.Total); err != nil {
+		if v.Proof, err = signer.SignVoucher(v.Total); err != nil {
 			return st, unchanged, err
 		}
 		signed, err := pktcloud.Seal(m.cfg.DeviceKey, v)
@@ -201,11 +201,11 @@ func (m *Manager) OfferClose(ctx context.Context, channel pktcloud.ID, final pkt
 		if rest.SubFloor(o.Fee) < m.cfg.Network.Dust(ch.chain.Detail.PayerScript) {
 			o.Fee = rest
 		}
-		signer, err := m.cfg.Keychain.Signer(ch.index)
+		signer, err := ch.signer(m.cfg.Keychain)
 		if err != nil {
 			return st, unchanged, err
 		}
-		if o.Signature, err = signer.SignClose(st.Channel.Params, o.Final, o.Fee); err != nil {
+		if o.Signature, err = signer.SignClose(o.Final, o.Fee); err != nil {
 			return st, unchanged, err
 		}
 		st.Channel, err = st.Channel.OfferClose(o)

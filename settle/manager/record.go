@@ -75,6 +75,19 @@ type channel struct {
 	chain   pktchain.Channel
 	turn    chan struct{} // holds one token while nobody has the turn
 	state   atomic.Pointer[state]
+	signs   *pktchain.Signer // made when first needed, by whoever has the turn
+}
+
+// signer returns the payer's signer. Call it with the channel's turn.
+func (ch *channel) signer(k *pktchain.Keychain) (settle.Signer, error) {
+	if ch.signs == nil {
+		s, err := k.Signer(ch.chain, ch.index)
+		if err != nil {
+			return nil, err
+		}
+		ch.signs = s
+	}
+	return ch.signs, nil
 }
 
 func newChannel(n pktchain.Network, r channelRecord, st state) (*channel, error) {

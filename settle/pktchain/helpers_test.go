@@ -125,7 +125,7 @@ func fund(t testing.TB, refund pktchain.RefundKeys, alter func(tx *wire.MsgTx, p
 	if f.channel, err = pktchain.ChannelOf(network(t), f.params); err != nil {
 		t.Fatal(err)
 	}
-	if f.signer, err = f.payer.Signer(f.plan.Index); err != nil {
+	if f.signer, err = f.payer.Signer(f.channel, f.plan.Index); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -146,7 +146,7 @@ func (f fixture) voucher(t testing.TB, total pktcloud.Amount) settle.Voucher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof, err := f.signer.SignVoucher(f.params, total)
+	proof, err := f.signer.SignVoucher(total)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func (f fixture) offer(t testing.TB, final, fee pktcloud.Amount) settle.CloseOff
 	if err != nil {
 		t.Fatal(err)
 	}
-	sig, err := f.signer.SignClose(f.params, final, fee)
+	sig, err := f.signer.SignClose(final, fee)
 	if err != nil {
 		t.Fatal(err)
 	}

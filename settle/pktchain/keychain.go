@@ -120,59 +120,45 @@ func (k *Keychain) RefundKey(index uint32) ([]byte, error) { return k.public(rol
 // PayeeKey returns the public key of the payee's half of a channel.
 func (k *Keychain) PayeeKey(index uint32) ([]byte, error) { return k.public(rolePayee, index) }
 
-// Signer signs as the payer of the channel with this index.
-func (k *Keychain) Signer(index uint32) (*Signer, error) {
+// Signer signs as the payer of a channel, with the spender's key of this index.
+// Errors match [settle.ErrParams] when the channel has another spender.
+func (k *Keychain) Signer(c Channel, index uint32) (*Signer, error) {
 	key, err := k.key(roleSpender, index)
 	if err != nil {
 		return nil, err
 	}
-	return &Signer{network: k.network, key: key}, nil
+	if !slices.Equal(c.Detail.Spender, key.PubKey().SerializeCompressed()) {
+		return nil, settle.Refuse(settle.ErrParams, "the channel has another spender")
+	}
+	return &Signer{channel: c, key: key}, nil
 }
 
-// Signer signs vouchers and close offers with one spender key. It is a
-// settle.Signer.
+// Signer signs vouchers and close offers of one channel. It is safe for
+// concurrent use.
 type Signer struct {
-	network Network
+	channel Channel
 	key     *btcec.PrivateKey
 }
 
 // SignVoucher returns the SIGHASH_SINGLE signature over the claim of total
-// [SETTLE-49]. Errors match [settle.ErrParams] or [settle.ErrCapacity].
-func (s *Signer) SignVoucher(p settle.Params, total pktcloud.Amount) ([]byte, error) {
-	c, err := s.channel(p)
-	if err != nil {
+// [SETTLE-49]. Signing the same again gives the same bytes. Errors match
+// [settle.ErrCapacity].
+func (s *Signer) SignVoucher(total pktcloud.Amount) ([]byte, error) {
+	if err := s.channel.checkTotal(total); err != nil {
 		return nil, err
 	}
-	if err := c.checkTotal(total); err != nil {
-		return nil, err
-	}
-	return c.sign(c.claimTx(total, 0), voucherSig, s.key)
+	return s.channel.sign(s.channel.claimTx(total, 0), voucherSig, s.key)
 }
 
 // SignClose returns the payer's signature of a cooperative close [SETTLE-50].
-// Errors match [settle.ErrParams], [settle.ErrClose], [settle.ErrDust] or
-// [settle.ErrFee].
-func (s *Signer) SignClose(p settle.Params, final, fee pktcloud.Amount) ([]byte, error) {
-	c, err := s.channel(p)
+// Signing the same again gives the same bytes. Errors match [settle.ErrClose],
+// [settle.ErrDust] or [settle.ErrFee].
+func (s *Signer) SignClose(final, fee pktcloud.Amount) ([]byte, error) {
+	tx, err := s.channel.closeTx(final, fee)
 	if err != nil {
 		return nil, err
 	}
-	tx, err := c.closeTx(final, fee)
-	if err != nil {
-		return nil, err
-	}
-	return c.sign(tx, wholeSig, s.key)
-}
-
-func (s *Signer) channel(p settle.Params) (Channel, error) {
-	c, err := ChannelOf(s.network, p)
-	if err != nil {
-		return Channel{}, err
-	}
-	if !slices.Equal(c.Detail.Spender, s.key.PubKey().SerializeCompressed()) {
-		return Channel{}, settle.Refuse(settle.ErrParams, "the channel has another spender")
-	}
-	return c, nil
+	return s.channel.sign(tx, wholeSig, s.key)
 }
 
 // Claim returns the payee's signed claim of a voucher, at a fee of its choice:

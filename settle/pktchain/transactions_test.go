@@ -52,7 +52,7 @@ func TestClaim(t *testing.T) {
 	_, err = f.payee.Claim(f.channel, 4, other, 300)
 	wantCode(t, err, settle.ErrProof)
 	for _, total := range []pktcloud.Amount{0, f.params.Spendable() + 1, 1 << 63} {
-		_, err = f.signer.SignVoucher(f.params, total)
+		_, err = f.signer.SignVoucher(total)
 		wantCode(t, err, settle.ErrCapacity)
 		wantCode(t, f.channel.VerifyVoucher(total, v.Proof), settle.ErrCapacity)
 	}
@@ -143,7 +143,7 @@ func TestVoucherProofIsStrict(t *testing.T) {
 			wantCode(t, f.channel.VerifyVoucher(v.Total, change(slices.Clone(v.Proof))), settle.ErrProof)
 		})
 	}
-	all, err := f.signer.SignClose(f.params, 1_000_000, 300)
+	all, err := f.signer.SignClose(1_000_000, 300)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestCooperativeClose(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(uint64(c.final), "+", uint64(c.fee)), func(t *testing.T) {
 			if c.want != 0 {
-				_, err := f.signer.SignClose(f.params, c.final, c.fee)
+				_, err := f.signer.SignClose(c.final, c.fee)
 				wantCode(t, err, c.want)
 				o := settle.CloseOffer{Version: 1, Final: c.final, Fee: c.fee, Signature: []byte{1}}
 				wantCode(t, f.channel.VerifyClose(o), c.want)

@@ -556,7 +556,7 @@ func claimVectors(t *testing.T) []vector.Case {
 	proof := func(name, expect, about string, total pktcloud.Amount, proof []byte) vector.Case {
 		return vector.New("proof-"+name, expect, about).With("params", mustEncode(t, f.params)).With("total", uint64(total)).With("proof", proof)
 	}
-	all, err := f.signer.SignClose(f.params, v.Total, 360)
+	all, err := f.signer.SignClose(v.Total, 360)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -582,7 +582,7 @@ func claimVectors(t *testing.T) []vector.Case {
 func endVectors(t *testing.T) []vector.Case {
 	f := fund(t, pktchain.RefundKeys{}, nil)
 	closing := func(name, expect, about string, final, fee pktcloud.Amount, spoil func(sig []byte)) vector.Case {
-		sig, err := f.signer.SignClose(f.params, final, fee)
+		sig, err := f.signer.SignClose(final, fee)
 		if err != nil {
 			sig = f.offer(t, 1_000_000, 360).Signature
 		}

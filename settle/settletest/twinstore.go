@@ -19,7 +19,8 @@ type Store struct {
 	mu      sync.Mutex
 	data    map[string][]byte
 	applies int
-	fail    func(apply int) bool
+	before  func(apply int) bool
+	after   func(apply int) bool
 }
 
 // NewStore returns an empty store.
@@ -30,7 +31,15 @@ func NewStore() *Store { return &Store{data: map[string][]byte{}} }
 func (s *Store) FailWhen(fail func(apply int) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail = fail
+	s.before = fail
+}
+
+// FailAfterWhen is FailWhen with everything stored: the caller is told that it
+// failed, as by a machine that dies right after the write.
+func (s *Store) FailAfterWhen(fail func(apply int) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after = fail
 }
 
 // Applies returns how often Apply was called.
@@ -63,7 +72,7 @@ func (s *Store) Apply(ctx context.Context, puts []struct {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if s.fail != nil && s.fail(s.applies) {
+	if s.before != nil && s.before(s.applies) {
 		return ErrStore
 	}
 	for _, p := range puts {
@@ -72,6 +81,9 @@ func (s *Store) Apply(ctx context.Context, puts []struct {
 			continue
 		}
 		s.data[p.Key] = bytes.Clone(p.Value)
+	}
+	if s.after != nil && s.after(s.applies) {
+		return ErrStore
 	}
 	return nil
 }
