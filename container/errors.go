@@ -100,8 +100,7 @@ func Wrap(code Code, detail string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if _, ok := errors.AsType[*Error](err); ok {
 		return err
 	}
 	return &Error{Code: code, Detail: detail, Err: err}

@@ -215,7 +215,7 @@ func (k *kit) exec(ctx context.Context) error {
 	brief, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	r, w := io.Pipe()
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	begun := time.Now()
 	_, err = k.rt.Exec(brief, "kit-serve", container.ExecSpec{Args: k.f.Cat, Stdin: r})
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > patience/2 {

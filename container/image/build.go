@@ -206,7 +206,7 @@ func elfNeeds(file string) (libs []string, interpreter string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP && p.Filesz < 4096 {
 			b, err := io.ReadAll(p.Open())

@@ -154,7 +154,7 @@ func removeCgroup(dir string) error {
 		}
 	}
 	pids, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	for _, f := range bytes.Fields(pids) {
+	for f := range bytes.FieldsSeq(pids) {
 		if pid, err := strconv.Atoi(string(f)); err == nil && pid > 1 {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}

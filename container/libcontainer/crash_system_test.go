@@ -198,7 +198,9 @@ func TestStartCancelled(t *testing.T) {
 		cancel()
 		_, serr := w.rt.Status(t.Context(), "given-up")
 		if err == nil {
-			err = w.rt.Destroy(t.Context(), "given-up")
+			if err := w.rt.Destroy(t.Context(), "given-up"); err != nil {
+				t.Error(err)
+			}
 		} else if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(serr, container.CodeNotFound) {
 			t.Errorf("got %v, and then %v", err, serr)
 		}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -370,9 +371,7 @@ func (r *Runtime) kill(dir string) error {
 	}
 	var rec record
 	if ok, err := readJSON(dir, recordFile, &rec); err == nil && ok {
-		for k, v := range cgroupDirs(rec.Cgroup) {
-			groups[k] = v
-		}
+		maps.Copy(groups, cgroupDirs(rec.Cgroup))
 	}
 	if err := groups.remove(); err != nil {
 		return err

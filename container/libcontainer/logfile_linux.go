@@ -164,7 +164,7 @@ func newLogReader(ctx context.Context, dir string, o container.LogOptions, ended
 // tail finds the time of the n-th line from the end, and starts there.
 func (r *logReader) tail(n int) error {
 	scan := &logReader{ctx: r.ctx, dir: r.dir, opt: container.LogOptions{Since: r.opt.Since}, ended: func() bool { return true }}
-	defer scan.Close()
+	defer func() { _ = scan.Close() }()
 	var lines [][]byte
 	for {
 		line, err := scan.line()

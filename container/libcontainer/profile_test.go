@@ -230,7 +230,7 @@ func conditions(t *testing.T, r rule) []insn {
 			continue
 		case specs.OpMaskedEqual:
 			mask, want = a.Value, a.ValueTwo
-		default:
+		case specs.OpNotEqual, specs.OpLessEqual, specs.OpGreaterEqual, specs.OpGreaterThan:
 			t.Fatalf("the profile has a comparison %s that the generator does not know", a.Op)
 		}
 		for half := range uint32(2) {
@@ -272,10 +272,10 @@ func run(t *testing.T, code []insn, nr, arch uint32, args [6]uint64) uint32 {
 	for pc := 0; pc < len(code); pc++ {
 		switch i := code[pc]; i.op {
 		case opLoad:
-			switch {
-			case i.k == 0:
+			switch i.k {
+			case 0:
 				a = nr
-			case i.k == 4:
+			case 4:
 				a = arch
 			default:
 				a = uint32(args[(i.k-16)/8] >> (8 * (i.k % 8)))
@@ -371,14 +371,14 @@ func meaning(rules []rule, nr uint32, args [6]uint64) uint32 {
 		holds := r.nr == nr
 		for _, a := range r.args {
 			v := args[a.Index]
-			switch a.Op {
-			case specs.OpMaskedEqual:
-				holds = holds && v&a.Value == a.ValueTwo
-			case specs.OpLessThan:
-				holds = holds && v < a.Value
-			default:
-				holds = holds && v == a.Value
+			ok := v == a.Value
+			if a.Op == specs.OpMaskedEqual {
+				ok = v&a.Value == a.ValueTwo
 			}
+			if a.Op == specs.OpLessThan {
+				ok = v < a.Value
+			}
+			holds = holds && ok
 		}
 		if holds {
 			return r.action

@@ -100,6 +100,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -163,7 +164,7 @@ func openShim() (*os.File, error) {
 	}
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate("pktcloud-shim", flags|unix.MFD_EXEC)
-	if err == unix.EINVAL { // before Linux 6.3
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
 		fd, err = unix.MemfdCreate("pktcloud-shim", flags)
 	}
 	if err != nil {

@@ -236,7 +236,7 @@ func idmapMount(source, target string, disk, to int) error {
 	if err != nil {
 		return fmt.Errorf("open_tree: %w", err)
 	}
-	defer unix.Close(tree)
+	defer func() { _ = unix.Close(tree) }()
 	attr := unix.MountAttr{
 		Attr_set:    unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID,
 		Propagation: unix.MS_PRIVATE,
@@ -280,7 +280,7 @@ func (s *stage) prepare(r *record) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	s.args = r.Spec.Args
 	if len(s.args) == 0 {
 		s.args = r.Image.Args

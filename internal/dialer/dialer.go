@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -111,10 +112,8 @@ func (d *Dialer) Check(ap netip.AddrPort) error {
 	if !isPublic(a) {
 		return fmt.Errorf("%w: %s is not on the public internet", ErrForbidden, ap)
 	}
-	for _, own := range d.own() {
-		if own == a {
-			return fmt.Errorf("%w: %s is this machine", ErrForbidden, ap)
-		}
+	if slices.Contains(d.own(), a) {
+		return fmt.Errorf("%w: %s is this machine", ErrForbidden, ap)
 	}
 	return nil
 }
