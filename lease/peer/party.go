@@ -14,6 +14,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
 )
 
 var (
@@ -64,6 +65,7 @@ type saved struct {
 	clock  clockMark
 	events []Event
 	count  uint64
+	offer  pktcloud.Signed[market.Offer]
 }
 
 // load reads the journal. Refusals go to the caller.
@@ -86,8 +88,11 @@ func (p *party) load(ctx context.Context, refused func(id pktcloud.ID, value []b
 		return fmt.Errorf("reading the journal of leases: %w", err)
 	}
 	for id, s := range all {
-		if s.state.Role != p.role || s.state.Lease != id {
-			return fmt.Errorf("lease: the journal of %s is not a %s's, or has no state", id, p.role)
+		if s.state.Lease != id {
+			return fmt.Errorf("lease: the journal of %s has no state of its own", id)
+		}
+		if s.state.Role != p.role {
+			continue // one store serves a node that provides and rents
 		}
 		uptime := time.Duration(s.clock.Uptime)
 		if p.role == lease.RoleTenant {
@@ -95,6 +100,7 @@ func (p *party) load(ctx context.Context, refused func(id pktcloud.ID, value []b
 		}
 		r := p.newRunner(s.state, s.commit, uptime)
 		r.events, r.view.Events = s.count, s.events
+		r.addresses = s.offer.Body.Addresses
 		p.leases[id] = r
 		p.order = append(p.order, id)
 	}
@@ -117,6 +123,8 @@ func (s *saved) take(rest string, value []byte) (err error) {
 		if m, err = lease.ParseMessage(value); err == nil {
 			s.commit, _ = m.(lease.Commit)
 		}
+	case "offer":
+		s.offer, err = market.ParseOffer(value)
 	case "clock":
 		err = pktcloud.Unmarshal(value, &s.clock, lease.MaxSmallBytes)
 	case "event":

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/big"
 	"slices"
+	"strings"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
@@ -52,6 +53,7 @@ func Run(d Dirs) (Report, error) {
 			report.Leases = append(report.Leases, l)
 		}
 	}
+	slices.SortStableFunc(report.Findings, func(a, b Finding) int { return strings.Compare(a.Subject, b.Subject) })
 	report.OK = len(report.Findings) == 0
 	return report, nil
 }

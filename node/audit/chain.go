@@ -109,6 +109,7 @@ func readBlockFile(path string, last bool, report *Report) ([]*storedBlock, erro
 			}
 			break
 		}
+		report.Checked.Blocks++
 		record, sum := data[:8+size], data[8+size:12+size]
 		data = data[12+size:]
 		if crc32.Checksum(record, castagnoli) != binary.BigEndian.Uint32(sum) {

@@ -89,7 +89,7 @@ func (w *world) enter(l service.Lease) {
 		w.t.Errorf("exec of exit 7: got code %d", code)
 	}
 	var logs bytes.Buffer
-	if err := w.tenant.client().Logs(w.t.Context(), l.ID.String(), service.LogRequest{}, &logs); err != nil || !strings.Contains(logs.String(), "GET") {
+	if err := w.tenant.client().Logs(w.t.Context(), l.ID.String(), service.LogRequest{}, &logs); err != nil || !strings.Contains(logs.String(), "response:200") {
 		w.t.Errorf("logs: got %q and %v, want the requests that were served", &logs, err)
 	}
 }
@@ -131,9 +131,9 @@ func (w *world) tamper(id pktcloud.ID) {
 			c.change(t, dir)
 			out, err := w.tryRun("audit", "--json", "--provider", filepath.Join(dir, "provider"), "--tenant", filepath.Join(dir, "tenant"), "--chain", filepath.Join(dir, "chain"))
 			switch {
-			case c.want == "" && (err != nil || !strings.Contains(out, `"ok": true`)):
+			case c.want == "" && (err != nil || !strings.Contains(out, `"ok":true`)):
 				t.Errorf("untouched: got %v: %s", err, out)
-			case c.want != "" && (err == nil || !strings.Contains(out, `"ok": false`) || !strings.Contains(out, c.want)):
+			case c.want != "" && (err == nil || !strings.Contains(out, `"ok":false`) || !strings.Contains(out, c.want)):
 				t.Errorf("got %v and %s, want ok false and a finding about %q", err, out, c.want)
 			}
 		})

@@ -126,6 +126,7 @@ func newWorld(t *testing.T, c worldConfig) *world {
 		t.Skip("needs root: real containers are started")
 	}
 	w := &world{t: t, bin: binary(t, c.tags), dir: t.TempDir()}
+	t.Cleanup(w.explain)
 	w.startRegistry()
 	w.startDevnet(c.blockInterval)
 	w.provider = w.newParty("provider", "--provider", "--allow-dial", w.registry)
@@ -135,6 +136,19 @@ func newWorld(t *testing.T, c worldConfig) *world {
 	w.tenant.start()
 	w.fund(w.tenant, "100 PKT")
 	return w
+}
+
+// explain shows the ends of both logs when the test has failed.
+func (w *world) explain() {
+	if !w.t.Failed() {
+		return
+	}
+	for _, p := range []*party{w.provider, w.tenant} {
+		if p != nil && p.process != nil {
+			log := p.log.String()
+			w.t.Logf("the %s's log ends:\n%s", p.name, log[max(0, len(log)-4000):])
+		}
+	}
 }
 
 // page is what the workload serves.
@@ -214,7 +228,7 @@ func (p *party) start(env ...string) {
 func (p *party) tryStart(env ...string) error {
 	args := append([]string{
 		"node", "--json", "--dir", p.dir, "--listen", p.listen, "--api", "127.0.0.1:0", "--proxy", "127.0.0.1:0",
-		"--chain", "http://" + p.w.rpc, "--chain-cookie", filepath.Join(p.w.chainDir(), "rpc.cookie"), "--chain-poll", "100ms",
+		"--chain", "http://" + p.w.rpc, "--chain-cookie", filepath.Join(p.w.chainDir(), "rpc.cookie"), "--chain-poll", "100ms", "--verbose",
 	}, p.flags...)
 	var err error
 	p.process, err = p.w.trySpawn(env, &p.info, args...)
