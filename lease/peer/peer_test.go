@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,12 +119,12 @@ func (w *world) startProvider(listen string) {
 		w.t.Fatal(err)
 	}
 	w.stops[1] = w.run(h, p.Run, srv.Run)
+	w.until("the provider serves", func() bool { return slices.Contains(h.Mux().Protocols(), peer.ProtocolID) })
 }
 
 func (w *world) startTenant() {
 	w.t.Helper()
 	h := w.newHost(0, "/ip4/127.0.0.1/tcp/0")
-	h.Peerstore().AddAddrs(w.hosts[1].ID(), w.hosts[1].Addrs(), time.Hour)
 	tn, err := peer.NewTenant(w.t.Context(), peer.TenantConfig{
 		Host: h, Device: w.devices[0], Account: w.account(0), Store: w.stores[0], Payer: w.bank.Payer(w.devices[0]),
 		Prober: w.prober, Log: testLog(w.t, "tenant"),

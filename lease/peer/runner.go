@@ -42,8 +42,10 @@ type runner struct {
 	manifest lease.Manifest
 	commit   lease.Commit
 	peer     pktcloud.PublicKey // the other side's device
-	inbox    chan func()
-	ctx      context.Context // of party.run
+	// addresses of the provider, from its offer; of a tenant's runner only.
+	addresses []string
+	inbox     chan func()
+	ctx       context.Context // of party.run
 
 	state  lease.State
 	base   time.Duration // uptime when the runner was made

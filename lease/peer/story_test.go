@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
+	"github.com/pkt-cash/pkt-cloud/lease/session"
 )
 
 // listenAgain is the address at which a restarted provider is found.
@@ -236,4 +238,60 @@ func TestProviderGone(t *testing.T) {
 	if v.Record.Reason != lease.ReasonGone || v.Countersigned || v.Record.Statement.IsZero() {
 		t.Errorf("got %q, countersigned %v, want a record of this side alone with its evidence", v.Record.Reason, v.Countersigned)
 	}
+}
+
+func TestAuthorize(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	tenant, stranger := w.devices[0].Public(), w.devices[1].Public()
+	for _, c := range []struct {
+		name    string
+		id      pktcloud.ID
+		device  pktcloud.PublicKey
+		command session.Command
+		want    lease.Code
+	}{
+		{"the tenant", id, tenant, session.CommandExec, ""},
+		{"a stranger", id, stranger, session.CommandExec, lease.CodeUnknown},
+		{"another lease", pktcloud.ID{1}, tenant, session.CommandExec, lease.CodeUnknown},
+	} {
+		err := w.provider.Authorize(t.Context(), c.id, c.device, c.command)
+		if c.want == "" && err != nil || c.want != "" && !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+	}
+	w.bank.Refuse(true)
+	w.until("the lease is suspended", func() bool { v, _ := w.provider.Lease(id); return v.Phase == lease.Suspended })
+	if err := w.provider.Authorize(t.Context(), id, tenant, session.CommandLogs); err != nil {
+		t.Errorf("got %v for the logs of a suspended lease, want nil", err)
+	}
+	if err := w.provider.Authorize(t.Context(), id, tenant, session.CommandExec); !errors.Is(err, lease.CodePhase) {
+		t.Errorf("got %v for exec in a suspended lease, want phase", err)
+	}
+}
+
+// TestRuntimeOutOfSight shows that a provider which cannot ask its runtime, or
+// find a workload again after a restart, does not end the lease [LEASE-15].
+func TestRuntimeOutOfSight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
+	again := w.listenAgain()
+	w.stops[1]()
+	w.workload.Fail(errors.New("the runtime does not answer"))
+	w.startProvider(again)
+	w.until("the provider has tried", func() bool {
+		v, _ := w.provider.Lease(id)
+		return slices.ContainsFunc(v.Events, func(e peer.Event) bool { return e.Kind == "start" && e.Text != "the workload runs" })
+	})
+	v, _ := w.provider.Lease(id)
+	if v.Phase != lease.Active {
+		t.Errorf("got %s, want active", v.Phase)
+	}
+	w.workload.Fail(nil)
+	paid := v.Paid
+	w.until("the provider is paid again", func() bool { v, _ := w.provider.Lease(id); return v.Paid > paid })
+	w.closeAndCheck(id)
 }

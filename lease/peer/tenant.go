@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	libpeer "github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/multiformats/go-multiaddr"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
@@ -288,7 +290,7 @@ func (t *Tenant) dial(r *runner) {
 			if v, _ := r.snapshot(); v.Phase.Final() {
 				break
 			}
-			l, err := t.connect(r.ctx, r.peer)
+			l, err := t.connect(r.ctx, r.peer, r.addresses)
 			if err == nil {
 				began := time.Now()
 				t.follow(r, l)
@@ -303,18 +305,26 @@ func (t *Tenant) dial(r *runner) {
 	})
 }
 
-func (t *Tenant) connect(ctx context.Context, device pktcloud.PublicKey) (*link, error) {
+// connect opens a stream to a device at the addresses of its offer.
+func (t *Tenant) connect(ctx context.Context, device pktcloud.PublicKey, addresses []string) (*link, error) {
 	id, err := session.PeerOf(device)
 	if err != nil {
 		return nil, err
 	}
+	for _, a := range addresses {
+		m, err := multiaddr.NewMultiaddr(a)
+		if err != nil {
+			continue // of a kind that this version does not know
+		}
+		if addr, _ := libpeer.SplitAddr(m); addr != nil {
+			t.host.Peerstore().AddAddr(id, addr, peerstore.AddressTTL)
+		}
+	}
+	if n, ok := t.host.Network().(*swarm.Swarm); ok {
+		n.Backoff().Clear(id) // the delays between dials are ours
+	}
 	ctx, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
-	return openLink(ctx, t, id)
-}
-
-func openLink(ctx context.Context, t *Tenant, id libpeer.ID) (*link, error) {
-	var s network.Stream
 	s, err := t.host.NewStream(ctx, id, ProtocolID)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the provider: %w", err)

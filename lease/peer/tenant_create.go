@@ -8,13 +8,8 @@ import (
 	"io"
 	"time"
 
-	libpeer "github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/peerstore"
-	"github.com/multiformats/go-multiaddr"
-
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
-	"github.com/pkt-cash/pkt-cloud/lease/session"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
@@ -34,7 +29,7 @@ func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
-	l, err := t.reach(ctx, req.Offer.Body)
+	l, err := t.connect(ctx, req.Offer.Body.Device, req.Offer.Body.Addresses)
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
@@ -163,27 +158,6 @@ func fillDefaults(d *lease.Terms, o market.Offer, rail market.Rail, capacity pkt
 	return nil
 }
 
-// reach dials the device that an offer names.
-func (t *Tenant) reach(ctx context.Context, o market.Offer) (*link, error) {
-	id, err := session.PeerOf(o.Device)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range o.Addresses {
-		m, err := multiaddr.NewMultiaddr(a)
-		if err != nil {
-			continue
-		}
-		addr, _ := libpeer.SplitAddr(m)
-		if addr != nil {
-			t.host.Peerstore().AddAddr(id, addr, peerstore.ConnectedAddrTTL)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, callDeadline)
-	defer cancel()
-	return openLink(ctx, t, id)
-}
-
 // askQuote proposes a draft and checks the answer.
 func (t *Tenant) askQuote(ctx context.Context, l *link, draft lease.Terms, req Request) (pktcloud.Signed[market.Quote], error) {
 	var none pktcloud.Signed[market.Quote]
@@ -292,6 +266,7 @@ func (t *Tenant) keep(ctx context.Context, offer pktcloud.Signed[market.Offer], 
 		return nil, err
 	}
 	r := t.newRunner(state, c, 0)
+	r.addresses = offer.Body.Addresses
 	if err := r.create(ctx, offer, "committed, "+c.Params.Capacity.String()+" in the channel"); err != nil {
 		return nil, err
 	}

@@ -241,3 +241,22 @@ func TestHostileHeader(t *testing.T) {
 		t.Errorf("got %x for a header that is too long, want a reset", b)
 	}
 }
+
+func TestProgramIsKilled(t *testing.T) {
+	target, _, _ := serve(t, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := session.Exec(ctx, target, session.ExecRequest{Args: []string{"wait"}}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v from a program that waits, want the context's end", err)
+	}
+	// The only session is free once the program has ended.
+	for end := time.Now().Add(10 * time.Second); ; {
+		_, err := session.Exec(t.Context(), target, session.ExecRequest{Args: []string{"echo"}})
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, lease.CodeBusy) || time.Now().After(end) {
+			t.Fatalf("got %v, want the first program killed", err)
+		}
+	}
+}
