@@ -127,6 +127,7 @@ type Manager struct {
 	funded   map[settle.Outpoint]pktcloud.ID
 	order    uint64
 	tip      tipRecord
+	stored   uint64 // height of the tip in the store
 	blind    bool // the ledger was out of reach when last asked
 }
 

@@ -69,12 +69,18 @@ func (m *Manager) wait(ctx context.Context, last settle.Tip) (settle.Tip, error)
 // look brings all channels up to date with a block.
 func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
 	seen := tipRecord{Height: tip.Height, Seen: m.cfg.Now().Unix()}
-	if err := m.apply(ctx, put{keyTip, seen}); err != nil {
-		return err
-	}
 	m.mu.Lock()
+	stored := m.stored
 	m.tip, m.blind = seen, false
 	m.mu.Unlock()
+	if stored != tip.Height { // an older time of the same block only makes a guess safer
+		if err := m.apply(ctx, put{keyTip, seen}); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.stored = tip.Height
+		m.mu.Unlock()
+	}
 	var errs []error
 	for _, ch := range m.all() {
 		if err := m.follow(ctx, ch, tip); err != nil {
