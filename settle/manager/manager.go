@@ -128,7 +128,7 @@ type Manager struct {
 	order    uint64
 	tip      tipRecord
 	stored   uint64 // height of the tip in the store
-	blind    bool // the ledger was out of reach when last asked
+	blind    bool   // the ledger was out of reach when last asked
 }
 
 // New loads the channels of a store and reserves the coins of those that are
