@@ -75,6 +75,14 @@ type probes struct {
 	epoch     int // a result of an earlier epoch does not count
 }
 
+// errBlind is the result of a probe that failed while the stream to the
+// provider ended: that says nothing about the service.
+var errBlind = errors.New("the provider was out of sight")
+
+// linkGrace is how long a probe that failed waits to see whether the stream to
+// the provider ends too.
+const linkGrace = 100 * time.Millisecond
+
 // probe looks once, in the background, and then calls after.
 func (t *Tenant) probe(r *runner, after func(err error)) {
 	v, _ := r.snapshot()
@@ -84,10 +92,19 @@ func (t *Tenant) probe(r *runner, after func(err error)) {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, timeout)
 	r.tenant.probes.cancel = cancel
+	l := r.link
 	t.wg.Go(func() {
 		err := t.cfg.Prober.Probe(ctx, v)
 		cancel()
-		r.post(func() { after(err) })
+		if err != nil {
+			sleep(r.ctx, linkGrace)
+		}
+		r.post(func() {
+			if err != nil && (l == nil || r.link != l) {
+				err = errBlind
+			}
+			after(err)
+		})
 	})
 }
 
@@ -95,7 +112,7 @@ func (t *Tenant) probe(r *runner, after func(err error)) {
 // cannot serve at the ends of intervals only.
 func (t *Tenant) probeSometimes(r *runner) {
 	p := &r.tenant.probes
-	if up := r.uptime(); p.running || r.tenant.judging || up < p.next {
+	if up := r.uptime(); p.running || r.tenant.judging || r.link == nil || up < p.next {
 		return
 	}
 	interval := time.Duration(r.state.Terms.IntervalSeconds) * time.Second
@@ -111,8 +128,8 @@ func (t *Tenant) probeSometimes(r *runner) {
 }
 
 func (p *probes) count(err error) {
-	if errors.Is(err, lease.CodePhase) || errors.Is(err, context.Canceled) {
-		return // suspended, or stopped: that says nothing
+	if errors.Is(err, lease.CodePhase) || errors.Is(err, context.Canceled) || errors.Is(err, errBlind) {
+		return // suspended, stopped, or out of sight: that says nothing
 	}
 	if err == nil {
 		p.good++
