@@ -49,18 +49,29 @@ type idLock struct {
 	users int
 }
 
+// Check reports what this machine or process lacks to run containers, without
+// changing anything. Errors are [container.CodeNotRoot],
+// [container.CodeNoCgroups] or [container.CodeMissingFeature].
+func Check() error {
+	if os.Geteuid() != 0 {
+		return &container.Error{Code: container.CodeNotRoot}
+	}
+	if err := checkCgroups(); err != nil {
+		return err
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		return &container.Error{Code: container.CodeMissingFeature, Detail: "no loop devices; load the kernel module loop", Err: err}
+	}
+	_, err := findMkfs()
+	return err
+}
+
 // New opens a runtime over cfg.Dir, in which it finds the containers of an
 // earlier one. Errors are [container.CodeNotRoot], [container.CodeNoCgroups],
 // [container.CodeMissingFeature] or [container.CodeInUse].
 func New(cfg Config) (*Runtime, error) {
 	cfg = cfg.withDefaults()
-	if os.Geteuid() != 0 {
-		return nil, &container.Error{Code: container.CodeNotRoot}
-	}
-	if err := checkCgroups(); err != nil {
-		return nil, err
-	}
-	if _, err := findMkfs(); err != nil {
+	if err := Check(); err != nil {
 		return nil, err
 	}
 	dir, err := filepath.Abs(cfg.Dir)

@@ -12,5 +12,8 @@ func New(Config) (*Runtime, error) {
 	return nil, &container.Error{Code: container.CodeUnsupported}
 }
 
+// Check returns [container.CodeUnsupported].
+func Check() error { return &container.Error{Code: container.CodeUnsupported} }
+
 // Close does nothing.
 func (*Runtime) Close() error { return nil }
