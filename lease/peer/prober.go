@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -76,8 +77,17 @@ type probes struct {
 }
 
 // errBlind is the result of a probe that failed while the stream to the
-// provider ended: that says nothing about the service.
-var errBlind = errors.New("the provider was out of sight")
+// provider ended, or the lease: that says nothing about the service.
+var errBlind = errors.New("the service was out of sight")
+
+// stopping reports whether the workload has been ended or frozen by the lease
+// as far as the tenant has heard.
+func (r *runner) stopping() bool {
+	return r.state.Phase == lease.Closing || slices.ContainsFunc(r.tenant.queue, func(m lease.Message) bool {
+		st, ok := m.(lease.StatementMessage)
+		return ok && st.Statement.Body.State != lease.Running
+	})
+}
 
 // linkGrace is how long a probe that failed waits to see whether the stream to
 // the provider ends too.
@@ -100,7 +110,7 @@ func (t *Tenant) probe(r *runner, after func(err error)) {
 			sleep(r.ctx, linkGrace)
 		}
 		r.post(func() {
-			if err != nil && (l == nil || r.link != l) {
+			if err != nil && (l == nil || r.link != l || r.stopping()) {
 				err = errBlind
 			}
 			after(err)

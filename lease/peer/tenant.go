@@ -57,10 +57,8 @@ func NewTenant(ctx context.Context, cfg TenantConfig) (*Tenant, error) {
 	t := &Tenant{cfg: cfg}
 	t.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
 	t.init(lease.RoleTenant, t)
-	err := t.load(ctx, func(id pktcloud.ID, _ []byte) error {
-		return fmt.Errorf("lease: the journal of %s is a provider's", id)
-	})
-	if err != nil {
+	refused := func(pktcloud.ID, []byte) error { return nil } // the provider's, on the same store
+	if err := t.load(ctx, refused); err != nil {
 		return nil, err
 	}
 	return t, nil
