@@ -26,7 +26,7 @@ func TestCrashPoints(t *testing.T) {
 	for _, role := range []string{"provider", "tenant"} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, worldConfig{tags: "crashpoints", blockInterval: 500 * time.Millisecond})
+			w := newWorld(t, worldConfig{tags: "crashpoints"})
 			victim := w.provider
 			if role == "tenant" {
 				victim = w.tenant
@@ -82,6 +82,7 @@ func (w *world) dieAt(victim *party, n int) bool {
 	w.t.Helper()
 	if err := victim.tryStart(fmt.Sprintf("PKTCLOUD_CRASH_AT=%d", n)); err == nil {
 		w.tryLife(victim)
+		until(victim, 3*time.Second, func() bool { return false }) // it may be dying just now
 	}
 	hit := victim.process == nil || victim.dead()
 	if hit {
@@ -115,7 +116,6 @@ func (w *world) tryLife(victim *party) {
 		return
 	}
 	if lease, err = tenant.CreateLease(ctx, w.request(offer.ID)); err != nil {
-		until(victim, 2*time.Second, func() bool { return false })
 		return
 	}
 	if !until(victim, 30*time.Second, func() bool {
