@@ -25,7 +25,38 @@ func translate(err error) error {
 	if errors.As(err, &done) {
 		return err
 	}
-	return &service.Error{Code: codeOf(err), Err: err}
+	return &service.Error{Code: codeOf(err), Err: plain(err)}
+}
+
+// told is an error in the words for a person; its cause still matches.
+type told struct {
+	text string
+	err  error
+}
+
+func (t *told) Error() string { return t.text }
+func (t *told) Unwrap() error { return t.err }
+
+// plain leaves out the names of package and code that a refusal of market or
+// lease begins with: the code of the service says as much.
+func plain(err error) error {
+	var m *market.Error
+	var l *lease.Error
+	var detail string
+	var cause error
+	switch {
+	case errors.As(err, &l):
+		detail, cause = l.Detail, l.Err
+	case errors.As(err, &m):
+		detail, cause = m.Detail, m.Err
+	}
+	if detail == "" {
+		return err
+	}
+	if cause != nil {
+		detail += ": " + plain(cause).Error()
+	}
+	return &told{detail, err}
 }
 
 // codes lists what the parts say and what it is to the node's owner; the first

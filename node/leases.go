@@ -219,7 +219,7 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 		l.Endpoint = fmt.Sprintf("http://web.%s.localhost:%d/", l.Label, n.cfg.ProxyPort)
 	}
 	for _, e := range v.Events {
-		l.History = append(l.History, service.Entry{Time: e.At, Kind: e.Kind, Text: e.Text})
+		l.History = append(l.History, service.Entry{Time: e.At, Kind: e.Kind, Text: cmp.Or(strings.TrimSuffix(e.Text, ": "), e.Phase.String())})
 	}
 	if !t.Channel.IsZero() {
 		l.Channel = n.channelOf(ctx, t.Channel)

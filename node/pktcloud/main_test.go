@@ -2,7 +2,9 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -23,9 +25,44 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"waitfile": waitFile, "chain": setChain, "faucet": faucet, "stopjob": stopJob,
+		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PKTCLOUD_DIR", e.Getenv("WORK")+"/data")
 			return nil
 		},
 	})
+}
+
+// waitFile waits until a file exists: "waitfile FILE".
+func waitFile(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s did not appear", path)
+		}
+	}
+}
+
+// setChain sets CHAIN to the address of the devnet.
+func setChain(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Setenv("CHAIN", "http://"+strings.TrimSpace(ts.ReadFile("data/devnet/rpc-address")))
+}
+
+// faucet gives coins to the address in a file: "faucet FILE AMOUNT".
+func faucet(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("pktcloud", "devnet", "faucet", strings.TrimSpace(ts.ReadFile(args[0])), args[1]))
+}
+
+// stopJob ends a background command in order and waits: "stopjob NAME".
+func stopJob(ts *testscript.TestScript, _ bool, args []string) {
+	for _, job := range ts.BackgroundCmds() {
+		if job.Process != nil && strings.Contains(strings.Join(job.Args, " "), " "+args[0]+" ") {
+			ts.Check(job.Process.Signal(os.Interrupt))
+		}
+	}
 }

@@ -27,6 +27,8 @@ func helpers() template.FuncMap {
 		"percent":      percent,
 		"tone":         tone,
 		"exposureName": exposureName,
+		"milestones":   milestones,
+		"eventName":    eventName,
 	}
 }
 
@@ -160,4 +162,16 @@ func exposureName(name string) string {
 		return "Hold deposit"
 	}
 	return name
+}
+
+// eventName says what kind of event a line of a history tells.
+func eventName(kind string) string {
+	names := map[string]string{
+		"agree": "Agreed", "phase": "Now", "statement": "Last statement", "voucher": "Last payment", "start": "Started",
+		"close": "Closing", "closed": "Closed", "freeze": "Frozen", "resume": "Resumed", "dispute": "Disputed", "end": "Ended",
+	}
+	if n, ok := names[kind]; ok {
+		return n
+	}
+	return strings.ToUpper(kind[:min(1, len(kind))]) + kind[min(1, len(kind)):]
 }

@@ -41,7 +41,13 @@ func (w *Web) leases(rw http.ResponseWriter, r *http.Request) {
 type leasePage struct {
 	page
 	Lease service.Lease
-	Log   []string
+	Log   logPart
+	Over  bool
+}
+
+// logPart is the end of a log.
+type logPart struct {
+	Lines []string
 	Over  bool
 }
 
@@ -51,6 +57,22 @@ func over(l service.Lease) bool {
 		return true
 	}
 	return false
+}
+
+// milestones leaves the routine out of a history: of the statements and
+// payments it keeps the last.
+func milestones(all []service.Entry) []service.Entry {
+	last := map[string]int{}
+	for i, e := range all {
+		last[e.Kind] = i
+	}
+	var out []service.Entry
+	for i, e := range all {
+		if e.Kind != "statement" && e.Kind != "voucher" || i == last[e.Kind] {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 func (w *Web) lease(rw http.ResponseWriter, r *http.Request) {
@@ -67,7 +89,7 @@ func (w *Web) showLease(rw http.ResponseWriter, r *http.Request, problem error) 
 	if problem != nil {
 		status = service.CodeOf(problem).Status()
 	}
-	w.show(rw, status, "lease", leasePage{page: w.page(r, "Lease "+l.Label, problem), Lease: l, Over: over(l)})
+	w.show(rw, status, "lease", leasePage{page: w.page(r, "Lease "+l.Label, problem), Lease: l, Log: logPart{Over: over(l)}, Over: over(l)})
 }
 
 func (w *Web) closeLease(rw http.ResponseWriter, r *http.Request) {
@@ -101,7 +123,7 @@ func (w *Web) live(rw http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		for event, data := range map[string]any{"state": lease, "log": log.last()} {
+		for event, data := range map[string]any{"state": lease, "log": logPart{Lines: log.last(), Over: over(lease)}} {
 			b, err := w.part("lease", event, data)
 			if err != nil {
 				w.log.Error("render a part", "part", event, "error", err)
