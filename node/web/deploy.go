@@ -2,8 +2,10 @@ package web
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +26,28 @@ type deployPage struct {
 type price struct {
 	Rate            pktcloud.Rate
 	Interval, Total pktcloud.Amount
+	Credit, Prepaid pktcloud.Amount // at most at risk
+	Above           bool            // more than the form allows
+}
+
+// input is one field of the form, as the template shows it.
+type input struct {
+	Name, Label, Mode, Unit, Hint, Value, Error string
+	Required                                    bool
+}
+
+// Input returns a field with what was typed and what is wrong with it.
+func (p deployPage) Input(name, label, mode, unit, hint string) input {
+	i := input{Name: name, Label: label, Mode: mode, Unit: unit, Hint: hint, Value: p.Form[name], Required: name != "port" && name != "command"}
+	if p.Field == name {
+		i.Error = p.FieldError
+	}
+	return i
+}
+
+// MoreOpen says whether the fields that few people change are to be seen.
+func (p deployPage) MoreOpen() bool {
+	return slices.Contains([]string{"interval", "credit", "prepaid"}, p.Field)
 }
 
 var deployFields = []string{
@@ -84,11 +108,13 @@ func (p *deployPage) price() {
 	}
 	interval, err1 := p.Offer.Rate.For(r.IntervalSeconds)
 	total, err2 := p.Offer.Rate.For(r.TermSeconds)
-	if firstError(err1, err2) != nil {
+	credit, err3 := p.Offer.Rate.For(r.Limits.CreditSeconds)
+	prepaid, err4 := p.Offer.Rate.For(r.Limits.PrepaidSeconds)
+	if firstError(err1, err2, err3, err4) != nil {
 		p.PriceProblem = "This costs more than there is."
 		return
 	}
-	p.Price = &price{Rate: p.Offer.Rate, Interval: interval, Total: total}
+	p.Price = &price{Rate: p.Offer.Rate, Interval: interval, Total: total, Credit: credit, Prepaid: prepaid, Above: p.Offer.Rate > r.MaxRate}
 }
 
 func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
@@ -103,7 +129,7 @@ func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
 	for name, v := range map[string]string{
 		"cores":    cores(free.MilliCPU),
 		"memory":   strconv.FormatUint(free.MemoryBytes>>20, 10),
-		"disk":     strconv.FormatUint(free.DiskBytes>>30, 10),
+		"disk":     strconv.FormatFloat(math.Floor(float64(free.DiskBytes)/(1<<30)*100)/100, 'f', -1, 64),
 		"term":     "1",
 		"interval": strconv.FormatUint(interval, 10),
 		"credit":   strconv.FormatUint(min(2*interval, max(offer.Body.Limits.MaxCreditSeconds, interval)), 10),

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
 func helpers() template.FuncMap {
@@ -27,6 +28,10 @@ func helpers() template.FuncMap {
 		"percent":      percent,
 		"tone":         tone,
 		"exposureName": exposureName,
+		"risk":         riskOf,
+		"paidFor":      paidFor,
+		"span":         span,
+		"over":         over,
 		"milestones":   milestones,
 		"eventName":    eventName,
 	}
@@ -128,6 +133,38 @@ func when(seconds int64) string {
 		return "–"
 	}
 	return time.Unix(seconds, 0).Format("2 Jan 2006 15:04")
+}
+
+// risk is what one side has at risk: what it is now and the limit.
+type risk struct{ Now, Limit pktcloud.Amount }
+
+// riskOf adds up the risks that this node's side of a lease bears.
+func riskOf(l service.Lease) risk {
+	var r risk
+	for _, e := range l.Exposure {
+		if e.Bears == l.Role {
+			r.Now, r.Limit = r.Now+e.Now, r.Limit+e.Limit
+		}
+	}
+	return r
+}
+
+// paidFor is how many seconds of service the money paid covers.
+func paidFor(l service.Lease) uint64 {
+	if l.Rate == 0 {
+		return l.Served
+	}
+	whole, rest := uint64(l.Paid)/uint64(l.Rate), uint64(l.Paid)%uint64(l.Rate)
+	return whole*3600 + uint64(float64(rest)/float64(l.Rate)*3600) // for the eye only
+}
+
+// span shows seconds as a clock does: 2:05, 1:02:05.
+func span(seconds uint64) string {
+	h, m, s := seconds/3600, seconds/60%60, seconds%60
+	if h == 0 {
+		return fmt.Sprintf("%d:%02d", m, s)
+	}
+	return fmt.Sprintf("%d:%02d:%02d", h, m, s)
 }
 
 func percent(now, limit pktcloud.Amount) int {

@@ -42,7 +42,6 @@ type leasePage struct {
 	page
 	Lease service.Lease
 	Log   logPart
-	Over  bool
 }
 
 // logPart is the end of a log.
@@ -89,7 +88,7 @@ func (w *Web) showLease(rw http.ResponseWriter, r *http.Request, problem error) 
 	if problem != nil {
 		status = service.CodeOf(problem).Status()
 	}
-	w.show(rw, status, "lease", leasePage{page: w.page(r, "Lease "+l.Label, problem), Lease: l, Log: logPart{Over: over(l)}, Over: over(l)})
+	w.show(rw, status, "lease", leasePage{page: w.page(r, "Lease "+l.Label, problem), Lease: l, Log: logPart{Over: over(l)}})
 }
 
 func (w *Web) closeLease(rw http.ResponseWriter, r *http.Request) {
@@ -123,7 +122,10 @@ func (w *Web) live(rw http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		for event, data := range map[string]any{"state": lease, "log": logPart{Lines: log.last(), Over: over(lease)}} {
+		for event, data := range map[string]any{"state": lease, "log": logPart{Lines: log.last(), Over: over(lease)}, "end": lease} {
+			if event == "end" && !over(lease) {
+				continue // a confirmation that is open stays open
+			}
 			b, err := w.part("lease", event, data)
 			if err != nil {
 				w.log.Error("render a part", "part", event, "error", err)

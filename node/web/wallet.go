@@ -5,6 +5,7 @@ import (
 
 	"github.com/skip2/go-qrcode"
 
+	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -16,6 +17,7 @@ const (
 type walletPage struct {
 	page
 	Balance service.Balance
+	Total   pktcloud.Amount // all that is not set aside
 	Address string
 	History []service.Movement
 }
@@ -30,7 +32,7 @@ func (w *Web) wallet(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	address := w.address
 	w.mu.Unlock()
-	w.show(rw, status, "wallet", walletPage{page: w.page(r, "Wallet", err), Balance: balance, Address: address, History: history})
+	w.show(rw, status, "wallet", walletPage{page: w.page(r, "Wallet", err), Balance: balance, Total: balance.Spendable + balance.Unconfirmed, Address: address, History: history})
 }
 
 func (w *Web) newAddress(rw http.ResponseWriter, r *http.Request) {

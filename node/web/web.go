@@ -199,8 +199,11 @@ func (w *Web) fail(rw http.ResponseWriter, r *http.Request, err error) {
 }
 
 // ServeLogin shows the page for those who have no session.
-func (w *Web) ServeLogin(rw http.ResponseWriter, _ *http.Request, err error) {
+func (w *Web) ServeLogin(rw http.ResponseWriter, r *http.Request, err error) {
 	headers(rw)
+	if r.Header.Get("HX-Request") != "" {
+		rw.Header().Set("HX-Refresh", "true") // the page shows the login, not a part of it
+	}
 	p, status := page{Title: "Log in"}, http.StatusUnauthorized
 	if err != nil {
 		p.Error, status = sentence(err), service.CodeOf(err).Status()
