@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
@@ -55,6 +56,9 @@ type Config struct {
 	Bootstrap []string
 	// Provider runs containers for others. It needs root on Linux.
 	Provider bool
+	// Runtime runs the containers of a provider; nil means the driver of
+	// container/libcontainer. The caller closes its own.
+	Runtime container.Runtime
 	// AllowDial lists "host:port" pairs that are no public addresses and may be
 	// dialled all the same when a peer's data says so: registries on this
 	// machine or in the own network.

@@ -13,6 +13,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/node/store"
 	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/wallet"
 )
 
 // translate gives an error of any part a code of the service. A nil error
@@ -87,6 +88,7 @@ var codes = []struct {
 	{container.CodeInvalidSpec, service.CodeInvalid},
 
 	{settle.ErrLedgerUnavailable, service.CodeLedger},
+	{wallet.ErrFunds, service.CodeMoney},
 	{settle.ErrCapacity, service.CodeMoney},
 	{settle.ErrUnconfirmed, service.CodeMoney},
 	{settle.ErrUnknown, service.CodeNotFound},

@@ -69,6 +69,9 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 			CreditSeconds: min(2*interval, offer.Body.Limits.MaxCreditSeconds), PrepaidSeconds: interval, UnconfirmedSeconds: defaultUnconfirmed,
 		}
 	}
+	if limits.CreditSeconds+limits.PrepaidSeconds == 0 {
+		return peer.Request{}, service.Errorf(service.CodeInvalid, "with neither credit nor anything prepaid not one second can be served; raise one of the two limits")
+	}
 	price := func(seconds uint64) pktcloud.Amount {
 		a, e := rate.For(seconds)
 		if e != nil {

@@ -13,6 +13,9 @@ import (
 // openRuntime opens what runs containers, and returns what lets go of it.
 // Containers go on running.
 func openRuntime(c Config) (*workload, func() error, error) {
+	if c.Runtime != nil {
+		return &workload{runtime: c.Runtime}, func() error { return nil }, nil
+	}
 	d, err := dialer.New(c.AllowDial)
 	if err != nil {
 		return nil, nil, service.Errorf(service.CodeInvalid, "addresses that may be dialled: %v", err)

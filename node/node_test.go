@@ -1,0 +1,349 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/containertest"
+	"github.com/pkt-cash/pkt-cloud/node"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/settle/devnet"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+)
+
+const (
+	imageRef = "example.test/hello:1"
+	patience = 20 * time.Second
+)
+
+// world is a chain, a provider and a tenant in one process; containers are the
+// twin's.
+type world struct {
+	t                *testing.T
+	chain            *devnet.Chain
+	runtime          *containertest.Twin
+	provider, tenant *running
+}
+
+type running struct {
+	*node.Node
+	config node.Config
+	stop   func()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t}
+	var err error
+	if w.chain, err = devnet.Open(t.TempDir(), devnet.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.check(w.chain.Close()) })
+	w.runtime = containertest.NewTwin(map[string]containertest.TwinImage{imageRef: {
+		Image:    container.Image{Digest: "sha256:" + strings.Repeat("ab", 32), Index: "sha256:" + strings.Repeat("ab", 32), Args: []string{"serve"}},
+		Programs: map[string]containertest.Program{"serve": serve, "echo": echo},
+	}})
+	t.Cleanup(func() { w.check(w.runtime.Close()) })
+	w.provider = w.start(node.Config{Dir: w.init("provider"), Ledger: w.chain, Provider: true, Runtime: w.runtime})
+	info, err := w.provider.Info(t.Context())
+	w.check(err)
+	w.tenant = w.start(node.Config{Dir: w.init("tenant"), Ledger: w.chain, Bootstrap: info.Addresses, ProxyPort: 7391})
+	return w
+}
+
+func serve(ctx context.Context, p *containertest.Process) int {
+	l, err := p.Listen(8080)
+	if err != nil {
+		return 1
+	}
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(p.Stdout, r.Method, r.URL.Path) //nolint:errcheck // a log
+		io.WriteString(w, "it works")                //nolint:errcheck // the client has left
+	})}
+	defer context.AfterFunc(ctx, func() { srv.Close() })() //nolint:errcheck // it ends Serve
+	srv.Serve(l)                                           //nolint:errcheck // it ends by Close
+	return 0
+}
+
+func echo(_ context.Context, p *containertest.Process) int {
+	fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " ")) //nolint:errcheck // a test
+	return 7
+}
+
+func (w *world) check(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) init(name string) string {
+	w.t.Helper()
+	dir := filepath.Join(w.t.TempDir(), name)
+	_, err := node.Init(node.InitConfig{Dir: dir, Unattended: true})
+	w.check(err)
+	return dir
+}
+
+func (w *world) start(c node.Config) *running {
+	w.t.Helper()
+	n, err := node.Open(w.t.Context(), c)
+	w.check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	r := &running{Node: n, config: c}
+	stopped := false
+	r.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := errors.Join(<-done, n.Close()); err != nil {
+			w.t.Error(err)
+		}
+	}
+	w.t.Cleanup(r.stop)
+	return r
+}
+
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("%s: it did not within %s", what, patience)
+		}
+	}
+}
+
+func (w *world) fund(r *running, amount pktcloud.Amount) {
+	w.t.Helper()
+	a, err := r.WalletAddress(w.t.Context())
+	w.check(err)
+	network, _ := pktchain.NetworkOf(node.DefaultNetwork)
+	script, err := network.ParseAddress(a.Address)
+	w.check(err)
+	_, err = w.chain.Faucet(w.t.Context(), script, amount)
+	w.check(err)
+}
+
+var resources = service.Resources{MilliCPU: 500, MemoryBytes: 128 << 20, DiskBytes: 1 << 20}
+
+// offer publishes one and returns it as the tenant found it.
+func (w *world) offer() service.Offer {
+	w.t.Helper()
+	_, err := w.provider.PublishOffer(w.t.Context(), service.OfferSpec{
+		Region: "DE-BE", CPUPerCoreHour: pktcloud.UnitsPerPKT, Capacity: service.Resources{MilliCPU: 1000, MemoryBytes: 1 << 30, DiskBytes: 1 << 30},
+	})
+	w.check(err)
+	var found service.Offer
+	w.until("the offer reaches the tenant", func() bool {
+		page, err := w.tenant.Offers(w.t.Context(), service.OfferQuery{Resources: resources, Region: "DE"})
+		w.check(err)
+		if len(page.Offers) > 0 {
+			found = page.Offers[0]
+		}
+		return len(page.Offers) > 0
+	})
+	return found
+}
+
+func request(o service.Offer) service.LeaseRequest {
+	return service.LeaseRequest{
+		Offer: o.ID, Image: imageRef, Port: 8080, Resources: resources, MaxRate: o.Rate, IntervalSeconds: 1, TermSeconds: 600,
+		Limits: &service.ExposureRequest{CreditSeconds: 2, PrepaidSeconds: 1, UnconfirmedSeconds: 600},
+	}
+}
+
+// TestStory is the main job through the service of two nodes: offer, lease,
+// payment, sessions, a restart of each node, close, payout.
+func TestStory(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	before, err := w.tenant.WalletBalance(ctx)
+	w.check(err)
+	l, err := w.tenant.CreateLease(ctx, request(w.offer()))
+	w.check(err)
+	get := func() (string, error) {
+		hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return w.tenant.Forward(ctx, l.Label, 8080)
+		}}}
+		r, err := hc.Get("http://lease/")
+		if err != nil {
+			return "", err
+		}
+		defer r.Body.Close() //nolint:errcheck // only read
+		b, err := io.ReadAll(r.Body)
+		return string(b), err
+	}
+	w.until("the service answers", func() bool { s, err := get(); return err == nil && s == "it works" })
+	var out bytes.Buffer
+	code, err := w.tenant.Exec(ctx, l.Label, service.ExecRequest{Args: []string{"echo", "a", "b"}}, service.Streams{Stdout: &out})
+	if err != nil || code != 7 || out.String() != "a b\n" {
+		t.Errorf("exec: %d, %v, %q", code, err, out.String())
+	}
+	out.Reset()
+	if err := w.tenant.Logs(ctx, l.Label, service.LogRequest{}, &out); err != nil || !strings.Contains(out.String(), "stdout GET /") {
+		t.Errorf("logs: %v, %q", err, out.String())
+	}
+	paid := func() pktcloud.Amount {
+		v, err := w.tenant.Lease(ctx, l.Label)
+		w.check(err)
+		l = v
+		return v.Paid
+	}
+	w.until("payments flow", func() bool { return paid() > 0 })
+	if want := fmt.Sprintf("http://web.%s.localhost:7391/", l.Label); l.Endpoint != want {
+		t.Errorf("endpoint %q, want %q", l.Endpoint, want)
+	}
+
+	// Both nodes start again; the lease goes on.
+	w.tenant.stop()
+	w.tenant = w.start(w.tenant.config)
+	last := paid()
+	w.until("payments flow after the tenant's restart", func() bool { return paid() > last })
+
+	closed, err := w.tenant.CloseLease(ctx, l.Label)
+	w.check(err)
+	if closed.Phase != "closed" || closed.CloseReason != "requested" || closed.Endpoint != "" {
+		t.Errorf("after closing: %+v", closed)
+	}
+	if _, err := w.tenant.CloseLease(ctx, l.Label); err != nil {
+		t.Errorf("closing again: %v", err)
+	}
+	_, err = w.chain.Mine(1, nil)
+	w.check(err)
+	w.until("the chain pays", func() bool {
+		v, err := w.provider.Lease(ctx, l.Label)
+		w.check(err)
+		return v.Channel.Closed > 0 && v.Channel.Claimed == closed.Paid
+	})
+	after, err := w.tenant.WalletBalance(ctx)
+	w.check(err)
+	if spent := before.Spendable - after.Spendable; spent < closed.Paid || spent > closed.Paid+20_000 {
+		t.Errorf("the tenant spent %d units for a lease of %d and two fees", spent, closed.Paid)
+	}
+	moves, err := w.provider.WalletHistory(ctx)
+	if err != nil || len(moves) != 1 || moves[0].Received != closed.Paid {
+		t.Errorf("the provider's history: %v %+v", err, moves)
+	}
+	if list, err := w.runtime.List(ctx); err != nil || len(list) != 0 {
+		t.Errorf("containers are left: %v %v", err, list)
+	}
+}
+
+// TestRefusals: each with its code and a sentence, and nothing is left half
+// done.
+func TestRefusals(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	o := w.offer()
+	for _, c := range []struct {
+		name   string
+		change func(*service.LeaseRequest)
+		want   service.Code
+		text   string
+	}{
+		{"no money", func(*service.LeaseRequest) {}, service.CodeMoney, "not enough money"},
+		{"no limit on the price", func(r *service.LeaseRequest) { r.MaxRate = 0 }, service.CodeMoney, "at most"},
+		{"dearer than the limit", func(r *service.LeaseRequest) { r.MaxRate-- }, service.CodeMoney, "your limit is"},
+		{"unknown offer", func(r *service.LeaseRequest) { r.Offer = pktcloud.IDOf([]byte("none")) }, service.CodeNotFound, "look at the market again"},
+		{"unknown image", func(r *service.LeaseRequest) { r.Image = "example.test/none:1" }, service.CodeRefused, "no such image"},
+		{"another digest", func(r *service.LeaseRequest) { r.Image += "@sha256:" + strings.Repeat("cd", 32) }, service.CodeRefused, "image"},
+		{"malformed image", func(r *service.LeaseRequest) { r.Image = "a b" }, service.CodeRefused, "image reference"},
+		{"no room", func(r *service.LeaseRequest) { r.Resources.MemoryBytes = 1 << 40 }, service.CodeRefused, "ask for less"},
+		{"no exposure at all", func(r *service.LeaseRequest) { r.Limits = &service.ExposureRequest{} }, service.CodeInvalid, "raise one of the two"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.name != "no money" {
+				b, err := w.tenant.WalletBalance(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b.Spendable == 0 {
+					w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+				}
+			}
+			r := request(o)
+			c.change(&r)
+			_, err := w.tenant.CreateLease(ctx, r)
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v (%s), want %s with %q", err, service.CodeOf(err), c.want, c.text)
+			}
+			if err != nil && strings.HasPrefix(err.Error(), "lease:") {
+				t.Errorf("the sentence begins with a package: %v", err)
+			}
+		})
+	}
+	b, err := w.tenant.WalletBalance(ctx)
+	w.check(err)
+	if b.Reserved != 0 || b.Spendable != 10*pktcloud.UnitsPerPKT {
+		t.Errorf("refusals left money reserved: %+v", b)
+	}
+	if list, err := w.runtime.List(ctx); err != nil || len(list) != 0 {
+		t.Errorf("containers are left: %v %v", err, list)
+	}
+	if _, err := w.tenant.PublishOffer(ctx, service.OfferSpec{}); !errors.Is(err, service.CodeMissing) {
+		t.Errorf("a tenant's offer: %v, want %s", err, service.CodeMissing)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "n")
+	if _, err := node.Open(t.Context(), node.Config{Dir: dir}); !errors.Is(err, service.CodeNotFound) || !strings.Contains(err.Error(), "pktcloud init") {
+		t.Errorf("without a keystore: %v", err)
+	}
+	// An unattended keystore opens fast; its password is then taken away.
+	if _, err := node.Init(node.InitConfig{Dir: dir, Unattended: true}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "password"))
+	if err = errors.Join(err, os.Remove(filepath.Join(dir, "password"))); err != nil {
+		t.Fatal(err)
+	}
+	password := strings.TrimSpace(string(b))
+	if _, err := node.Init(node.InitConfig{Dir: dir, Password: "x"}); !errors.Is(err, service.CodeConflict) {
+		t.Errorf("a second init: %v", err)
+	}
+	for _, c := range []struct {
+		name   string
+		config node.Config
+		want   service.Code
+	}{
+		{"no password", node.Config{}, service.CodeUnauthorized},
+		{"wrong password", node.Config{Password: "y"}, service.CodeUnauthorized},
+		{"unknown network", node.Config{Password: password, Network: "mars"}, service.CodeInvalid},
+		{"bad address", node.Config{Password: password, Listen: []string{"/ip4/127.0.0.1/udp/1"}}, service.CodeConflict},
+	} {
+		c.config.Dir = dir
+		n, err := node.Open(t.Context(), c.config)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
+		}
+		if n != nil {
+			n.Close() //nolint:errcheck // the test has failed already
+		}
+	}
+	n, err := node.Open(t.Context(), node.Config{Dir: dir, Password: password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close() //nolint:errcheck // only the lock matters
+	if _, err := node.Open(t.Context(), node.Config{Dir: dir, Password: password}); !errors.Is(err, service.CodeConflict) {
+		t.Errorf("a second node on one directory: %v", err)
+	}
+}
