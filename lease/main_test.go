@@ -12,7 +12,7 @@ var update = flag.Bool("update", false, "write the vectors anew")
 // TestMain gives the models more to do than rapid's defaults, unless the
 // command line says otherwise.
 func TestMain(m *testing.M) {
-	for name, value := range map[string]string{"rapid.checks": "400", "rapid.steps": "60"} {
+	for name, value := range map[string]string{"rapid.checks": "200", "rapid.steps": "60"} {
 		if err := flag.Set(name, value); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

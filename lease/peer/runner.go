@@ -44,6 +44,7 @@ type runner struct {
 	peer     pktcloud.PublicKey // the other side's device
 	// addresses of the provider, from its offer; of a tenant's runner only.
 	addresses []string
+	wake      chan struct{} // ends the wait before a tenant's next dial
 	inbox     chan func()
 	ctx       context.Context // of party.run
 
@@ -68,7 +69,7 @@ func (p *party) newRunner(s lease.State, c lease.Commit, uptime time.Duration) *
 	r := &runner{
 		p: p, side: p.side, id: s.Lease, manifest: c.Manifest, commit: c, peer: s.Terms.ProviderDevice,
 		inbox: make(chan func(), inboxSize), state: s, base: uptime, began: since,
-		busy: map[string]bool{}, changed: make(chan struct{}),
+		busy: map[string]bool{}, changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	if p.role == lease.RoleProvider {
 		r.peer = s.Terms.TenantDevice

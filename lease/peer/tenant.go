@@ -128,6 +128,9 @@ func (t *Tenant) do(r *runner, e lease.Effect) {
 	switch e := e.(type) {
 	case lease.Send:
 		r.send(e.Message)
+		if r.link == nil {
+			r.wakeDialer()
+		}
 	case lease.SendCommit:
 		r.send(r.commit)
 	case lease.Announce:
@@ -296,11 +299,35 @@ func (t *Tenant) dial(r *runner) {
 					backoff = firstBackoff
 				}
 			}
-			sleep(r.ctx, backoff)
+			if r.awaitDial(backoff) {
+				backoff = firstBackoff
+				continue
+			}
 			backoff = min(2*backoff, lastBackoff)
 		}
 		r.post(func() { r.tenant.dialing = false })
 	})
+}
+
+// wakeDialer ends the wait before the next dial: there is something to say.
+func (r *runner) wakeDialer() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// awaitDial waits before the next dial; it reports whether it was woken.
+func (r *runner) awaitDial(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-r.ctx.Done():
+	case <-t.C:
+	case <-r.wake:
+		return true
+	}
+	return false
 }
 
 // connect opens a stream to a device at the addresses of its offer.
