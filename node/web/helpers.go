@@ -18,6 +18,7 @@ func helpers() template.FuncMap {
 		"rate":         func(r pktcloud.Rate) template.HTML { return pkt(pktcloud.Amount(r)) },
 		"rateFor":      rateFor,
 		"cores":        cores,
+		"coreCount":    coreCount,
 		"bytes":        byteText,
 		"key":          func(k pktcloud.PublicKey) string { return short(k.String()) },
 		"short":        short,
@@ -88,6 +89,13 @@ func rateFor(r pktcloud.Rate, seconds uint64) template.HTML {
 
 func cores(milli uint64) string {
 	return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64)
+}
+
+func coreCount(milli uint64) string {
+	if milli == 1000 {
+		return "1 core"
+	}
+	return cores(milli) + " cores"
 }
 
 func byteText(n uint64) string {
