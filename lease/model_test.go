@@ -104,8 +104,7 @@ func (m *model) step(p *party, in lease.Input) error {
 		if string(before) != string(must(p.live.Encode())) || !same(next, p.live) {
 			m.t.Fatalf("%T: an error changed the state", in)
 		}
-		var refused *lease.Error
-		if !errors.As(err, &refused) {
+		if _, ok := errors.AsType[*lease.Error](err); !ok {
 			m.t.Fatalf("%T: error %v has no code", in, err)
 		}
 		return err
@@ -163,7 +162,7 @@ func (m *model) carryOut(p *party, effects []lease.Effect) {
 				m.t.Fatal("the tenant broadcasts the funding of a lease that does not exist")
 			}
 			p.announced = true
-			m.step(p, lease.Funding{Known: true, Confirmed: p.live.Confirmed}) //nolint:errcheck // judged by the invariants
+			m.step(p, lease.Funding{Known: true, Confirmed: p.live.Confirmed})
 		case lease.Start:
 			if p.live.Phase == lease.Funded {
 				m.must(p, lease.Launched{})
@@ -271,7 +270,7 @@ func (m *model) deliver(t *rapid.T) {
 func (m *model) toTenant(t *rapid.T, msg lease.Message) {
 	st, ok := msg.(lease.StatementMessage)
 	if !ok {
-		m.step(&m.tenant, lease.Received{Message: msg}) //nolint:errcheck // refusals are expected
+		m.step(&m.tenant, lease.Received{Message: msg})
 		return
 	}
 	verdict := lease.Good
@@ -281,7 +280,7 @@ func (m *model) toTenant(t *rapid.T, msg lease.Message) {
 	case rapid.IntRange(0, 4).Draw(t, "blind") == 0:
 		verdict = lease.Blind
 	}
-	m.step(&m.tenant, lease.Judged{Statement: st.Statement, Verdict: verdict, Text: "test"}) //nolint:errcheck // refusals are expected
+	m.step(&m.tenant, lease.Judged{Statement: st.Statement, Verdict: verdict, Text: "test"})
 }
 
 func (m *model) toProvider(t *rapid.T, msg modelMessage) {
@@ -302,7 +301,7 @@ func (m *model) toProvider(t *rapid.T, msg modelMessage) {
 			return // refused by the channel
 		}
 		p.channel = max(p.channel, msg.voucher)
-		m.step(p, lease.Paid{Cumulative: msg.voucher}) //nolint:errcheck // refusals are expected
+		m.step(p, lease.Paid{Cumulative: msg.voucher})
 	case lease.Close:
 		if p.live.CheckClose(in) != nil || m.closed && in.Record.Paid != m.settled {
 			return
@@ -310,7 +309,7 @@ func (m *model) toProvider(t *rapid.T, msg modelMessage) {
 		m.settled, m.closed = in.Record.Paid, true
 		m.must(p, lease.Completed{Close: in, Signature: must(lease.SignClose(providerDevice, in.Record))})
 	default:
-		m.step(p, lease.Received{Message: in}) //nolint:errcheck // refusals are expected
+		m.step(p, lease.Received{Message: in})
 	}
 }
 
@@ -367,7 +366,7 @@ func (m *model) close(t *rapid.T) {
 		p = &m.provider
 	}
 	if p.exists && rapid.IntRange(0, 3).Draw(t, "really") == 0 {
-		m.step(p, lease.CloseNow{Reason: lease.ReasonRequested}) //nolint:errcheck // refused in some phases
+		m.step(p, lease.CloseNow{Reason: lease.ReasonRequested})
 	}
 }
 

@@ -148,7 +148,7 @@ func (s State) Exposure() Exposure {
 	}
 	served := s.Stated
 	if s.Role == RoleProvider {
-		served, _ = s.Terms.DueAfter(s.Ran) //nolint:errcheck // Ran never exceeds what the channel can pay
+		served, _ = s.Terms.DueAfter(s.Ran)
 	}
 	e.Credit = served.SubFloor(s.Paid)
 	e.Prepaid = s.Paid.SubFloor(s.Due)

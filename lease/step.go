@@ -91,9 +91,10 @@ type (
 type (
 	// Start brings the workload up, or finds it again.
 	Start struct{}
-	// Freeze freezes the workload, Thaw lets it go on.
+	// Freeze freezes the workload.
 	Freeze struct{}
-	Thaw   struct{}
+	// Thaw lets it go on.
+	Thaw struct{}
 	// Stop ends the workload for good.
 	Stop struct{}
 	// Issue signs, keeps and sends a statement. The state already counts it:

@@ -283,8 +283,7 @@ func fuzzParse(f *testing.F, parse func([]byte) (encoded []byte, err error), see
 	f.Fuzz(func(t *testing.T, data []byte) {
 		again, err := parse(data)
 		if err != nil {
-			var refused *lease.Error
-			if !errors.As(err, &refused) {
+			if _, ok := errors.AsType[*lease.Error](err); !ok {
 				t.Fatalf("error %v has no code", err)
 			}
 			return

@@ -77,7 +77,7 @@ func (w *Workload) Start(_ context.Context, id pktcloud.ID, _ lease.Manifest) er
 		w.mu.Unlock()
 		select {
 		case <-thaw:
-			fmt.Fprintln(rw, "hello") //nolint:errcheck // the client's loss
+			fmt.Fprintln(rw, "hello")
 		case <-req.Context().Done():
 		}
 	})}

@@ -37,8 +37,8 @@ func (p SessionProber) Probe(ctx context.Context, v View) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()                                      //nolint:errcheck // read only
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // ends the read
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	if v.Manifest.Probe.HTTPPath == "" {
 		return nil
@@ -55,7 +55,7 @@ func (p SessionProber) Probe(ctx context.Context, v View) error {
 	if err != nil {
 		return fmt.Errorf("the service does not answer: %w", err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read only
+	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxProbeBody)); err != nil {
 		return fmt.Errorf("the service breaks off: %w", err)
 	}

@@ -177,7 +177,7 @@ func (p *Provider) ready(ctx context.Context, id pktcloud.ID, port uint16) error
 		if err == nil {
 			return conn.Close()
 		}
-		if st, _ := p.cfg.Workload.Status(ctx, id); st == WorkloadEnded { //nolint:errcheck // unknown is not ended
+		if st, _ := p.cfg.Workload.Status(ctx, id); st == WorkloadEnded {
 			return fmt.Errorf("the workload ended before its port %d accepted", port)
 		}
 		if sleep(ctx, wait); ctx.Err() != nil {

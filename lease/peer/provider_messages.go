@@ -47,8 +47,7 @@ func (p *Provider) serve(ctx context.Context, l *link) *runner {
 	for ctx.Err() == nil {
 		m, err := l.read()
 		if err != nil {
-			var refused *lease.Error
-			if errors.As(err, &refused) {
+			if _, ok := errors.AsType[*lease.Error](err); ok {
 				l.send(refuse(pktcloud.ID{}, err))
 			}
 			return r
@@ -60,7 +59,7 @@ func (p *Provider) serve(ctx context.Context, l *link) *runner {
 		case lease.Commit:
 			bound, err := p.commit(ctx, l, m)
 			if err != nil {
-				id, _ := m.Terms.ID() //nolint:errcheck // it was validated
+				id, _ := m.Terms.ID()
 				l.send(refuse(id, err))
 				continue
 			}
@@ -92,8 +91,7 @@ func (p *Provider) serve(ctx context.Context, l *link) *runner {
 
 func refuse(id pktcloud.ID, err error) lease.Refuse {
 	text := err.Error()
-	var e *lease.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*lease.Error](err); ok {
 		text = e.Detail
 	}
 	if len(text) > lease.MaxText {
@@ -258,8 +256,7 @@ func (p *Provider) admit(ctx context.Context, draft lease.Terms, m lease.Manifes
 		return rate, nil
 	}
 	if err := p.cfg.Admit(ctx, draft, m); err != nil {
-		var refused *lease.Error
-		if errors.As(err, &refused) {
+		if _, ok := errors.AsType[*lease.Error](err); ok {
 			return 0, err
 		}
 		return 0, &lease.Error{Code: lease.CodeCapacity, Detail: err.Error()}

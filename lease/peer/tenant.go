@@ -36,7 +36,6 @@ type tenantPart struct {
 	probes  probes
 	dialing bool
 	polled  time.Duration
-	offered bool // the close was sent on this stream
 }
 
 // OpenChannels is what a [Payer] may also do: name the channels that it opened

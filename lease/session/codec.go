@@ -48,7 +48,6 @@ func (h Header) Validate() error {
 		return lease.Refusal(lease.CodeMalformed, "a session has version %d and names a lease", HeaderVersion)
 	}
 	rest := h
-	rest.Version, rest.Lease, rest.Command = 0, pktcloud.ID{}, ""
 	switch h.Command {
 	case CommandExec:
 		rest.Args, rest.Env, rest.WorkDir, rest.TTY, rest.Size = nil, nil, "", false, Size{}
@@ -177,8 +176,7 @@ func replyTo(err error) Reply {
 
 func failure(err error) (code lease.Code, text string) {
 	text = err.Error()
-	var e *lease.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*lease.Error](err); ok {
 		text = e.Detail
 	}
 	if len(text) > lease.MaxText {

@@ -84,7 +84,7 @@ func (s *Server) accept(ctx context.Context, st network.Stream) {
 		st.Reset() //nolint:errcheck // given up
 		return
 	}
-	st.Close() //nolint:errcheck // the peer sees an end or a reset
+	st.Close()
 }
 
 // serve runs one session. An error resets the stream.
@@ -161,11 +161,11 @@ func (s *Server) forward(ctx context.Context, st network.Stream, h Header) error
 	if err != nil {
 		return refuse(st, err)
 	}
-	defer conn.Close() //nolint:errcheck // both halves are done
+	defer conn.Close()
 	if err := writeValue(st, replyTo(nil)); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // ends both copies
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	return splice(st, conn)
 }
@@ -181,7 +181,7 @@ func splice(a network.Stream, b net.Conn) error {
 		if h, ok := b.(halfCloser); ok && err == nil {
 			err = h.CloseWrite()
 		} else {
-			b.Close() //nolint:errcheck // no half to close, or broken
+			b.Close()
 		}
 		errs <- err
 	}()
@@ -199,7 +199,7 @@ func (s *Server) logs(ctx context.Context, st network.Stream, h Header) error {
 	if err != nil {
 		return refuse(st, err)
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	if err := writeValue(st, replyTo(nil)); err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (s *Server) logs(ctx context.Context, st network.Stream, h Header) error {
 		io.Copy(io.Discard, st) //nolint:errcheck // only its end matters
 		cancel()
 	})
-	stop := context.AfterFunc(ctx, func() { r.Close() }) //nolint:errcheck // ends the copy
+	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
 	f := &frames{w: st}
 	_, err = io.Copy(kindWriter{f, kindStdout}, r)

@@ -56,7 +56,7 @@ func newHost(t *testing.T, name string) (host.Host, pktcloud.PublicKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.Close() }) //nolint:errcheck // in tests
+	t.Cleanup(func() { h.Close() })
 	return h, pktcloud.NewPrivateKey(seed).Public()
 }
 
@@ -87,7 +87,7 @@ func serve(t *testing.T, maxSessions int) (session.Target, *gate, *leasetest.Wor
 		case <-time.After(10 * time.Second):
 			t.Error("a session outlives the server")
 		}
-		w.Destroy(context.Background(), leaseID) //nolint:errcheck // in tests
+		w.Destroy(context.Background(), leaseID)
 	})
 	for len(provider.Mux().Protocols()) == 0 {
 		time.Sleep(time.Millisecond)
@@ -146,7 +146,7 @@ func TestLogs(t *testing.T) {
 	if err != nil || line != "one\n" {
 		t.Errorf("got %q, %v, want the first line, of a suspended lease too", line, err)
 	}
-	go io.Copy(io.Discard, r) //nolint:errcheck // in tests
+	go io.Copy(io.Discard, r)
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("got %v at the end of following, want nil", err)
@@ -159,7 +159,7 @@ func TestForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // in tests
+	defer conn.Close()
 	if _, err := fmt.Fprint(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer second.Close() //nolint:errcheck // in tests
+	defer second.Close()
 	g.closed.Store(true)
 	if err := second.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -222,7 +222,7 @@ func TestSessionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // in tests
+	defer conn.Close()
 	if _, err := session.Dial(t.Context(), target, 80); !errors.Is(err, lease.CodeBusy) {
 		t.Errorf("got %v for a second session, want busy", err)
 	}
