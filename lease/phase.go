@@ -31,10 +31,13 @@ func (r Role) String() string {
 //	Refused                                        │                 ┌───── Active <──┐
 //	                                               │           close │  freeze │      │ payment
 //	                                               v                 v         v      │
-//	Failed <── without a channel to close ──── Closing <─────────────┴──── Suspended ─┘
+//	Failed                                     Closing <─────────────┴──── Suspended ─┘
 //	                                               │
 //	                                               v
 //	                                            Closed
+//
+// Failed is kept for a lease whose channel is lost; nothing leads there in this
+// version.
 //
 // A tenant goes from Funded to Active: it sees no more of the start than its
 // end, the first statement.

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -97,7 +98,7 @@ func refuse(id pktcloud.ID, err error) lease.Refuse {
 	if len(text) > lease.MaxText {
 		text = text[:lease.MaxText]
 	}
-	return lease.Refuse{Version: lease.MessageVersion, Lease: id, Code: lease.CodeOf(err), Text: text}
+	return lease.Refuse{Version: lease.MessageVersion, Lease: id, Code: lease.CodeOf(err), Text: strings.ToValidUTF8(text, "")}
 }
 
 // message takes a message of the tenant, in the lease's goroutine.
