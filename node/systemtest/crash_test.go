@@ -153,6 +153,7 @@ func (w *world) settleAll(n int) {
 	ctx := w.t.Context()
 	tenant, provider := w.tenant.client(), w.provider.client()
 	eventually(w.t, 90*time.Second, fmt.Sprintf("after death at point %d both sides end the lease", n), func() (bool, error) {
+		w.mine(1) // the next life needs the change of this one
 		open := 0
 		mine, err := tenant.Leases(ctx)
 		if err != nil {

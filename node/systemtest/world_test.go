@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -246,17 +247,23 @@ func (p *party) client() *client.Client {
 	return c
 }
 
-// removeLeftovers destroys what a provider's runtime still holds when a test
-// ends early: the monitors and containers below its directory.
+// removeLeftovers ends what a provider's runtime still holds when a test ends
+// early: the monitors below its directory, and the cgroups that they leave.
 func (p *party) removeLeftovers() {
 	if p.process != nil {
 		p.kill()
 	}
 	out, err := exec.Command("pgrep", "-f", p.dir).Output()
-	if err == nil {
-		for pid := range strings.FieldsSeq(string(out)) {
-			exec.Command("kill", "-9", pid).Run() //nolint:errcheck // it may be gone
-		}
+	if err != nil {
+		return // nothing runs there
+	}
+	for pid := range strings.FieldsSeq(string(out)) {
+		exec.Command("kill", "-9", pid).Run() // it may be gone
+	}
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/pktcloud-*")
+	for range 20 {
+		groups = slices.DeleteFunc(groups, func(dir string) bool { return os.Remove(dir) == nil }) // those in use stay
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
