@@ -20,6 +20,8 @@ import (
 var (
 	errStopped = errors.New("lease: this side is not running")
 	errTwice   = errors.New("lease: Run was called twice")
+	// ErrUnreachable marks a provider that does not answer.
+	ErrUnreachable = errors.New("lease: the provider does not answer")
 )
 
 // party is what both sides have: leases, their journal, and who watches.
@@ -130,7 +132,7 @@ func (s *saved) take(rest string, value []byte) (err error) {
 	case "event":
 		var e Event
 		err = pktcloud.Unmarshal(value, &e, lease.MaxSmallBytes)
-		s.events = append(s.events[max(0, len(s.events)-viewEvents+1):], e)
+		s.events = remember(s.events, e)
 		s.count++
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -264,9 +265,17 @@ func (r *runner) note(e Event) {
 	r.p.log.Debug("lease: "+e.Kind, "lease", r.id, "phase", e.Phase, "text", e.Text)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A new slice each time: views hand the old one out.
-	keep := r.view.Events[max(0, len(r.view.Events)-viewEvents+1):]
-	r.view.Events = append(append(make([]Event, 0, len(keep)+1), keep...), e)
+	r.view.Events = remember(slices.Clone(r.view.Events), e) // views hand the old one out
+}
+
+// remember adds an event to those of a view. What is routine makes room for
+// what happens once.
+func remember(events []Event, e Event) []Event {
+	if len(events) >= viewEvents {
+		i := max(0, slices.IndexFunc(events, func(e Event) bool { return e.Kind == "statement" || e.Kind == "voucher" }))
+		events = slices.Delete(events, i, i+1)
+	}
+	return append(events, e)
 }
 
 // publish makes the state visible.
