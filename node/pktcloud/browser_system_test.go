@@ -85,14 +85,14 @@ func TestBrowser(t *testing.T) {
 	for field, value := range map[string]string{"image": d.o.image, "port": "8080", "cores": "0.5", "memory": "128", "disk": "64", "interval": "1", "credit": "2", "prepaid": "1"} {
 		b.do("fill "+field, chromedp.SetValue("#"+field, value))
 	}
-	b.do("ask for too much disk", chromedp.Click("form.card button"), chromedp.WaitVisible("[role=alert]"))
+	b.do("ask for too much disk", chromedp.Click("button[form=deploy]"), chromedp.WaitVisible("[role=alert]"))
 	alert, image := b.text("[role=alert]"), look(b, "read the image", chromedp.Value("#image"))
 	if image != d.o.image || alert == "" {
 		t.Errorf("after a refusal the image is %q and the reason %q", image, alert)
 	}
 	b.shots("refusal")
 	b.do("deploy", chromedp.SetValue("#disk", "1"), chromedp.SendKeys("#term", "\b1"), chromedp.WaitVisible("#price .figure"),
-		chromedp.Click("form.card button"), chromedp.WaitVisible(".badge.good"))
+		chromedp.Click("button[form=deploy]"), chromedp.WaitVisible(".badge.good"))
 
 	endpoint := look(b, "find the endpoint", chromedp.Evaluate[string](`document.querySelector("a.button[target=_blank]").href`))
 	first := b.paid()
@@ -119,7 +119,7 @@ func TestBrowser(t *testing.T) {
 		return strings.Contains(b.text("main"), "came back from a lease")
 	})
 	b.shots("wallet")
-	b.do("log out", chromedp.Click("form[action='/logout'] button"), chromedp.WaitVisible("pre.log"))
+	b.do("log out", chromedp.Click("form[action='/logout'] button"), chromedp.WaitVisible("pre.command"))
 	b.shots("login")
 }
 
@@ -171,7 +171,7 @@ func (b *browser) text(selector string) string {
 	return look(b, "read "+selector, chromedp.Evaluate[string](fmt.Sprintf("(document.querySelector(%q) || {innerText: ''}).innerText", selector)))
 }
 
-func (b *browser) paid() string { return b.text("section[aria-labelledby=money] .figure") }
+func (b *browser) paid() string { return b.text("#paid") }
 
 func (b *browser) until(what string, ok func() bool) {
 	b.t.Helper()

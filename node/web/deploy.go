@@ -185,8 +185,11 @@ func (w *Web) deploy(rw http.ResponseWriter, r *http.Request) {
 	status := service.CodeOf(err).Status()
 	if bad := new(fieldError); errors.As(err, &bad) {
 		p.Field, p.FieldError, status = bad.field, bad.text, http.StatusUnprocessableEntity
+		err = nil // said beside the field
 	}
-	p.price()
+	if p.price(); p.Field != "" {
+		p.PriceProblem = ""
+	}
 	p.page = w.page(r, "Deploy", err)
 	w.show(rw, status, "deploy", p)
 }

@@ -4,7 +4,8 @@
 
 document.addEventListener("submit", e => {
   if (e.target.method !== "post" || e.defaultPrevented) return
-  for (const b of e.target.querySelectorAll("button")) {
+  for (const b of e.target.elements) {
+    if (b.type !== "submit") continue
     b.disabled = true
     b.dataset.label = b.textContent
     b.textContent = e.target.dataset.busy ?? b.textContent
