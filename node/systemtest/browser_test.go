@@ -1,0 +1,381 @@
+//go:build system
+
+package systemtest
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/target"
+	"github.com/chromedp/chromedp"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// browserStory is what the steps of TestBrowserStory share.
+type browserStory struct {
+	*world
+	chromium *chromium
+	tab      *tab   // logged in
+	origin   string // of the tenant's pages
+	link     string // that logged it in
+	offer    pktcloud.ID
+	lease    service.Lease
+}
+
+// TestBrowserStory does the main job as a person does: log in, choose an
+// offer, deploy, open the running page through the tunnel, watch the money
+// move, close, look at the wallet. Every page is looked at in two widths and
+// both colour schemes; pictures go to the directory that PKTCLOUD_SCREENSHOTS
+// names.
+func TestBrowserStory(t *testing.T) {
+	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
+	offer := w.publish()
+	eventually(t, 20*time.Second, "the offer reaches the tenant", func() (bool, error) {
+		_, err := w.tenant.client().Offer(t.Context(), offer.ID, service.Resources{})
+		return err == nil, nil
+	})
+	link, err := w.tenant.client().LoginLink(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := url.Parse(link.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &browserStory{world: w, chromium: startChromium(t), offer: offer.ID, link: link.URL, origin: at.Scheme + "://" + at.Host}
+	s.tab = s.chromium.open("tenant", s.origin)
+	for _, step := range []struct {
+		name string
+		run  func()
+	}{
+		{"stranger", s.stranger},
+		{"login", s.login},
+		{"empty", s.emptyPages},
+		{"market", s.market},
+		{"deploy", s.deploy},
+		{"running", s.running},
+		{"service", s.service},
+		{"money", s.money},
+		{"other sites", s.otherSites},
+		{"close", s.close},
+		{"wallet", s.wallet},
+		{"logout", s.logout},
+	} {
+		began := time.Now()
+		step.run()
+		t.Logf("%s: %d ms", step.name, time.Since(began).Milliseconds())
+	}
+	s.chromium.quiet()
+	w.clean()
+}
+
+// stranger has no session and sees nothing but how to get one.
+func (s *browserStory) stranger() {
+	for _, path := range []string{"/", "/market", "/leases", "/wallet", "/deploy"} {
+		if got := s.tab.open(s.origin + path); got != http.StatusUnauthorized {
+			s.t.Errorf("%s without a session: got status %d, want 401", path, got)
+		}
+		s.tab.shows("main", "pktcloud login")
+		if s.tab.has("#offers") || s.tab.has("nav a") {
+			s.t.Errorf("%s without a session shows the market or the menu", path)
+		}
+	}
+	s.tab.look("login")
+}
+
+// login uses the link, once.
+func (s *browserStory) login() {
+	s.tab.open(s.link)
+	s.tab.at(s.origin + "/market")
+	cookies, err := chromedp.Run(s.tab.ctx, func(ctx context.Context, t *chromedp.Target) ([]*network.Cookie, error) {
+		r, err := cdp.Call(ctx, t, network.GetCookies, network.GetCookiesParams{URLs: []string{s.origin}})
+		return r.Cookies, err
+	})
+	if err != nil || len(cookies) != 1 || !cookies[0].HTTPOnly || cookies[0].SameSite != network.CookieSameSiteStrict {
+		s.t.Fatalf("cookies %+v (%v), want one, for HTTP only and the same site", cookies, err)
+	}
+	second := s.chromium.open("second browser", s.origin, chromedp.WithNewBrowserContext())
+	if got := second.open(s.link); got != http.StatusUnauthorized {
+		s.t.Errorf("the login link a second time: got status %d, want 401", got)
+	}
+	second.shows("[role=alert]", "used already")
+	second.look("login-used")
+	if got := second.open(s.origin + "/market"); got != http.StatusUnauthorized {
+		s.t.Errorf("after a used link the market answers %d, want 401", got)
+	}
+	second.close()
+}
+
+func (s *browserStory) emptyPages() {
+	s.tab.click(`nav a[href="/leases"]`)
+	s.tab.shows(".empty", "No lease yet")
+	s.tab.look("leases-empty")
+	s.tab.open(s.origin + "/leases/0123abcd")
+	s.tab.shows("[role=alert]", "No lease")
+	s.tab.look("not-found")
+}
+
+// market finds the offer, and filters it away and back.
+func (s *browserStory) market() {
+	t := s.tab
+	t.click(`nav a[href="/market"]`)
+	t.wait("one offer is listed", `document.querySelectorAll("#offers .offer").length === 1`)
+	t.shows("#offers", "DE")
+	t.mark()
+	t.look("market")
+	for _, c := range []struct{ field, value, want string }{
+		{"region", "FR", "No offer matches"},
+		{"cores", "1000", "No offer matches"},
+		{"price", "0.0001", "No offer matches"},
+		{"memory", "much", "a number from 0"},
+	} {
+		t.fill("#"+c.field, c.value)
+		t.press("Enter")
+		t.shows("#offers", c.want)
+		if got := t.value("#" + c.field); got != c.value {
+			s.t.Errorf("the filter %s is %q afterwards, want %q", c.field, got, c.value)
+		}
+		t.look("market-no-" + c.field)
+		t.fill("#"+c.field, "")
+		t.press("Enter")
+		t.wait("the offer is back", `document.querySelectorAll("#offers .offer").length === 1`)
+	}
+	t.fill("#region", "de")
+	t.fill("#cores", "0.2")
+	t.fill("#memory", "64")
+	t.press("Enter")
+	t.wait("the filters are in the address", `location.search.includes("region=de") && location.search.includes("memory=64")`)
+	t.wait("the link carries what is needed", `document.querySelector("#offers .offer a.button").href.includes("memory=64")`)
+	t.marked("filtering")
+	t.click("#offers .offer a.button")
+}
+
+// deploy fills the form: the price follows, and a refusal loses nothing.
+func (s *browserStory) deploy() {
+	t := s.tab
+	t.shows("h1", "Deploy")
+	if got := t.value("#cores") + " " + t.value("#memory"); got != "0.2 64" {
+		s.t.Errorf("the form has cores and memory %q, want those of the market, \"0.2 64\"", got)
+	}
+	t.fill("#image", s.registry+"/no-such-image:1")
+	t.fill("#port", "8080")
+	t.fill("#disk", "0.1")
+	t.click("details.more summary")
+	t.fill("#interval", "1")
+	t.fill("#credit", "10")
+	t.fill("#prepaid", "0")
+	for _, memory := range []uint64{64, 128} {
+		t.fill("#memory", fmt.Sprint(memory))
+		offer, err := s.tenant.client().Offer(s.t.Context(), s.offer, service.Resources{MilliCPU: 200, MemoryBytes: memory << 20, DiskBytes: (1<<30 + 5) / 10})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		t.wait("the price follows what is typed", fmt.Sprintf(`document.querySelector("#price .figure data")?.value === "%d"`, uint64(offer.Rate)))
+	}
+	t.look("deploy")
+
+	t.fill("#term", "soon")
+	t.wait("the price says what is wrong", `document.querySelector("#price").innerText.includes("number")`)
+	t.submit("button[form=deploy]")
+	t.shows("[role=alert]", "number")
+	t.look("deploy-error")
+	t.fill("#term", "0.5")
+	t.submit("button[form=deploy]")
+	t.shows("[role=alert]", "image")
+	t.look("deploy-refused")
+	for field, want := range map[string]string{"image": s.registry + "/no-such-image:1", "port": "8080", "memory": "128", "disk": "0.1", "term": "0.5", "credit": "10", "prepaid": "0"} {
+		if got := t.value("#" + field); got != want {
+			s.t.Errorf("after the refusal %s is %q, want %q as it was typed", field, got, want)
+		}
+	}
+	t.fill("#image", s.image)
+	t.submit("button[form=deploy]")
+}
+
+// running waits until the lease is active, on a page that is never loaded
+// again.
+func (s *browserStory) running() {
+	t := s.tab
+	t.shows("h1", "Lease")
+	t.mark()
+	t.wait("the lease becomes active", `document.querySelector("#phase")?.innerText.trim() === "active"`)
+	leases, err := s.tenant.client().Leases(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, l := range leases {
+		if l.Phase == "active" {
+			s.lease = l
+		}
+	}
+	t.at(s.origin + "/leases/" + s.lease.Label)
+}
+
+// service opens what runs, through the tunnel, in a tab of its own.
+func (s *browserStory) service() {
+	t := s.tab
+	t.wait("the endpoint is shown", `document.querySelector("#open") !== null`)
+	origin := strings.TrimSuffix(s.lease.Endpoint, "/")
+	if !strings.HasPrefix(origin, "http://web."+s.lease.Label+".localhost:") {
+		s.t.Fatalf("the endpoint is %q", s.lease.Endpoint)
+	}
+	opened := chromedp.WaitNewTarget(t.ctx, func(i *target.Info) bool { return strings.HasPrefix(i.URL, origin) })
+	t.click("#open")
+	var id target.ID
+	select {
+	case id = <-opened:
+	case <-time.After(patience):
+		s.t.Fatal("no tab was opened for the service")
+	}
+	page := s.chromium.open("service", origin, chromedp.WithTargetID(id))
+	page.console = false // the workload's own affair
+	page.shows("body", "Hello from a lease.")
+	page.at(s.lease.Endpoint)
+	if cookies := eval[string](page, "document.cookie"); cookies != "" {
+		s.t.Errorf("the service sees the cookies %q, want none", cookies)
+	}
+	page.picture("service")
+	page.close()
+}
+
+// money watches the figures move and the log appear, without a reload.
+func (s *browserStory) money() {
+	t := s.tab
+	for range 3 {
+		paid := t.units("#paid data")
+		t.wait("the paid sum moves", fmt.Sprintf(`Number(document.querySelector("#paid data").value) > %d`, paid))
+	}
+	until := t.text("#paid-until")
+	t.wait("the time that is paid for moves", fmt.Sprintf(`document.querySelector("#paid-until").innerText !== %q`, until))
+	t.wait("the most that was at risk is shown", `[...document.querySelectorAll("#risk data")].some(d => Number(d.value) > 0)`)
+	t.wait("the log shows the request that was served", `document.querySelector(".log").innerText.includes("response:200")`)
+	t.marked("the lease's page")
+	shown := t.units("#paid data")
+	l, err := s.tenant.client().Lease(s.t.Context(), s.lease.Label)
+	if err != nil || uint64(l.Paid) < shown || uint64(l.Paid) > shown+uint64(l.Rate)/3600*10 {
+		s.t.Errorf("the page shows %d units paid, the node says %d (%v)", shown, uint64(l.Paid), err)
+	}
+	t.look("lease")
+	t.click(`nav a[href="/leases"]`)
+	t.shows("tbody, .list", s.lease.Label)
+	t.look("leases")
+}
+
+// otherSites tries to change something from another site's page: with the
+// browser's own rules, and with the session's cookie in hand.
+func (s *browserStory) otherSites() {
+	action := s.origin + "/leases/" + s.lease.Label + "/close"
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<!doctype html><title>evil</title><link rel="icon" href="data:,"><form method="post" action="%s"><button>Win</button></form>`, action)
+	}))
+	defer evil.Close()
+	page := s.chromium.open("evil", evil.URL)
+	page.origins = append(page.origins, s.origin)
+	page.open(evil.URL)
+	page.click("button")
+	page.at(action)
+	page.shows("body", "other sites are refused")
+	page.close()
+
+	cookies, err := chromedp.Run(s.tab.ctx, func(ctx context.Context, t *chromedp.Target) ([]*network.Cookie, error) {
+		r, err := cdp.Call(ctx, t, network.GetCookies, network.GetCookiesParams{URLs: []string{s.origin}})
+		return r.Cookies, err
+	})
+	if err != nil || len(cookies) != 1 {
+		s.t.Fatalf("cookies %v, %v", cookies, err)
+	}
+	for _, c := range []struct {
+		origin string
+		want   int
+	}{{"http://evil.example", http.StatusForbidden}, {"null", http.StatusForbidden}, {"", http.StatusForbidden}, {s.origin, http.StatusSeeOther}} {
+		r, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.origin+"/wallet/address", nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		r.AddCookie(&http.Cookie{Name: cookies[0].Name, Value: cookies[0].Value})
+		if c.origin != "" {
+			r.Header.Set("Origin", c.origin)
+		}
+		answer, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		answer.Body.Close() //nolint:errcheck // only the status is wanted
+		if answer.StatusCode != c.want {
+			s.t.Errorf("a POST with the cookie from origin %q: got %s, want %d", c.origin, answer.Status, c.want)
+		}
+	}
+	if l, err := s.tenant.client().Lease(s.t.Context(), s.lease.Label); err != nil || l.Phase != "active" {
+		s.t.Errorf("after another site's attempt the lease is %s (%v), want active", l.Phase, err)
+	}
+}
+
+// close ends the lease, after a second thought.
+func (s *browserStory) close() {
+	t := s.tab
+	t.click(`a[href="/leases/` + s.lease.Label + `"]`)
+	t.click("details.confirm summary")
+	t.wait("the confirmation is open", `document.querySelector("details.confirm button.danger").checkVisibility()`)
+	t.look("lease-confirm")
+	t.click("details.confirm a.quiet")
+	t.wait("the lease is kept", `document.querySelector("#phase")?.innerText.trim() === "active" && !document.querySelector("details.confirm").open`)
+	t.click("details.confirm summary")
+	t.click("details.confirm button.danger")
+	t.wait("the lease closes", `document.querySelector("#phase")?.innerText.trim() === "closed"`)
+	t.mark()
+	t.wait("the money is settled", `document.querySelector("#settled")?.innerText.includes("confirmed")`)
+	t.marked("the closed lease's page")
+	if t.has("#open") || t.has("details.confirm") {
+		s.t.Error("the page of a closed lease offers to open or to close it")
+	}
+	l, err := s.tenant.client().Lease(s.t.Context(), s.lease.Label)
+	if err != nil || uint64(l.Paid) != t.units("#paid data") || uint64(l.Channel.Claimed) != t.units("#settled data") {
+		s.t.Errorf("the page shows %d units paid and %d settled, the node says %d and %d (%v)",
+			t.units("#paid data"), t.units("#settled data"), uint64(l.Paid), uint64(l.Channel.Claimed), err)
+	}
+	t.look("lease-closed")
+}
+
+// wallet shows one balance, and an address as text and as a code.
+func (s *browserStory) wallet() {
+	t := s.tab
+	t.click(`nav a[href="/wallet"]`)
+	t.wait("what was left is back", `document.querySelector("#history-table")?.innerText.includes("came back")`)
+	b, err := s.tenant.client().WalletBalance(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if shown := t.units("#balance data"); shown == 0 || shown != uint64(b.Spendable+b.Unconfirmed) {
+		s.t.Errorf("the wallet shows %d units, the node has %d and %d", shown, uint64(b.Spendable), uint64(b.Unconfirmed))
+	}
+	t.submit(`form[action="/wallet/address"] button`)
+	t.wait("the code is drawn", `(i => i && i.complete && i.naturalWidth > 100)(document.querySelector("img.qr"))`)
+	address := t.text("#address")
+	if src := eval[string](t, `document.querySelector("img.qr").getAttribute("src")`); address == "" || !strings.HasSuffix(src, "="+address) {
+		s.t.Errorf("the code is of %q, the address says %q", src, address)
+	}
+	t.look("wallet")
+	t.submit(`form[action="/wallet/address"] button`)
+	t.wait("another address", fmt.Sprintf(`document.querySelector("#address")?.innerText !== %q`, address))
+}
+
+// logout ends the session, not only the cookie.
+func (s *browserStory) logout() {
+	t := s.tab
+	t.click(`form[action="/logout"] button`)
+	t.shows("main", "pktcloud login")
+	if got := t.open(s.origin + "/wallet"); got != http.StatusUnauthorized {
+		s.t.Errorf("after logging out the wallet answers %d, want 401", got)
+	}
+}
