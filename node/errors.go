@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/keystore"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -22,8 +24,7 @@ func translate(err error) error {
 	if err == nil {
 		return nil
 	}
-	var done *service.Error
-	if errors.As(err, &done) {
+	if _, ok := errors.AsType[*service.Error](err); ok {
 		return err
 	}
 	return &service.Error{Code: codeOf(err), Err: plain(err)}
@@ -38,18 +39,34 @@ type told struct {
 func (t *told) Error() string { return t.text }
 func (t *told) Unwrap() error { return t.err }
 
-// plain leaves out the names of package and code that a refusal of market or
-// lease begins with: the code of the service says as much.
+// bare leaves out the name of the package that an error's text begins with.
+func bare(err error) string {
+	_, text, ok := strings.Cut(err.Error(), ": ")
+	if !ok {
+		return err.Error()
+	}
+	return text
+}
+
+// plain leaves out the names of package and code that a refusal of market,
+// lease or settle begins with: the code of the service says as much.
 func plain(err error) error {
 	var m *market.Error
 	var l *lease.Error
+	var s *settle.Error
 	var detail string
 	var cause error
 	switch {
+	case errors.Is(err, peer.ErrUnreachable):
+		return &told{"the provider does not answer at its addresses; try again later, or choose another offer", err}
+	case errors.Is(err, settle.ErrLedgerUnavailable):
+		return &told{"see that the chain's node runs and that --chain and its cookie are right: " + err.Error(), err}
 	case errors.As(err, &l):
 		detail, cause = l.Detail, l.Err
 	case errors.As(err, &m):
 		detail, cause = m.Detail, m.Err
+	case errors.As(err, &s):
+		detail = s.Text
 	}
 	if detail == "" {
 		return err
@@ -89,9 +106,12 @@ var codes = []struct {
 
 	{settle.ErrLedgerUnavailable, service.CodeLedger},
 	{wallet.ErrFunds, service.CodeMoney},
+	{settle.ErrParams, service.CodeInvalid},
 	{settle.ErrCapacity, service.CodeMoney},
 	{settle.ErrUnconfirmed, service.CodeMoney},
 	{settle.ErrUnknown, service.CodeNotFound},
+
+	{peer.ErrUnreachable, service.CodeUnreachable},
 
 	{market.CodeExpired, service.CodeExpired},
 	{market.CodePrice, service.CodeMoney},

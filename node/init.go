@@ -45,7 +45,7 @@ func Init(c InitConfig) (keystore.Phrase, error) {
 	kc := keystore.Config{Password: c.Password, Phrase: c.Phrase, Passphrase: c.Passphrase}
 	if c.Unattended {
 		var secret [32]byte
-		rand.Read(secret[:]) //nolint:errcheck // it never fails
+		rand.Read(secret[:])
 		kc.Password, kc.WorkFactor = hex.EncodeToString(secret[:]), unattendedWorkFactor
 		if err := os.WriteFile(filepath.Join(c.Dir, passwordFile), []byte(kc.Password+"\n"), 0o600); err != nil {
 			return keystore.Phrase{}, translate(err)
@@ -72,7 +72,7 @@ func openKeystore(dir, password string) (*keystore.Keystore, error) {
 	}
 	path := filepath.Join(dir, keystoreFile)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil, service.Errorf(service.CodeNotFound, "%s holds no keystore; make one with \"pktcloud init --dir %s\"", dir, dir)
+		return nil, service.Errorf(service.CodeNoNode, "%s holds no keystore; make one with \"pktcloud init --dir %s\"", dir, dir)
 	}
 	if password == "" {
 		return nil, service.Errorf(service.CodeUnauthorized, "the keystore in %s needs its password; give it with --password-file", dir)

@@ -104,7 +104,10 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 	if err != nil {
 		return peer.Request{}, translate(err)
 	}
-	return request, translate(m.Validate())
+	if err := m.Validate(); err != nil {
+		return peer.Request{}, &service.Error{Code: service.CodeInvalid, Err: plain(err)}
+	}
+	return request, nil
 }
 
 // views returns all leases of both roles, newest first.

@@ -137,7 +137,7 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 			CertFile: n.cfg.Chain.CertFile, PollInterval: n.cfg.Chain.PollInterval,
 		})
 		if err != nil {
-			return &service.Error{Code: service.CodeInvalid, Detail: "the chain", Err: err}
+			return &service.Error{Code: service.CodeInvalid, Detail: "--chain", Err: err}
 		}
 	}
 	seed := n.keys.Seed()
@@ -211,8 +211,14 @@ func (n *Node) openPeers(context.Context) (err error) {
 		Key: n.device, Listen: n.cfg.Listen, UserAgent: "pktcloud/" + Version(),
 		PublicOnly: n.cfg.Network == "pkt" && len(n.cfg.AllowDial) == 0,
 	})
-	if err != nil {
-		return &service.Error{Code: service.CodeConflict, Err: err}
+	switch {
+	case errors.Is(err, p2p.ErrAddress):
+		return service.Errorf(service.CodeInvalid, "--listen takes multiaddrs such as %s: %s", p2p.DefaultListen, bare(err))
+	case err != nil:
+		return service.Errorf(service.CodeConflict, "choose another port with --listen: %s", bare(err))
+	}
+	if err := n.checkBootstrap(); err != nil {
+		return err
 	}
 	n.gossip, err = gossip.New(gossip.Config{Host: n.host, Book: n.book, Log: n.cfg.Log})
 	return err

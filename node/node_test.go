@@ -69,16 +69,16 @@ func serve(ctx context.Context, p *containertest.Process) int {
 		return 1
 	}
 	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(p.Stdout, r.Method, r.URL.Path) //nolint:errcheck // a log
-		io.WriteString(w, "it works")                //nolint:errcheck // the client has left
+		fmt.Fprintln(p.Stdout, r.Method, r.URL.Path)
+		io.WriteString(w, "it works")
 	})}
-	defer context.AfterFunc(ctx, func() { srv.Close() })() //nolint:errcheck // it ends Serve
-	srv.Serve(l)                                           //nolint:errcheck // it ends by Close
+	defer context.AfterFunc(ctx, func() { srv.Close() })()
+	srv.Serve(l)
 	return 0
 }
 
 func echo(_ context.Context, p *containertest.Process) int {
-	fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " ")) //nolint:errcheck // a test
+	fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " "))
 	return 7
 }
 
@@ -186,7 +186,7 @@ func TestStory(t *testing.T) {
 		if err != nil {
 			return "", err
 		}
-		defer r.Body.Close() //nolint:errcheck // only read
+		defer r.Body.Close()
 		b, err := io.ReadAll(r.Body)
 		return string(b), err
 	}
@@ -304,7 +304,7 @@ func TestRefusals(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "n")
-	if _, err := node.Open(t.Context(), node.Config{Dir: dir}); !errors.Is(err, service.CodeNotFound) || !strings.Contains(err.Error(), "pktcloud init") {
+	if _, err := node.Open(t.Context(), node.Config{Dir: dir}); !errors.Is(err, service.CodeNoNode) || !strings.Contains(err.Error(), "pktcloud init") {
 		t.Errorf("without a keystore: %v", err)
 	}
 	// An unattended keystore opens fast; its password is then taken away.
@@ -335,14 +335,14 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
 		}
 		if n != nil {
-			n.Close() //nolint:errcheck // the test has failed already
+			n.Close()
 		}
 	}
 	n, err := node.Open(t.Context(), node.Config{Dir: dir, Password: password})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.Close() //nolint:errcheck // only the lock matters
+	defer n.Close()
 	if _, err := node.Open(t.Context(), node.Config{Dir: dir, Password: password}); !errors.Is(err, service.CodeConflict) {
 		t.Errorf("a second node on one directory: %v", err)
 	}

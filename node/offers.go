@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -113,7 +115,11 @@ func (n *Node) offer(id pktcloud.ID) (pktcloud.Signed[market.Offer], error) {
 	if !ok {
 		return signed, service.Errorf(service.CodeNotFound, "no offer %s is known; it may have been replaced or have expired: look at the market again", id)
 	}
-	return signed, translate(market.Admit(signed.Body, time.Now()))
+	err := market.Admit(signed.Body, time.Now())
+	if errors.Is(err, market.CodeExpired) {
+		return signed, service.Errorf(service.CodeExpired, "the offer %v; look at the market again", plain(err))
+	}
+	return signed, translate(err)
 }
 
 // PublishOffer signs an offer of this node and tells the peers.
@@ -265,9 +271,23 @@ func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest) error
 		return lease.Refusal(lease.CodeCapacity, "no room for this lease now; ask for less or choose another offer")
 	}
 	if _, err := n.work.pull(ctx, m); err != nil {
-		return lease.Refusal(lease.CodeManifest, "image %s: %v", m.Image, err)
+		n.cfg.Log.Info("an image that a tenant asks for cannot be had", "image", m.Image, "error", err)
+		return refuseImage(m.Image, err)
 	}
 	return nil
+}
+
+// refuseImage tells a tenant why there is no lease with an image, in a text
+// that fits a refusal.
+func refuseImage(ref string, err error) error {
+	reason := err.Error()
+	if c, ok := errors.AsType[*container.Error](err); ok {
+		reason = c.Code.Error()
+	}
+	if errors.Is(err, container.CodeDiskFull) {
+		return lease.Refusal(lease.CodeCapacity, "the provider's disk is full; choose another offer")
+	}
+	return lease.Refusal(lease.CodeManifest, "image %.120s: %.120s", ref, reason)
 }
 
 // renewOffers issues each offer again before it expires and when what is free

@@ -17,6 +17,16 @@ const (
 	checkEvery = 10 * time.Second
 )
 
+// checkBootstrap refuses addresses that name no node, before anything runs.
+func (n *Node) checkBootstrap() error {
+	for _, text := range n.cfg.Bootstrap {
+		if _, err := peer.AddrInfoFromString(text); err != nil {
+			return service.Errorf(service.CodeInvalid, "--bootstrap takes /ip4/<address>/tcp/<port>/p2p/<peer id>, not %q: %v", text, err)
+		}
+	}
+	return nil
+}
+
 // stayConnected keeps connections to the bootstrap nodes.
 func (n *Node) stayConnected(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -24,7 +34,7 @@ func (n *Node) stayConnected(ctx context.Context) error {
 	for _, text := range n.cfg.Bootstrap {
 		info, err := peer.AddrInfoFromString(text)
 		if err != nil {
-			return service.Errorf(service.CodeInvalid, "bootstrap node %q: write /ip4/<address>/tcp/<port>/p2p/<peer id>: %v", text, err)
+			return err // checkBootstrap let it pass
 		}
 		wg.Go(func() { n.keepTo(ctx, *info) })
 	}

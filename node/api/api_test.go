@@ -97,8 +97,8 @@ func TestClientIsTheService(t *testing.T) {
 	l := f.lease(t)
 	same := func(name string, got any, err1 error, want any, err2 error) {
 		t.Helper()
-		a, _ := json.Marshal(got)  //nolint:errcheck // plain values
-		b, _ := json.Marshal(want) //nolint:errcheck // plain values
+		a, _ := json.Marshal(got)
+		b, _ := json.Marshal(want)
 		if err := errors.Join(err1, err2); err != nil || !bytes.Equal(a, b) {
 			t.Errorf("%s: %v, got\n%s\nwant\n%s", name, err, a, b)
 		}
@@ -282,7 +282,7 @@ func (f *fixture) do(t *testing.T, method, path string, change func(*http.Reques
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	b, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +362,7 @@ func (f *fixture) login(t *testing.T) func(*http.Request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Body.Close() //nolint:errcheck // only read
+	r.Body.Close()
 	if r.StatusCode != 200 || r.Request.URL.Path != "/market" {
 		t.Fatalf("after the login got %s at %s", r.Status, r.Request.URL)
 	}
@@ -370,7 +370,7 @@ func (f *fixture) login(t *testing.T) func(*http.Request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.Body.Close() //nolint:errcheck // only read
+	again.Body.Close()
 	if again.StatusCode != 401 {
 		t.Errorf("a login link worked twice: %s", again.Status)
 	}
@@ -449,7 +449,7 @@ func TestProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer.Body.Close() //nolint:errcheck // only the status counts
+			answer.Body.Close()
 			if answer.StatusCode != c.want {
 				t.Errorf("got %d, want %d", answer.StatusCode, c.want)
 			}
@@ -474,7 +474,7 @@ func TestRequestSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer.Body.Close() //nolint:errcheck // only the status counts
+		answer.Body.Close()
 		if answer.StatusCode != want {
 			t.Errorf("a body of %d bytes: got %d, want %d", size, answer.StatusCode, want)
 		}

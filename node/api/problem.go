@@ -39,8 +39,7 @@ func init() {
 		}
 		p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: message}
 		for _, err := range errs {
-			var d *huma.ErrorDetail
-			if errors.As(err, &d) {
+			if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 				p.Errors = append(p.Errors, d)
 			} else if err != nil {
 				p.Errors = append(p.Errors, &huma.ErrorDetail{Message: err.Error()})

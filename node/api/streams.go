@@ -122,7 +122,7 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.Close() //nolint:errcheck // all was written
+	defer conn.Close()
 	a.runExec(r.Context(), r.PathValue("lease"), conn, in)
 }
 
@@ -149,7 +149,7 @@ func (a *API) runExec(ctx context.Context, lease string, conn net.Conn, in *bufi
 		Stdin: stdin, Stdout: out.Pipe(stream.Stdout), Stderr: out.Pipe(stream.Stderr), Resize: resize,
 	})
 	cancel()
-	stdin.CloseWithError(io.ErrClosedPipe) //nolint:errcheck // it never fails
+	stdin.CloseWithError(io.ErrClosedPipe)
 	result := stream.Result{ExitCode: code}
 	if err != nil {
 		result.Code, result.Detail = string(service.CodeOf(err)), err.Error()
@@ -209,12 +209,12 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, err)
 		return
 	}
-	defer target.Close() //nolint:errcheck // both directions have ended
+	defer target.Close()
 	conn, in, err := upgrade(w)
 	if err != nil {
 		return
 	}
-	defer conn.Close() //nolint:errcheck // both directions have ended
+	defer conn.Close()
 	Splice(conn, in, target)
 }
 
@@ -236,5 +236,5 @@ func closeWrite(c net.Conn) {
 		h.CloseWrite() //nolint:errcheck // the other side is gone
 		return
 	}
-	c.Close() //nolint:errcheck // the other side is gone
+	c.Close()
 }

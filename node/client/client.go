@@ -109,16 +109,17 @@ func (c *Client) transport(ctx context.Context, err error) error {
 }
 
 func refusal(answer *http.Response) error {
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	var p api.Problem
 	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&p); err != nil || p.Code == "" {
 		return service.Errorf(service.CodeInternal, "the node answered %s", answer.Status)
 	}
-	text := p.Detail
+	var text strings.Builder
+	text.WriteString(p.Detail)
 	for _, e := range p.Errors {
-		text += fmt.Sprintf("; %s: %s", e.Location, e.Message)
+		fmt.Fprintf(&text, "; %s: %s", e.Location, e.Message)
 	}
-	return service.Errorf(p.Code, "%s", text)
+	return service.Errorf(p.Code, "%s", text.String())
 }
 
 func call[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (T, error) {
@@ -127,7 +128,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, query url.
 	if err != nil {
 		return v, err
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&v); err != nil {
 		return v, &service.Error{Code: service.CodeInternal, Detail: "the node's answer is malformed", Err: err}
 	}
@@ -201,7 +202,7 @@ func (c *Client) Logs(ctx context.Context, name string, r service.LogRequest, w 
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	if _, err := io.Copy(w, answer.Body); err != nil {
 		return c.transport(ctx, err)
 	}

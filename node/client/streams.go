@@ -23,7 +23,7 @@ func (c *Client) Events(ctx context.Context, fn func(service.Event) error) error
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	lines := bufio.NewScanner(answer.Body)
 	for lines.Scan() {
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
@@ -51,13 +51,13 @@ func (c *Client) upgrade(ctx context.Context, path string) (net.Conn, *bufio.Rea
 	if err != nil {
 		return nil, nil, c.transport(ctx, err)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // the request fails, then
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	in, err := c.handshake(conn, path)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		conn.Close() //nolint:errcheck // it failed already
+		conn.Close()
 		return nil, nil, err
 	}
 	return conn, in, nil
@@ -91,8 +91,8 @@ func (c *Client) Exec(ctx context.Context, name string, r service.ExecRequest, s
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()                                      //nolint:errcheck // the exit code is known
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // the node ends the program, then
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	out := stream.NewWriter(conn)
 	if err := out.WriteJSON(stream.Request, r); err != nil {

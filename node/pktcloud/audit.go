@@ -51,12 +51,12 @@ func printAudit(w io.Writer, r audit.Report) {
 		t.row(short(l.ID.String()), l.Seconds, l.Due, l.Paid, l.Claimed, l.Fees, l.MaxCredit, l.MaxPrepaid, l.Reason)
 	}
 	t.end()
-	fmt.Fprintf(w, "%d signatures, %d scripts, %d statements, %d vouchers, %d blocks verified again.\n", //nolint:errcheck // standard output
+	fmt.Fprintf(w, "%d signatures, %d scripts, %d statements, %d vouchers, %d blocks verified again.\n",
 		r.Checked.Signatures, r.Checked.Scripts, r.Checked.Statements, r.Checked.Vouchers, r.Checked.Blocks)
 	for _, f := range r.Findings {
-		fmt.Fprintln(w, "WRONG:", f) //nolint:errcheck // standard output
+		fmt.Fprintln(w, "WRONG:", f)
 	}
 	if r.OK {
-		fmt.Fprintln(w, "Nothing is wrong.") //nolint:errcheck // standard output
+		fmt.Fprintln(w, "Nothing is wrong.")
 	}
 }

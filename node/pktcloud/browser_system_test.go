@@ -160,7 +160,7 @@ func look[T any](b *browser, what string, action chromedp.Action[T]) T {
 	defer cancel()
 	v, err := chromedp.Run(ctx, action)
 	if err != nil {
-		page, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string]("location.href + document.body.innerText")) //nolint:errcheck // for the message only
+		page, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string]("location.href + document.body.innerText"))
 		b.t.Fatalf("%s: %v; the page says:\n%s", what, err, page)
 	}
 	return v

@@ -91,16 +91,16 @@ func leftBehind(dir string) []string {
 	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(b), dir) {
 		left = append(left, "a mount in "+dir)
 	}
-	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") //nolint:errcheck // the pattern is good
+	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, l := range loops {
 		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {
 			left = append(left, "loop device "+strings.Split(l, "/")[3])
 		}
 	}
 	sum := sha256.Sum256([]byte(filepath.Join(dir, "provider", "runtime")))
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/pktcloud-" + hex.EncodeToString(sum[:4])) //nolint:errcheck // the pattern is good
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/pktcloud-" + hex.EncodeToString(sum[:4]))
 	left = append(left, groups...)
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") //nolint:errcheck // the pattern is good
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, l := range lines {
 		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {
 			left = append(left, "process "+strings.Split(l, "/")[2])

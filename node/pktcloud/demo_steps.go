@@ -118,7 +118,7 @@ func (d *demo) get(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
 	if err == nil && answer.StatusCode >= 500 {
 		err = fmt.Errorf("the service answered %s", answer.Status)

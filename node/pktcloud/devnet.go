@@ -21,6 +21,7 @@ import (
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/devnet"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 )
@@ -85,13 +86,13 @@ func (a *app) runDevnet(ctx context.Context, dir, rpc string, interval time.Dura
 	if err != nil {
 		return err
 	}
-	defer l.Close() //nolint:errcheck // the server has closed it
+	defer l.Close()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &service.Error{Code: service.CodeInvalid, Err: err}
 	}
 	chain, err := devnet.Open(dir, devnet.Config{BlockInterval: interval})
 	if err != nil {
-		return &service.Error{Code: service.CodeConflict, Detail: "open the chain in " + dir, Err: err}
+		return &service.Error{Code: service.CodeConflict, Err: err}
 	}
 	defer func() { err = errors.Join(err, chain.Close()) }()
 	auth, err := devnet.NewCookie(node.DevnetCookie(dir))
@@ -138,6 +139,9 @@ func (d devnetRPC) faucet(ctx context.Context, address string, amount pktcloud.A
 	network, _ := pktchain.NetworkOf(node.DefaultNetwork)
 	script, err := network.ParseAddress(address)
 	if err != nil {
+		if refused, ok := errors.AsType[*settle.Error](err); ok {
+			err = errors.New(refused.Text)
+		}
 		return "", &service.Error{Code: service.CodeInvalid, Err: err}
 	}
 	err = d.call(ctx, &txid, "devnetfaucet", hex.EncodeToString(script), uint64(amount))
@@ -170,9 +174,9 @@ func (d devnetRPC) call(ctx context.Context, result any, method string, params .
 	r.SetBasicAuth(user, password)
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return &service.Error{Code: service.CodeNoNode, Detail: "the devnet does not answer", Err: err}
+		return &service.Error{Code: service.CodeNoNode, Detail: "the devnet does not answer; start it with \"pktcloud devnet\"", Err: err}
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	var reply struct {
 		Result json.RawMessage
 		Error  *struct{ Message string }

@@ -155,8 +155,7 @@ func (f *family) stop(name string) error {
 		<-c.exited
 		return fmt.Errorf("the %s did not stop within %s and was killed", name, stopPatience)
 	}
-	var exit *exec.ExitError
-	if errors.As(c.err, &exit) {
+	if _, ok := errors.AsType[*exec.ExitError](c.err); ok {
 		return fmt.Errorf("the %s ended with %w: %s", name, c.err, lastLine(c.output.String()))
 	}
 	return nil
@@ -170,7 +169,7 @@ func (f *family) dump(w io.Writer) {
 	for name, c := range f.children {
 		lines := strings.Split(strings.TrimSpace(c.output.String()), "\n")
 		for _, l := range lines[max(0, len(lines)-25):] {
-			fmt.Fprintf(w, "%s| %s\n", name, l) //nolint:errcheck // nowhere to tell
+			fmt.Fprintf(w, "%s| %s\n", name, l)
 		}
 	}
 }

@@ -101,7 +101,7 @@ func readSecret(path string) (string, error) {
 	if err != nil {
 		return "", &service.Error{Code: service.CodeInvalid, Err: err}
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	return firstLine(f)
 }
 
@@ -118,9 +118,9 @@ func (a *app) askPassword(prompt string) (string, error) {
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return "", service.Errorf(service.CodeInvalid, "no terminal to ask for the password; give --password-file, or --unattended")
 	}
-	fmt.Fprint(a.err, prompt) //nolint:errcheck // a terminal
+	fmt.Fprint(a.err, prompt)
 	b, err := term.ReadPassword(int(in.Fd()))
-	fmt.Fprintln(a.err) //nolint:errcheck // a terminal
+	fmt.Fprintln(a.err)
 	return string(b), err
 }
 

@@ -64,12 +64,11 @@ func (a *app) report(err error) int {
 	if err == nil {
 		return 0
 	}
-	var code exitCode
-	if errors.As(err, &code) {
+	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
 	if !a.running {
-		fmt.Fprintf(a.err, "pktcloud: %v\nRun \"pktcloud help\" for the commands.\n", err) //nolint:errcheck // nowhere to tell
+		fmt.Fprintf(a.err, "pktcloud: %v\nRun \"pktcloud help\" for the commands.\n", err)
 		return exitUsage
 	}
 	if errors.Is(err, context.Canceled) {
@@ -77,7 +76,7 @@ func (a *app) report(err error) int {
 	}
 	kind := service.CodeOf(err)
 	text := strings.TrimSpace(err.Error())
-	fmt.Fprintf(a.err, "pktcloud: %s\n", text) //nolint:errcheck // nowhere to tell
+	fmt.Fprintf(a.err, "pktcloud: %s\n", text)
 	if a.json {
 		a.printJSON(map[string]any{"ok": false, "code": kind, "detail": text}) //nolint:errcheck // nowhere to tell
 	}
@@ -141,14 +140,14 @@ func (a *app) node() (*client.Client, error) { return client.Dial(a.dir) }
 
 // printf prints to standard output; a reader that has left is no error.
 func (a *app) printf(format string, args ...any) {
-	fmt.Fprintf(a.out, format, args...) //nolint:errcheck // see above
+	fmt.Fprintf(a.out, format, args...)
 }
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return a.show(map[string]string{"version": node.Version()}, func(w io.Writer) { fmt.Fprintln(w, "pktcloud", node.Version()) }) //nolint:errcheck // standard output
+			return a.show(map[string]string{"version": node.Version()}, func(w io.Writer) { fmt.Fprintln(w, "pktcloud", node.Version()) })
 		},
 	}
 }
@@ -189,10 +188,10 @@ func printReport(w io.Writer, r service.Report) {
 	t.end()
 	switch {
 	case r.OK && r.Provider:
-		fmt.Fprintln(w, "This machine can rent and provide.") //nolint:errcheck // standard output
+		fmt.Fprintln(w, "This machine can rent and provide.")
 	case r.OK:
-		fmt.Fprintln(w, "This machine can rent. To provide, it needs what is missing above.") //nolint:errcheck // standard output
+		fmt.Fprintln(w, "This machine can rent. To provide, it needs what is missing above.")
 	default:
-		fmt.Fprintln(w, "This machine needs what is missing above.") //nolint:errcheck // standard output
+		fmt.Fprintln(w, "This machine needs what is missing above.")
 	}
 }

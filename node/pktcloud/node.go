@@ -112,9 +112,9 @@ func (a *app) storedPassword() (string, error) {
 type listeners struct{ api, proxy net.Listener }
 
 func (l listeners) close() {
-	l.api.Close() //nolint:errcheck // the server has closed it
+	l.api.Close()
 	if l.proxy != nil {
-		l.proxy.Close() //nolint:errcheck // the server has closed it
+		l.proxy.Close()
 	}
 }
 
@@ -126,7 +126,7 @@ func openListeners(f *nodeFlags) (l listeners, err error) {
 	}
 	if f.proxy != "" {
 		if l.proxy, err = listenLoopback(f.proxy, "--proxy"); err != nil {
-			l.api.Close() //nolint:errcheck // the first error is the one to tell
+			l.api.Close()
 			return l, err
 		}
 		f.config.ProxyPort = l.proxy.Addr().(*net.TCPAddr).Port

@@ -21,11 +21,11 @@ func newTable(w io.Writer) table { return table{tabwriter.NewWriter(w, 0, 0, 2, 
 func (t table) row(cells ...any) {
 	for i, c := range cells {
 		if i > 0 {
-			fmt.Fprint(t.w, "\t") //nolint:errcheck // standard output
+			fmt.Fprint(t.w, "\t")
 		}
-		fmt.Fprint(t.w, c) //nolint:errcheck // standard output
+		fmt.Fprint(t.w, c)
 	}
-	fmt.Fprintln(t.w) //nolint:errcheck // standard output
+	fmt.Fprintln(t.w)
 }
 
 func (t table) end() { t.w.Flush() } //nolint:errcheck // standard output
@@ -35,8 +35,16 @@ var sizes = []struct {
 	suffix string
 	bytes  float64
 }{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
+	{"KiB", 1 << 10},
+	{"MiB", 1 << 20},
+	{"GiB", 1 << 30},
+	{"TiB", 1 << 40},
+	{"kB", 1e3},
+	{"MB", 1e6},
+	{"GB", 1e9},
+	{"TB", 1e12},
+	{"B", 1},
+	{"", 1},
 }
 
 // size is a flag of bytes such as "512MiB".
@@ -108,7 +116,7 @@ func short(s string) string {
 
 func printLeases(w io.Writer, leases []service.Lease) {
 	if len(leases) == 0 {
-		fmt.Fprintln(w, "No lease yet.") //nolint:errcheck // standard output
+		fmt.Fprintln(w, "No lease yet.")
 		return
 	}
 	t := newTable(w)
@@ -149,13 +157,13 @@ func printLease(w io.Writer, l service.Lease) {
 	}
 	t.end()
 	for _, e := range l.History {
-		fmt.Fprintf(w, "%s  %-10s %s\n", time.UnixMilli(e.Time).Format("15:04:05.000"), e.Kind, e.Text) //nolint:errcheck // standard output
+		fmt.Fprintf(w, "%s  %-10s %s\n", time.UnixMilli(e.Time).Format("15:04:05.000"), e.Kind, e.Text)
 	}
 }
 
 func printOffers(w io.Writer, offers []service.Offer) {
 	if len(offers) == 0 {
-		fmt.Fprintln(w, "No offer matches.") //nolint:errcheck // standard output
+		fmt.Fprintln(w, "No offer matches.")
 		return
 	}
 	t := newTable(w)

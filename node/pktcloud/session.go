@@ -205,7 +205,7 @@ func parsePorts(text string) (local, remote uint16, err error) {
 func (a *app) acceptForward(ctx context.Context, l net.Listener, dial func(context.Context) (net.Conn, error)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	stop := context.AfterFunc(ctx, func() { l.Close() }) //nolint:errcheck // it ends Accept
+	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	for {
 		conn, err := l.Accept()
@@ -216,14 +216,14 @@ func (a *app) acceptForward(ctx context.Context, l net.Listener, dial func(conte
 			return err
 		}
 		wg.Go(func() {
-			defer conn.Close() //nolint:errcheck // both directions have ended
+			defer conn.Close()
 			target, err := dial(ctx)
 			if err != nil {
-				fmt.Fprintf(a.err, "pktcloud: %v\n", err) //nolint:errcheck // nowhere to tell
+				fmt.Fprintf(a.err, "pktcloud: %v\n", err)
 				return
 			}
-			defer target.Close()                                                   //nolint:errcheck // both directions have ended
-			end := context.AfterFunc(ctx, func() { conn.Close(); target.Close() }) //nolint:errcheck // it ends the copying
+			defer target.Close()
+			end := context.AfterFunc(ctx, func() { conn.Close(); target.Close() })
 			defer end()
 			api.Splice(conn, conn, target)
 		})

@@ -95,7 +95,7 @@ func (e *Error) Error() string {
 
 // Is reports whether target is this refusal's code.
 func (e *Error) Is(target error) bool {
-	c, ok := target.(Code) //nolint:errorlint // a Code is compared, never wrapped
+	c, ok := target.(Code)
 	return ok && c == e.Code
 }
 
@@ -109,8 +109,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 
 // CodeOf returns the code of an error, [CodeInternal] when it has none.
 func CodeOf(err error) Code {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return CodeInternal

@@ -92,11 +92,11 @@ func runAndKill(t *testing.T, path string, after time.Duration) int {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if lines.Text() == "ready" {
-			time.AfterFunc(after, func() { cmd.Process.Kill() }) //nolint:errcheck // Wait tells
+			time.AfterFunc(after, func() { cmd.Process.Kill() })
 		} else if n, err := strconv.Atoi(lines.Text()); err == nil {
 			last = n
 		}
 	}
-	cmd.Wait() //nolint:errcheck // it was killed
+	cmd.Wait()
 	return last
 }

@@ -146,7 +146,7 @@ func TestForeignFiles(t *testing.T) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 			if s != nil {
-				s.Close() //nolint:errcheck // the test has failed already
+				s.Close()
 			}
 		})
 	}
@@ -170,7 +170,7 @@ func BenchmarkApply(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close() //nolint:errcheck // a benchmark
+	defer s.Close()
 	value := make([]byte, 400)
 	for b.Loop() {
 		if err := s.Apply(b.Context(), []store.Put{{Key: "k", Value: value}}); err != nil {

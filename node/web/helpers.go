@@ -14,8 +14,9 @@ import (
 
 func helpers() template.FuncMap {
 	return template.FuncMap{
-		"pkt":          pkt,
-		"rate":         func(r pktcloud.Rate) template.HTML { return pkt(pktcloud.Amount(r)) },
+		"pkt":          func(a pktcloud.Amount) template.HTML { return pkt(a, rounded(a)) },
+		"fullPKT":      func(a pktcloud.Amount) template.HTML { return pkt(a, decimals(a, 9)) },
+		"rate":         func(r pktcloud.Rate) template.HTML { return pkt(pktcloud.Amount(r), rounded(pktcloud.Amount(r))) },
 		"rateFor":      rateFor,
 		"cores":        cores,
 		"coreCount":    coreCount,
@@ -38,11 +39,11 @@ func helpers() template.FuncMap {
 	}
 }
 
-// pkt shows an amount in PKT with at most six significant decimals, and the
-// exact number of units to those who point at it.
-func pkt(a pktcloud.Amount) template.HTML {
+// pkt shows an amount in PKT, and the exact number of units to those who point
+// at it.
+func pkt(a pktcloud.Amount, shown string) template.HTML {
 	return template.HTML(fmt.Sprintf(`<data class="pkt" value="%d" title="%s units, exactly %s">%s PKT</data>`, //nolint:gosec // digits only
-		uint64(a), grouped(uint64(a)), a, rounded(a)))
+		uint64(a), grouped(uint64(a)), a, shown))
 }
 
 // rounded is a in PKT: as many decimals as six significant digits need, at
@@ -52,8 +53,12 @@ func rounded(a pktcloud.Amount) string {
 	if a == 0 {
 		return "0"
 	}
-	places := min(max(5-int(math.Floor(math.Log10(v))), 0), 9)
-	s := strconv.FormatFloat(v, 'f', places, 64)
+	return decimals(a, min(max(5-int(math.Floor(math.Log10(v))), 0), 9))
+}
+
+// decimals is a in PKT with so many decimals, without zeros at the end.
+func decimals(a pktcloud.Amount, places int) string {
+	s := strconv.FormatFloat(float64(a)/pktcloud.UnitsPerPKT, 'f', places, 64)
 	if strings.Contains(s, ".") {
 		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
 	}
@@ -84,7 +89,7 @@ func rateFor(r pktcloud.Rate, seconds uint64) template.HTML {
 	if err != nil {
 		return "more than there is"
 	}
-	return pkt(a)
+	return pkt(a, rounded(a))
 }
 
 func cores(milli uint64) string {
@@ -212,7 +217,7 @@ func exposureName(name string) string {
 // eventName says what kind of event a line of a history tells.
 func eventName(kind string) string {
 	names := map[string]string{
-		"agree": "Agreed", "phase": "Now", "statement": "Last statement", "voucher": "Last payment", "start": "Started",
+		"agree": "Agreed", "phase": "State", "statement": "Last statement", "voucher": "Last payment", "start": "Started",
 		"close": "Closing", "closed": "Closed", "freeze": "Frozen", "resume": "Resumed", "dispute": "Disputed", "end": "Ended",
 	}
 	if n, ok := names[kind]; ok {

@@ -168,7 +168,7 @@ func (w *Web) follow(ctx context.Context, name string, t *tail) {
 		r, pipe := io.Pipe()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			pipe.CloseWithError(w.svc.Logs(ctx, name, service.LogRequest{Follow: true, Tail: logLines}, pipe)) //nolint:errcheck // it never fails
+			pipe.CloseWithError(w.svc.Logs(ctx, name, service.LogRequest{Follow: true, Tail: logLines}, pipe))
 		})
 		t.reset()
 		t.read(r)

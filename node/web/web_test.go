@@ -36,7 +36,7 @@ func get(t *testing.T, address string) (int, string, http.Header) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Body.Close() //nolint:errcheck // only read
+	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func deploy(t *testing.T, s *httptest.Server, offer string, change func(url.Valu
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Body.Close() //nolint:errcheck // only read
+	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +171,7 @@ func TestLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Body.Close() //nolint:errcheck // only read
+	defer r.Body.Close()
 	lines := bufio.NewScanner(r.Body)
 	changed, log := false, false
 	for lines.Scan() && (!changed || !log) {

@@ -212,7 +212,7 @@ func (t *Twin) Exec(ctx context.Context, name string, r service.ExecRequest, s s
 	case len(r.Args) == 0:
 		return 0, service.Errorf(service.CodeInvalid, "no program to run")
 	case r.Args[0] == "false":
-		fmt.Fprintln(s.Stderr, "failed as asked") //nolint:errcheck // the caller sees the exit code
+		fmt.Fprintln(s.Stderr, "failed as asked")
 		return 3, nil
 	case r.Args[0] == "cat":
 		_, err := io.Copy(s.Stdout, s.Stdin)
@@ -249,10 +249,10 @@ func (t *Twin) Forward(ctx context.Context, name string, _ uint16) (net.Conn, er
 	}
 	near, far := net.Pipe()
 	go func() {
-		defer far.Close() //nolint:errcheck // a pipe
+		defer far.Close()
 		buf := make([]byte, 4096)
 		if _, err := far.Read(buf); err == nil {
-			fmt.Fprintf(far, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(t.Page), t.Page) //nolint:errcheck // the reader has left
+			fmt.Fprintf(far, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(t.Page), t.Page)
 		}
 	}()
 	return near, nil

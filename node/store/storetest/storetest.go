@@ -78,8 +78,12 @@ func expect(ctx context.Context, s Store, prefix, want string) error {
 
 func testOrder(ctx context.Context, s Store) error {
 	err := s.Apply(ctx, []store.Put{
-		{Key: "o/b", Value: []byte("2")}, {Key: "o/a", Value: []byte("1")}, {Key: "o/\xff", Value: []byte("4")},
-		{Key: "o/\xff\xff", Value: []byte("5")}, {Key: "o/b/c", Value: []byte{}}, {Key: "p", Value: []byte("6")},
+		{Key: "o/b", Value: []byte("2")},
+		{Key: "o/a", Value: []byte("1")},
+		{Key: "o/\xff", Value: []byte("4")},
+		{Key: "o/\xff\xff", Value: []byte("5")},
+		{Key: "o/b/c", Value: []byte{}},
+		{Key: "p", Value: []byte("6")},
 	})
 	if err != nil {
 		return err
