@@ -264,7 +264,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown offer", func(r *service.LeaseRequest) { r.Offer = pktcloud.IDOf([]byte("none")) }, service.CodeNotFound, "look at the market again"},
 		{"unknown image", func(r *service.LeaseRequest) { r.Image = "example.test/none:1" }, service.CodeRefused, "no such image"},
 		{"another digest", func(r *service.LeaseRequest) { r.Image += "@sha256:" + strings.Repeat("cd", 32) }, service.CodeRefused, "image"},
-		{"malformed image", func(r *service.LeaseRequest) { r.Image = "a b" }, service.CodeRefused, "image reference"},
+		{"malformed image", func(r *service.LeaseRequest) { r.Image = "a b" }, service.CodeInvalid, "image reference"},
 		{"no room", func(r *service.LeaseRequest) { r.Resources.MemoryBytes = 1 << 40 }, service.CodeRefused, "ask for less"},
 		{"no exposure at all", func(r *service.LeaseRequest) { r.Limits = &service.ExposureRequest{} }, service.CodeInvalid, "raise one of the two"},
 	} {
@@ -327,7 +327,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no password", node.Config{}, service.CodeUnauthorized},
 		{"wrong password", node.Config{Password: "y"}, service.CodeUnauthorized},
 		{"unknown network", node.Config{Password: password, Network: "mars"}, service.CodeInvalid},
-		{"bad address", node.Config{Password: password, Listen: []string{"/ip4/127.0.0.1/udp/1"}}, service.CodeConflict},
+		{"bad address", node.Config{Password: password, Listen: []string{"/ip4/127.0.0.1/udp/1"}}, service.CodeInvalid},
 	} {
 		c.config.Dir = dir
 		n, err := node.Open(t.Context(), c.config)
