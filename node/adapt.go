@@ -13,8 +13,9 @@ import (
 type channels struct{ *manager.Manager }
 
 var (
-	_ peer.Payer = channels{}
-	_ peer.Payee = channels{}
+	_ peer.Payer        = channels{}
+	_ peer.OpenChannels = channels{}
+	_ peer.Payee        = channels{}
 )
 
 // Open implements peer.Payer.

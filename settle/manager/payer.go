@@ -121,6 +121,19 @@ func (m *Manager) Abandon(ctx context.Context, channel pktcloud.ID) error {
 	return m.cfg.Wallet.Release(ctx, ch.funding)
 }
 
+// Unannounced returns the channels opened here whose funding never left, in
+// the order of their opening. After a crash the caller abandons those that it
+// has no use for: their coins are reserved until then.
+func (m *Manager) Unannounced(context.Context) ([]pktcloud.ID, error) {
+	var ids []pktcloud.ID
+	for _, s := range m.List() {
+		if s.Role == settle.Payer && s.Phase == settle.Opening && !s.Announced && !s.Funded {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids, nil
+}
+
 // Announce broadcasts the funding transaction; both sides may. It is
 // idempotent. From then on Run broadcasts it again until it is mined, also
 // after an error.
