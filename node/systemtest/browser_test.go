@@ -19,6 +19,8 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/node/service/servicetest"
+	"github.com/pkt-cash/pkt-cloud/node/web"
 )
 
 // browserStory is what the steps of TestBrowserStory share.
@@ -258,7 +260,7 @@ func (s *browserStory) money() {
 	until := t.text("#paid-until")
 	t.wait("the time that is paid for moves", fmt.Sprintf(`document.querySelector("#paid-until").innerText !== %q`, until))
 	t.wait("the most that was at risk is shown", `[...document.querySelectorAll("#risk data")].some(d => Number(d.value) > 0)`)
-	t.wait("the log shows the request that was served", `document.querySelector(".log").innerText.includes("response:200")`)
+	t.wait("the log shows the request that was served", `document.querySelector(".log")?.innerText.includes("response:200")`)
 	t.marked("the lease's page")
 	shown := t.units("#paid data")
 	l, err := s.tenant.client().Lease(s.t.Context(), s.lease.Label)
@@ -378,4 +380,60 @@ func (s *browserStory) logout() {
 	if got := t.open(s.origin + "/wallet"); got != http.StatusUnauthorized {
 		s.t.Errorf("after logging out the wallet answers %d, want 401", got)
 	}
+}
+
+// TestBrowserStates looks at what the story does not show: a lease in trouble,
+// one that this node provides, and a page whose node has gone.
+func TestBrowserStates(t *testing.T) {
+	twin := servicetest.New()
+	pages, err := web.New(twin, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(pages)
+	defer server.Close()
+	page, err := twin.Offers(t.Context(), service.OfferQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := twin.CreateLease(t.Context(), service.LeaseRequest{
+		Offer: page.Offers[0].ID, Image: "registry.example/team/a-service-with-a-long-name:2026-11-22-build-4711", Port: 8080, MaxRate: 1 << 40,
+		Resources: service.Resources{MilliCPU: 1500, MemoryBytes: 3 << 30, DiskBytes: 40 << 30}, IntervalSeconds: 10, TermSeconds: 86400,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := startChromium(t)
+	b := c.open("states", server.URL)
+	b.open(server.URL + "/leases/" + l.Label)
+	for _, s := range []struct {
+		name   string
+		change func(*service.Lease)
+		want   string
+	}{
+		{"suspended", func(l *service.Lease) {
+			l.Phase, l.Problem = "suspended", "The service does not answer the probe. Nothing is paid until it does."
+		}, "Nothing is paid"},
+		{"provided", func(l *service.Lease) {
+			l.Phase, l.Problem, l.Role, l.Endpoint = "active", "", "provider", ""
+		}, "Tenant"},
+		{"failed", func(l *service.Lease) { l.Phase, l.CloseReason = "failed", "image" }, "reason: image"},
+	} {
+		if err := twin.Update(l.Label, s.change); err != nil {
+			t.Fatal(err)
+		}
+		b.shows("main", s.want)
+		b.look("lease-" + s.name)
+	}
+	b.open(server.URL + "/deploy?offer=" + page.Offers[1].ID.String() + "&max=0.000001")
+	b.shows("#price", "More than you pay")
+	b.look("deploy-above")
+	b.open(server.URL + "/leases/" + l.Label)
+	b.wait("the page is live", `!document.querySelector(".lost").checkVisibility()`)
+	c.quiet()
+	server.CloseClientConnections()
+	server.Listener.Close() //nolint:errcheck // the node goes
+	server.CloseClientConnections()
+	b.wait("the page says that it is not live", `document.querySelector(".lost").checkVisibility()`)
+	b.look("lease-stopped")
 }

@@ -102,11 +102,12 @@ func TestPages(t *testing.T) {
 		{"/deploy?offer=" + id, 200, []string{"Pay at most", "per hour"}},
 		{"/deploy?offer=nonsense", 404, []string{"Choose an offer on the market first."}},
 		{"/deploy/price?offer=" + id + "&cores=1&memory=512&max=1&term=24&interval=10", 200, []string{"Each payment", `id="price"`}},
+		{"/deploy/price?offer=" + id + "&cores=1&max=0.000001&term=1&interval=10", 200, []string{"More than you pay at most."}},
 		{"/deploy/price?offer=" + id + "&cores=x", 200, []string{"The number of cores is a number"}},
 		{"/leases", 200, []string{label}},
-		{"/leases/" + label, 200, []string{"Served, not yet paid", "http://web." + label + ".localhost", "30 000 000 units"}},
+		{"/leases/" + label, 200, []string{"At risk now", `id="paid-until">1:39<`, "Served, not yet paid", "http://web." + label + ".localhost", "30 000 000 units"}},
 		{"/leases/none", 404, []string{"No lease &#34;none&#34;."}},
-		{"/wallet", 200, []string{"11.4978 PKT", "12 345 678 901 units", "Show an address"}},
+		{"/wallet", 200, []string{`id="balance"><data class="pkt" value="12415678901"`, "11.56300204 PKT", "Show an address", "waits for a block"}},
 		{"/nothing", 404, []string{"There is no page /nothing."}},
 	} {
 		t.Run(c.path, func(t *testing.T) {
@@ -186,6 +187,43 @@ func TestLive(t *testing.T) {
 	}
 	if !changed || !log {
 		t.Errorf("the stream ended: state changed %v, log seen %v", changed, log)
+	}
+}
+
+// TestLoginInPart: a part of a page that lost its session loads the page
+// again, which then shows the login.
+func TestLoginInPart(t *testing.T) {
+	w, err := web.New(servicetest.New(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part, want := range map[string]string{"": "", "true": "true"} {
+		r := httptest.NewRequest(http.MethodGet, "/market", nil)
+		r.Header.Set("HX-Request", part)
+		rec := httptest.NewRecorder()
+		w.ServeLogin(rec, r, nil)
+		if got := rec.Header().Get("HX-Refresh"); got != want || rec.Code != http.StatusUnauthorized {
+			t.Errorf("HX-Request %q: got %d and HX-Refresh %q, want 401 and %q", part, rec.Code, got, want)
+		}
+	}
+}
+
+// TestErrorStandsByItsField: the reason is beside the field and nowhere else,
+// and a field that is usually folded away is in sight.
+func TestErrorStandsByItsField(t *testing.T) {
+	twin, s := newWeb(t)
+	for _, c := range []struct{ field, label string }{{"term", "The time in hours"}, {"credit", "What the provider risks"}} {
+		_, body := deploy(t, s, offerID(t, twin), func(v url.Values) { v.Set(c.field, "soon") })
+		if n := strings.Count(body, c.label); n != 1 {
+			t.Errorf("%s: the reason is there %d times, want once", c.field, n)
+		}
+		at := regexp.MustCompile(`<input id="` + c.field + `"[^>]* autofocus aria-invalid="true"`)
+		if !at.MatchString(body) {
+			t.Errorf("%s is not marked", c.field)
+		}
+		if open := strings.Contains(body, `<details class="more" open>`); open != (c.field == "credit") {
+			t.Errorf("%s: the folded fields are open: %v", c.field, open)
+		}
 	}
 }
 

@@ -3,7 +3,12 @@
 (() => {
   const out = []
   const seen = e => e.checkVisibility({ visibilityProperty: true }) && e.getClientRects().length > 0
-  const hidden = e => e.closest(".hidden, .skip") !== null
+  // What only a screen reader is to find is clipped away, or out of the window.
+  const hidden = e => {
+    if (e.closest(".skip")) return true
+    for (; e; e = e.parentElement) if (getComputedStyle(e).clipPath.startsWith("inset(50%")) return true
+    return false
+  }
   const where = e => e.tagName.toLowerCase() + (e.id ? "#" + e.id : "") + (e.className && typeof e.className === "string" ? "." + e.className : "") +
     " " + JSON.stringify((e.innerText ?? e.value ?? "").trim().slice(0, 40))
 
@@ -11,6 +16,14 @@
   if (root.scrollWidth > root.clientWidth) {
     const wide = [...document.querySelectorAll("main *")].filter(e => seen(e) && e.getBoundingClientRect().right > root.clientWidth + 1)
     out.push("the page is " + root.scrollWidth + " px wide in a window of " + root.clientWidth + ": " + wide.slice(0, 3).map(where).join(", "))
+  }
+
+  for (const card of document.querySelectorAll(".card, .note")) {
+    if (!seen(card)) continue
+    const edge = card.getBoundingClientRect()
+    const beyond = [...card.querySelectorAll("*")].filter(e => seen(e) && !hidden(e) && !e.closest(".log") &&
+      (e.getBoundingClientRect().right > edge.right + 1 || e.getBoundingClientRect().left < edge.left - 1))
+    if (beyond.length > 0) out.push("sticks out of its card: " + beyond.slice(0, 2).map(where).join(", "))
   }
 
   const rgb = c => c.match(/[\d.]+/g).map(Number)
