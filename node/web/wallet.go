@@ -11,7 +11,7 @@ import (
 
 const (
 	maxAddress = 128
-	qrPixels   = 400
+	qrPixels   = 5 // of a module
 )
 
 type walletPage struct {
@@ -53,7 +53,11 @@ func (w *Web) qr(rw http.ResponseWriter, r *http.Request) {
 		w.fail(rw, r, service.Errorf(service.CodeInvalid, "an address has 1 to %d characters", maxAddress))
 		return
 	}
-	png, err := qrcode.Encode(address, qrcode.Medium, qrPixels)
+	var png []byte
+	code, err := qrcode.New(address, qrcode.Medium)
+	if err == nil {
+		png, err = code.PNG(-qrPixels)
+	}
 	if err != nil {
 		w.fail(rw, r, service.Errorf(service.CodeInternal, "the QR code could not be made"))
 		return
