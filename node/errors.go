@@ -27,7 +27,11 @@ func translate(err error) error {
 	if _, ok := errors.AsType[*service.Error](err); ok {
 		return err
 	}
-	return &service.Error{Code: codeOf(err), Err: plain(err)}
+	e := &service.Error{Code: codeOf(err), Err: plain(err)}
+	if e.Code == service.CodeLedger {
+		e.Detail = "see that the chain's node runs and that --chain and its cookie are right"
+	}
+	return e
 }
 
 // told is an error in the words for a person; its cause still matches.
@@ -59,8 +63,6 @@ func plain(err error) error {
 	switch {
 	case errors.Is(err, peer.ErrUnreachable):
 		return &told{"the provider does not answer at its addresses; try again later, or choose another offer", err}
-	case errors.Is(err, settle.ErrLedgerUnavailable):
-		return &told{"see that the chain's node runs and that --chain and its cookie are right: " + err.Error(), err}
 	case errors.As(err, &l):
 		detail, cause = l.Detail, l.Err
 	case errors.As(err, &m):

@@ -226,6 +226,8 @@ func download(ctx context.Context, dir string, l v1.Layer, want v1.Descriptor, p
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, sum, &counter{report: progress}), io.LimitReader(body, want.Size+1))
 	switch {
+	case err != nil && n == want.Size && ctx.Err() == nil: // the source may have found the same before us
+		err = errors.Join(checkSum("layer", sum, want.Digest), err)
 	case err != nil:
 	case n != want.Size:
 		err = &container.Error{Code: container.CodeDigestMismatch, Detail: fmt.Sprintf("a layer of %d bytes has another length", want.Size)}

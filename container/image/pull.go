@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -121,6 +122,9 @@ func (s *Store) fromRegistry(ctx context.Context, ref name.Reference, o containe
 		opts = append(opts, remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: o.Username, Password: o.Password})))
 	}
 	desc, err := remote.Get(ref, opts...)
+	if err != nil && mismatched(ref, err) {
+		return source{}, &container.Error{Code: container.CodeDigestMismatch, Detail: "manifest", Err: err}
+	}
 	if err != nil {
 		return source{}, registryError(ref.String(), err)
 	}
@@ -135,6 +139,18 @@ func (s *Store) fromRegistry(ctx context.Context, ref name.Reference, o containe
 	}
 	src.img, err = choose(idx)
 	return src, err
+}
+
+// mismatched reports whether a registry answered a digest with something else:
+// what is left when neither the network failed nor the registry refused.
+func mismatched(ref name.Reference, err error) bool {
+	if _, ok := ref.(name.Digest); !ok || errors.Is(err, io.ErrUnexpectedEOF) {
+		return false
+	}
+	var network net.Error // *url.Error is one
+	var refused *transport.Error
+	var ours *container.Error
+	return !errors.As(err, &network) && !errors.As(err, &refused) && !errors.As(err, &ours)
 }
 
 // boundedTransport bounds every answer but a layer, which has a bound of its

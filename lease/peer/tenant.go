@@ -351,7 +351,7 @@ func (t *Tenant) connect(ctx context.Context, device pktcloud.PublicKey, address
 	defer cancel()
 	s, err := t.host.NewStream(ctx, id, ProtocolID)
 	if err != nil {
-		return nil, fmt.Errorf("reaching the provider: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	l, err := newLink(s)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 // Create agrees a lease: it asks for a quote, opens a channel, commits, and
 // returns the lease's id once the provider has acknowledged. The workload
 // starts at once, see [Tenant.WaitActive]. Errors are refusals of package
-// lease, the provider's among them. When ctx ends after the commit was sent
+// lease, the provider's among them, or match [ErrUnreachable]. When ctx ends after the commit was sent
 // the lease may still come to be: it is among List, and its id is returned
 // with the error.
 func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
@@ -169,7 +169,7 @@ func (t *Tenant) askQuote(ctx context.Context, l *link, draft lease.Terms, req R
 	l.send(lease.Propose{Version: lease.MessageVersion, Account: t.cfg.Account, Draft: draft, Manifest: req.Manifest})
 	m, err := l.read()
 	if err != nil {
-		return none, &lease.Error{Code: lease.CodeBusy, Detail: "the provider gives no quote", Err: err}
+		return none, &lease.Error{Code: lease.CodeBusy, Detail: "the provider gives no quote", Err: fmt.Errorf("%w: %w", ErrUnreachable, err)}
 	}
 	switch m := m.(type) {
 	case lease.Refuse:

@@ -40,6 +40,9 @@ import (
 // port of the loopback interface.
 const DefaultListen = "/ip4/127.0.0.1/tcp/0"
 
+// ErrAddress marks text that is no address to listen on.
+var ErrAddress = errors.New("not an address to listen on")
+
 // Bounds of a host.
 const (
 	DefaultMaxPeers = 128
@@ -66,7 +69,8 @@ type Config struct {
 }
 
 // New opens a host. It fails when any of the addresses to listen on cannot be
-// had. The caller closes the host.
+// had, with an error matching [ErrAddress] when one is malformed. The caller
+// closes the host.
 func New(c Config) (host.Host, error) {
 	if c.Key.IsZero() {
 		return nil, errors.New("p2p: a host needs a device key")
@@ -102,10 +106,10 @@ func parseListen(texts []string) ([]ma.Multiaddr, error) {
 	for _, text := range texts {
 		a, err := ma.NewMultiaddr(text)
 		if err != nil {
-			return nil, fmt.Errorf("p2p: listen address %q: %w", text, err)
+			return nil, fmt.Errorf("p2p: listen address %q: %w: %w", text, ErrAddress, err)
 		}
 		if !isTCP(a) {
-			return nil, fmt.Errorf("p2p: listen address %q: want a form such as %s", text, DefaultListen)
+			return nil, fmt.Errorf("p2p: listen address %q: %w: want a form such as %s", text, ErrAddress, DefaultListen)
 		}
 		addrs = append(addrs, a)
 	}

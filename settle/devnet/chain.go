@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/btcsuite/btcd/blockchain"
@@ -78,6 +79,9 @@ func Open(dir string, cfg Config) (*Chain, error) {
 		return nil, err
 	}
 	db, fresh, err := openDB(path)
+	if refused, ok := errors.AsType[database.Error](err); ok && errors.Is(refused.Err, syscall.EAGAIN) {
+		return nil, fmt.Errorf("another devnet uses %s; stop it, or choose another directory", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open devnet in %s: %w", dir, err)
 	}
