@@ -222,6 +222,9 @@ func (t *Tenant) open(ctx context.Context, draft lease.Terms, q pktcloud.Signed[
 	if err != nil {
 		return lease.Commit{}, &lease.Error{Code: lease.CodeChannel, Detail: "opening a channel", Err: err}
 	}
+	if terms.Channel, err = params.ID(); err != nil {
+		return lease.Commit{}, err
+	}
 	commit, err := t.commitOf(ctx, terms, params, funding, encode(q), req)
 	if err != nil {
 		abandoned := t.cfg.Payer.Abandon(context.WithoutCancel(ctx), terms.Channel)
@@ -232,10 +235,6 @@ func (t *Tenant) open(ctx context.Context, draft lease.Terms, q pktcloud.Signed[
 
 func (t *Tenant) commitOf(ctx context.Context, terms lease.Terms, params settle.Params, funding, quote []byte, req Request) (lease.Commit, error) {
 	var none lease.Commit
-	var err error
-	if terms.Channel, err = params.ID(); err != nil {
-		return none, err
-	}
 	id, err := terms.ID()
 	if err != nil {
 		return none, err
