@@ -216,7 +216,7 @@ func (p *Provider) freeze(r *runner) {
 	if err := p.cfg.Workload.Freeze(ctx, r.id); err != nil {
 		r.event("freeze", err)
 		r.later("freeze", retryDelay, func() {
-			if r.provider.frozen && r.state.Phase == lease.Suspended {
+			if r.provider.frozen && r.state.Phase.Running() {
 				p.freeze(r)
 			}
 		})
@@ -275,7 +275,25 @@ func (p *Provider) claim(r *runner) {
 
 // count brings the state up to the present second.
 func (p *Provider) count(r *runner) {
-	r.event("tick", r.step(lease.Tick{Ran: r.watch.seconds()}, "", ""))
+	in := lease.Tick{Ran: r.watch.seconds()}
+	err := r.step(in, "", "")
+	r.event("tick", err)
+	switch {
+	case err != nil:
+		p.hold(r, in)
+	case r.state.Phase == lease.Active && r.provider.frozen: // held, and paid for since
+		p.thaw(r)
+	}
+}
+
+// hold freezes a workload whose credit is used up, or its term, while the
+// store takes nothing: a full disk must not make a provider serve on unpaid
+// [LEASE-12].
+func (p *Provider) hold(r *runner, in lease.Tick) {
+	next, _, err := r.state.Step(in, r.now())
+	if err == nil && r.state.Phase == lease.Active && next.Phase != lease.Active && !r.provider.frozen {
+		p.freeze(r)
+	}
 }
 
 // tick counts, looks at the channel and the workload now and then, and wakes
