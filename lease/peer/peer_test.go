@@ -40,6 +40,7 @@ type world struct {
 	provider *peer.Provider
 	stops    [2]func()
 	prober   peer.Prober
+	payer    func(peer.Payer) peer.Payer // what a hostile or poor tenant pays with; nil: the bank's own
 }
 
 func keyOf(name string) pktcloud.PrivateKey {
@@ -125,8 +126,12 @@ func (w *world) startProvider(listen string) {
 func (w *world) startTenant() {
 	w.t.Helper()
 	h := w.newHost(0, "/ip4/127.0.0.1/tcp/0")
+	payer := peer.Payer(w.bank.Payer(w.devices[0]))
+	if w.payer != nil {
+		payer = w.payer(payer)
+	}
 	tn, err := peer.NewTenant(w.t.Context(), peer.TenantConfig{
-		Host: h, Device: w.devices[0], Account: w.account(0), Store: w.stores[0], Payer: w.bank.Payer(w.devices[0]),
+		Host: h, Device: w.devices[0], Account: w.account(0), Store: w.stores[0], Payer: payer,
 		Prober: w.prober, Log: testLog(w.t, "tenant"),
 	})
 	if err != nil {

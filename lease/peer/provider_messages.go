@@ -339,7 +339,15 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 	return r, err
 }
 
+// takeChannel takes the channel that pays a lease, and no other lease: what
+// that one leaves in it, or that it is closed, is not to be seen from here
+// [LEASE-17].
 func (p *Provider) takeChannel(ctx context.Context, m lease.Commit) error {
+	for _, v := range p.List() {
+		if v.Terms.Channel == m.Terms.Channel {
+			return lease.Refusal(lease.CodeChannel, "the channel pays another lease; open one for this lease")
+		}
+	}
 	offer, _ := p.cfg.Offer(m.Terms.Offer)
 	rail, ok := offer.Body.Rail(m.Params.Rail)
 	if !ok || m.Params.MinDepth < rail.MinDepth || m.Params.Capacity < rail.MinCapacity || m.Params.Capacity > rail.MaxCapacity {
