@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -83,9 +84,10 @@ func (r *registry) demoImage() (v1.Image, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	r.cat = []string{"/bin/pktcloud", "workload", "cat", "/proc/self/status"}
+	inside := "/bin/" + filepath.Base(self)
+	r.cat = []string{inside, "workload", "cat", "/proc/self/status"}
 	img, err := image.FromExecutable(self, image.Build{
-		Args: []string{"/bin/pktcloud", "workload", "serve"}, User: "1000:1000", Ports: []uint16{demoPort},
+		Args: []string{inside, "workload", "serve"}, User: "1000:1000", Ports: []uint16{demoPort},
 	})
 	return img, "this program itself as a web server (no static busybox was found)", err
 }

@@ -166,7 +166,7 @@ func (d *demo) pay(ctx context.Context) (string, error) {
 			return "", err
 		}
 		if l.Paid >= price {
-			d.result.Intervals = l.Intervals
+			d.result.Intervals = l.Served / l.Interval
 			return fmt.Sprintf("%d statements, %s paid for %d s of service", l.Intervals, l.Paid, l.Served), nil
 		}
 		if l.Phase != "active" && l.Phase != "starting" && l.Phase != "funded" && l.Phase != "agreed" {
