@@ -22,7 +22,7 @@ const (
 	demoPort         = 8080
 	demoBlocks       = 5 * time.Second // between blocks of the demo's chain
 	demoFunds        = 20 * pktcloud.UnitsPerPKT
-	demoPoll         = 5 * time.Millisecond
+	demoPoll         = 10 * time.Millisecond
 	demoPatience     = 30 * time.Second // for any one step
 	cleanupPatience  = 20 * time.Second
 	defaultIntervals = 10
