@@ -397,6 +397,27 @@ func TestAbandon(t *testing.T) {
 	w.payer.until(id, "refund", func(s manager.Status) bool { return s.Phase == settle.Closing && len(w.ledger.Pool()) == 1 })
 }
 
+// TestAbandonedFundingComesLate shows [SETTLE-29]: a payee that holds the funding
+// of an abandoned channel back until long after its expiry locks no money up.
+func TestAbandonedFundingComesLate(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	id := w.open(nil)
+	if err := w.payer.m.Abandon(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	st := w.payer.until(id, "status", func(manager.Status) bool { return true })
+	late := st.Params.ExpiryHeight + 2*st.Params.MarginBlocks
+	w.ledger.Mine(int(late - st.Height))
+	w.payer.until(id, "height", func(s manager.Status) bool { return s.Height >= late })
+	w.payer.crash()
+	if err := w.payee.m.Announce(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	w.ledger.Mine(2)
+	w.payer.until(id, "refund", func(s manager.Status) bool { return s.Phase == settle.Closing && len(w.ledger.Pool()) == 1 })
+}
+
 func TestLedgerOutOfSight(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

@@ -93,10 +93,8 @@ func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
 // follow brings one channel up to date and does what it needs.
 func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error {
 	st := ch.state.Load()
-	switch c := st.Channel; {
-	case c.Phase == settle.Closed, c.Phase == settle.Refunded,
-		c.Phase == settle.Abandoned && tip.Height > c.Params.ExpiryHeight+c.Params.MarginBlocks:
-		return nil
+	if p := st.Channel.Phase; p == settle.Closed || p == settle.Refunded {
+		return nil // an abandoned one may be funded at any time, by who has the transaction [SETTLE-29]
 	}
 	out, err := m.cfg.Ledger.Output(ctx, ch.chain.Detail.Funding)
 	if err != nil {
