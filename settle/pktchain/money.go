@@ -34,12 +34,9 @@ func VerifyMoneyKey(m pktcloud.MoneyKey, identity pktcloud.PublicKey) error {
 	return verifyDER(moneyDigest(m.Rail, identity), m.Key, m.Proof)
 }
 
-// moneyDigest is what a money key signs [SETTLE-61]:
-//
-//	sha256("pktcloud/v1/money-key" || 0x00 || rail || 0x00 || identity (32))
+// moneyDigest is what a money key signs [SETTLE-61]: the hash of what [ID-6]
+// has every rail's key sign.
 func moneyDigest(rail string, identity pktcloud.PublicKey) []byte {
-	h := sha256.New()
-	h.Write([]byte("pktcloud/v1/money-key\x00" + rail + "\x00"))
-	h.Write(identity[:])
-	return h.Sum(nil)
+	digest := sha256.Sum256(pktcloud.MoneyProofInput(identity, rail))
+	return digest[:]
 }

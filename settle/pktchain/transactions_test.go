@@ -2,11 +2,13 @@ package pktchain_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -451,6 +453,18 @@ func TestMoneyKey(t *testing.T) {
 		t.Error(err)
 	}
 	wantCode(t, pktchain.VerifyMoneyKey(m, payeeDevice.Public()), settle.ErrProof)
+	// Whoever knows [ID-6] and no code of this package can check it.
+	sig, err := ecdsa.ParseDERSignature(m.Proof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := btcec.ParsePubKey(m.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if digest := sha256.Sum256(pktcloud.MoneyProofInput(identity, m.Rail)); !sig.Verify(digest[:], key) {
+		t.Error("the proof is not over what the account record's page says")
+	}
 	other, err := keychain(t, "payee").MoneyKey(identity)
 	if err != nil {
 		t.Fatal(err)
