@@ -206,7 +206,7 @@ func (b *tab) wait(what, expression string) {
 			break
 		}
 	}
-	b.fatal(what, fmt.Errorf("it does not happen (%w)", err))
+	b.fatal(what, fmt.Errorf("it does not happen (last error: %v)", err))
 }
 
 // shows waits until an element has a text.
