@@ -1,4 +1,4 @@
-// Publish-offer signs an offer, stores it, and asks what a small machine costs.
+// Publish-offer signs an offer and asks what a small machine costs under it.
 package main
 
 import (
