@@ -31,6 +31,7 @@ type browserStory struct {
 	origin   string // of the tenant's pages
 	link     string // that logged it in
 	offer    pktcloud.ID
+	cookie   *http.Cookie
 	lease    service.Lease
 }
 
@@ -99,13 +100,7 @@ func (s *browserStory) stranger() {
 func (s *browserStory) login() {
 	s.tab.open(s.link)
 	s.tab.at(s.origin + "/market")
-	cookies, err := chromedp.Run(s.tab.ctx, func(ctx context.Context, t *chromedp.Target) ([]*network.Cookie, error) {
-		r, err := cdp.Call(ctx, t, network.GetCookies, network.GetCookiesParams{URLs: []string{s.origin}})
-		return r.Cookies, err
-	})
-	if err != nil || len(cookies) != 1 || !cookies[0].HTTPOnly || cookies[0].SameSite != network.CookieSameSiteStrict {
-		s.t.Fatalf("cookies %+v (%v), want one, for HTTP only and the same site", cookies, err)
-	}
+	s.takeCookie()
 	second := s.chromium.open("second browser", s.origin, chromedp.WithNewBrowserContext())
 	if got := second.open(s.link); got != http.StatusUnauthorized {
 		s.t.Errorf("the login link a second time: got status %d, want 401", got)
@@ -290,37 +285,47 @@ func (s *browserStory) otherSites() {
 	page.shows("body", "other sites are refused")
 	page.close()
 
-	cookies, err := chromedp.Run(s.tab.ctx, func(ctx context.Context, t *chromedp.Target) ([]*network.Cookie, error) {
-		r, err := cdp.Call(ctx, t, network.GetCookies, network.GetCookiesParams{URLs: []string{s.origin}})
-		return r.Cookies, err
-	})
-	if err != nil || len(cookies) != 1 {
-		s.t.Fatalf("cookies %v, %v", cookies, err)
-	}
 	for _, c := range []struct {
 		origin string
 		want   int
 	}{{"http://evil.example", http.StatusForbidden}, {"null", http.StatusForbidden}, {"", http.StatusForbidden}, {s.origin, http.StatusSeeOther}} {
-		r, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.origin+"/wallet/address", nil)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		r.AddCookie(&http.Cookie{Name: cookies[0].Name, Value: cookies[0].Value})
-		if c.origin != "" {
-			r.Header.Set("Origin", c.origin)
-		}
-		answer, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		answer.Body.Close() //nolint:errcheck // only the status is wanted
-		if answer.StatusCode != c.want {
-			s.t.Errorf("a POST with the cookie from origin %q: got %s, want %d", c.origin, answer.Status, c.want)
+		if got := s.request(http.MethodPost, "/wallet/address", c.origin); got != c.want {
+			s.t.Errorf("a POST with the cookie from origin %q: got status %d, want %d", c.origin, got, c.want)
 		}
 	}
 	if l, err := s.tenant.client().Lease(s.t.Context(), s.lease.Label); err != nil || l.Phase != "active" {
 		s.t.Errorf("after another site's attempt the lease is %s (%v), want active", l.Phase, err)
 	}
+}
+
+// takeCookie remembers the session's cookie.
+func (s *browserStory) takeCookie() {
+	cookies, err := chromedp.Run(s.tab.ctx, func(ctx context.Context, t *chromedp.Target) ([]*network.Cookie, error) {
+		r, err := cdp.Call(ctx, t, network.GetCookies, network.GetCookiesParams{URLs: []string{s.origin}})
+		return r.Cookies, err
+	})
+	if err != nil || len(cookies) != 1 || !cookies[0].HTTPOnly || cookies[0].SameSite != network.CookieSameSiteStrict {
+		s.t.Fatalf("cookies %+v (%v), want one, for HTTP only and the same site", cookies, err)
+	}
+	s.cookie = &http.Cookie{Name: cookies[0].Name, Value: cookies[0].Value}
+}
+
+// request asks with the cookie, outside the browser, and returns the status.
+func (s *browserStory) request(method, path, origin string) int {
+	r, err := http.NewRequestWithContext(s.t.Context(), method, s.origin+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.AddCookie(s.cookie)
+	if origin != "" {
+		r.Header.Set("Origin", origin)
+	}
+	answer, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	answer.Body.Close()
+	return answer.StatusCode
 }
 
 // close ends the lease, after a second thought.
@@ -375,10 +380,16 @@ func (s *browserStory) wallet() {
 // logout ends the session, not only the cookie.
 func (s *browserStory) logout() {
 	t := s.tab
+	if got := s.request(http.MethodGet, "/wallet", ""); got != http.StatusOK {
+		s.t.Errorf("the wallet with the cookie: got status %d, want 200", got)
+	}
 	t.click(`form[action="/logout"] button`)
 	t.shows("main", "pktcloud login")
 	if got := t.open(s.origin + "/wallet"); got != http.StatusUnauthorized {
 		s.t.Errorf("after logging out the wallet answers %d, want 401", got)
+	}
+	if got := s.request(http.MethodGet, "/wallet", ""); got != http.StatusUnauthorized {
+		s.t.Errorf("the cookie of a session that was ended: got status %d, want 401", got)
 	}
 }
 
