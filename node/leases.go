@@ -18,10 +18,8 @@ import (
 
 // What a lease request that leaves it open gets.
 const (
-	defaultInterval    = 10
-	defaultTerm        = 3600
-	defaultUnconfirmed = 15 * 60
-	labelDigits        = 8
+	defaultTerm = 3600
+	labelDigits = 8
 	// probePath is what the tenant's own probe asks of a service with a port.
 	probePath    = "/"
 	probeSeconds = 5
@@ -61,13 +59,15 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 		return peer.Request{}, service.Errorf(service.CodeMoney, "the offer costs %s an hour for these resources, your limit is %s; raise it or ask for less",
 			pktcloud.Amount(rate), pktcloud.Amount(r.MaxRate))
 	}
-	interval := cmp.Or(r.IntervalSeconds, max(defaultInterval, offer.Body.Limits.MinIntervalSeconds))
+	interval := cmp.Or(r.IntervalSeconds, max(lease.DefaultIntervalSeconds, offer.Body.Limits.MinIntervalSeconds))
 	term := cmp.Or(r.TermSeconds, min(max(defaultTerm, offer.Body.MinTermSeconds), offer.Body.MaxTermSeconds))
 	limits := r.Limits
 	if limits == nil {
 		limits = &service.ExposureRequest{
-			CreditSeconds: min(2*interval, offer.Body.Limits.MaxCreditSeconds), PrepaidSeconds: interval, UnconfirmedSeconds: defaultUnconfirmed,
+			CreditSeconds:      min(max(lease.DefaultCreditSeconds, 2*interval), offer.Body.Limits.MaxCreditSeconds),
+			UnconfirmedSeconds: lease.DefaultUnconfirmed,
 		}
+		limits.PrepaidSeconds = interval - min(interval, limits.CreditSeconds) // only what the credit leaves open
 	}
 	if limits.CreditSeconds+limits.PrepaidSeconds == 0 {
 		return peer.Request{}, service.Errorf(service.CodeInvalid, "with neither credit nor anything prepaid not one second can be served; raise one of the two limits")

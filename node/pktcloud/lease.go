@@ -97,7 +97,7 @@ is ever agreed to.`,
 	f.Var(&most, "max-price", "PKT per hour that are not to be exceeded")
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
 	f.Uint64Var(&r.TermSeconds, "term", 0, "seconds (default an hour)")
-	f.Uint64Var(&r.IntervalSeconds, "interval", 0, "seconds between payments (default 10)")
+	f.Uint64Var(&r.IntervalSeconds, "interval", 0, "seconds between payments (default 5)")
 	f.Uint64Var(&limits.CreditSeconds, "credit", 0, "seconds of price that the provider may be owed")
 	f.Uint64Var(&limits.PrepaidSeconds, "prepaid", 0, "seconds of price that may be paid ahead")
 	f.Uint64Var(&limits.UnconfirmedSeconds, "unconfirmed", 15*60, "seconds of price that may be paid on unconfirmed funding")

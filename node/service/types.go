@@ -69,14 +69,14 @@ type LeaseRequest struct {
 	Port            uint16           `json:"port,omitempty" doc:"TCP port that the service listens on"`
 	Resources       Resources        `json:"resources"`
 	MaxRate         pktcloud.Rate    `json:"max_rate" doc:"base units per hour that are not to be exceeded"`
-	IntervalSeconds uint64           `json:"interval,omitempty" doc:"seconds between payments; 10 when absent"`
+	IntervalSeconds uint64           `json:"interval,omitempty" doc:"seconds between payments; 5 when absent"`
 	TermSeconds     uint64           `json:"term,omitempty" doc:"one hour when absent"`
 	Capacity        pktcloud.Amount  `json:"capacity,omitempty" doc:"base units to lock in a new channel; what the term costs when absent"`
 	Limits          *ExposureRequest `json:"limits,omitempty"`
 }
 
 // ExposureRequest states how much may be at risk, in seconds of price. When a
-// request has none, two intervals of credit, one interval prepaid and 15
+// request has none, 10 seconds or two intervals of credit, nothing prepaid and 15
 // minutes unconfirmed are proposed.
 type ExposureRequest struct {
 	CreditSeconds      uint64 `json:"credit"`

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -125,15 +126,16 @@ func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	free := reference(offer.Body)
-	interval := max(offer.Body.Limits.MinIntervalSeconds, 10)
+	interval := max(offer.Body.Limits.MinIntervalSeconds, lease.DefaultIntervalSeconds)
+	credit := min(max(lease.DefaultCreditSeconds, 2*interval), offer.Body.Limits.MaxCreditSeconds)
 	for name, v := range map[string]string{
 		"cores":    cores(free.MilliCPU),
 		"memory":   strconv.FormatUint(free.MemoryBytes>>20, 10),
 		"disk":     strconv.FormatFloat(math.Floor(float64(free.DiskBytes)/(1<<30)*100)/100, 'f', -1, 64),
 		"term":     "1",
 		"interval": strconv.FormatUint(interval, 10),
-		"credit":   strconv.FormatUint(min(2*interval, max(offer.Body.Limits.MaxCreditSeconds, interval)), 10),
-		"prepaid":  strconv.FormatUint(interval, 10),
+		"credit":   strconv.FormatUint(credit, 10),
+		"prepaid":  strconv.FormatUint(interval-min(interval, credit), 10),
 	} {
 		if p.Form[name] == "" {
 			p.Form[name] = v
