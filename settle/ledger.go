@@ -72,6 +72,14 @@ type ScriptWatcher interface {
 	Used(ctx context.Context, script []byte) (bool, error)
 }
 
+// CoinReader is what a [Ledger] may offer besides [LEDGER-14].
+type CoinReader interface {
+	// Unspent reports on an output as far as it is unspent in a block: others
+	// are not known. It never searches the chain, so that outpoints which a
+	// stranger names cost little.
+	Unspent(ctx context.Context, at Outpoint) (Output, error)
+}
+
 // Tip is a best block. Time is the block's own, in Unix seconds.
 type Tip struct {
 	Height uint64

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -395,6 +396,30 @@ func TestAbandon(t *testing.T) {
 	st := w.payer.until(id, "life", func(s manager.Status) bool { return s.Phase == settle.Open })
 	w.ledger.Mine(int(st.Params.ExpiryHeight - st.Height))
 	w.payer.until(id, "refund", func(s manager.Status) bool { return s.Phase == settle.Closing && len(w.ledger.Pool()) == 1 })
+}
+
+// coinReader is a ledger that minds which outputs it is asked about.
+type coinReader struct {
+	*settletest.Ledger
+	unspent atomic.Int64
+}
+
+func (l *coinReader) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
+	l.unspent.Add(1)
+	return l.Ledger.Output(ctx, at)
+}
+
+// TestInputsAreReadAsCoins: no stranger makes a ledger search the chain.
+func TestInputsAreReadAsCoins(t *testing.T) {
+	w := newWorld(t)
+	ledger := &coinReader{Ledger: w.ledger}
+	w.payee.stop()
+	w.payee.cfg.Ledger = ledger
+	w.payee.start()
+	w.open(nil)
+	if n := ledger.unspent.Load(); n == 0 {
+		t.Error("got no question for a coin, want one for each input of the funding")
+	}
 }
 
 // TestAbandonedFundingComesLate shows [SETTLE-29]: a payee that holds the funding

@@ -76,7 +76,11 @@ func (m *Manager) Accept(ctx context.Context, p settle.Params, funding []byte) (
 	if _, err := settle.NewChannel(p, settle.Payee, tip.Height); err != nil {
 		return pktcloud.ID{}, err
 	}
-	err = chain.CheckFunding(funding, func(at settle.Outpoint) (settle.Output, error) { return m.cfg.Ledger.Output(ctx, at) })
+	output := m.cfg.Ledger.Output
+	if coins, ok := m.cfg.Ledger.(settle.CoinReader); ok { // strangers name the inputs
+		output = coins.Unspent
+	}
+	err = chain.CheckFunding(funding, func(at settle.Outpoint) (settle.Output, error) { return output(ctx, at) })
 	if err != nil {
 		return pktcloud.ID{}, err
 	}

@@ -68,6 +68,7 @@ type Driver struct {
 var (
 	_ settle.Ledger        = (*Driver)(nil)
 	_ settle.ScriptWatcher = (*Driver)(nil)
+	_ settle.CoinReader    = (*Driver)(nil)
 )
 
 // New returns a driver. It does not ask the node yet.
@@ -123,7 +124,23 @@ func (d *Driver) Output(ctx context.Context, at settle.Outpoint) (settle.Output,
 func (d *Driver) output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
 	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
 	if !d.view.WatchedPoint(point) {
-		if err := d.locate(ctx, point); err != nil {
+		if _, err := d.locate(ctx, point, d.search); err != nil {
+			return settle.Output{}, err
+		}
+	}
+	return d.view.Output(at)
+}
+
+// Unspent implements settle.CoinReader.
+func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return settle.Output{}, err
+	}
+	defer unlock()
+	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
+	if !d.view.WatchedPoint(point) {
+		if found, err := d.locate(ctx, point, nil); err != nil || !found {
 			return settle.Output{}, err
 		}
 	}

@@ -1,10 +1,17 @@
 package pktd
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,5 +177,56 @@ func TestFeeRate(t *testing.T) {
 		if got, err := d.FeeRate(t.Context()); err != nil || got != want {
 			t.Errorf("configured %d: got %d, %v; want %d", configured, got, err, want)
 		}
+	}
+}
+
+// TestUnspentNeverSearches shows [LEDGER-14]: outpoints that a stranger names
+// cost one question each and at most one block.
+func TestUnspentNeverSearches(t *testing.T) {
+	chain, d := serve(t, Config{})
+	txid, err := chain.Faucet(t.Context(), append([]byte{0, 20}, make([]byte, 20)...), 5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chain.Mine(3, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Tip(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	node, err := url.Parse(d.rpc.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks atomic.Int64
+	forward := httputil.NewSingleHostReverseProxy(node)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if bytes.Contains(body, []byte(`"getblock"`)) {
+			blocks.Add(1)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		forward.ServeHTTP(w, r)
+	}))
+	defer proxy.Close()
+	d.rpc.url = proxy.URL
+	for i := range byte(3) {
+		out, err := d.Unspent(t.Context(), settle.Outpoint{TxID: [32]byte{i, 1}})
+		if err != nil || out.Known {
+			t.Errorf("got %+v, %v for an output that does not exist, want not known", out, err)
+		}
+	}
+	if n := blocks.Load(); n != 0 {
+		t.Errorf("got %d blocks read for outputs that do not exist, want none", n)
+	}
+	out, err := d.Unspent(t.Context(), settle.Outpoint{TxID: txid})
+	if err != nil || !out.Known || out.Amount != 5000 || out.Depth != 4 || out.Spend != nil {
+		t.Errorf("got %+v, %v, want an unspent output of 5000 units, 4 deep", out, err)
+	}
+	if n := blocks.Load(); n > 1 {
+		t.Errorf("got %d blocks read for one output, want one", n)
 	}
 }

@@ -265,32 +265,36 @@ func (d *Driver) watch(ctx context.Context, scripts [][]byte) error {
 	return nil
 }
 
-// locate follows one outpoint. Where the node still has it unspent, one block
-// tells all; otherwise the chain is searched from Birthday on. The caller holds
-// d.mu.
-func (d *Driver) locate(ctx context.Context, at wire.OutPoint) error {
-	var found *struct {
+// locate follows one outpoint. Where the node still has it unspent in a block,
+// that block tells all; otherwise search looks for it, or with a nil search it
+// is not found. The caller holds d.mu.
+func (d *Driver) locate(ctx context.Context, at wire.OutPoint, search func(context.Context) error) (found bool, err error) {
+	var coin *struct {
 		BestBlock     string `json:"bestblock"`
 		Confirmations uint64 `json:"confirmations"`
 	}
-	err := d.rpc.call(ctx, &found, "gettxout", at.Hash.String(), at.Index, false)
+	err = d.rpc.call(ctx, &coin, "gettxout", at.Hash.String(), at.Index, false)
 	if err != nil && !isCode(err, codeNotFound) {
-		return unavailable("look up output "+at.String(), err)
+		return false, unavailable("look up output "+at.String(), err)
+	}
+	unspent := err == nil && coin != nil && coin.Confirmations > 0
+	if !unspent && search == nil {
+		return false, nil
 	}
 	tip := d.view.Tip()
 	d.view.WatchPoint(at)
 	switch {
-	case err != nil || found == nil || found.Confirmations == 0:
-		err = d.search(ctx)
-	case found.BestBlock != chainhash.Hash(tip.Hash).String() || found.Confirmations > tip.Height:
+	case !unspent:
+		err = search(ctx)
+	case coin.BestBlock != chainhash.Hash(tip.Hash).String() || coin.Confirmations > tip.Height:
 		err = fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
 	default:
-		err = d.rescan(ctx, tip.Height-found.Confirmations+1)
+		err = d.rescan(ctx, tip.Height-coin.Confirmations+1)
 	}
 	if err != nil {
 		d.view.Unwatch(nil, []wire.OutPoint{at})
 	}
-	return err
+	return err == nil, err
 }
 
 // search looks again at every block from Birthday to the tip.
