@@ -9,17 +9,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/doorway"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/session"
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
 const (
-	readyDeadline  = 60 * time.Second // for the service's port to accept, once the workload runs
-	maxStreams     = 256
-	pollShallow    = time.Second      // the channel, while its funding is shallow
-	pollDeep       = 10 * time.Second // and later
-	workloadChecks = 2 * time.Second
+	readyDeadline = 60 * time.Second // for the service's port to accept, once the workload runs
+	maxStreams    = 512
+	// Streams that are not yet a lease's: of one device, and of all.
+	maxWaitingOfOne = 8
+	maxWaiting      = 128
+	pollShallow     = time.Second      // the channel, while its funding is shallow
+	pollDeep        = 10 * time.Second // and later
+	workloadChecks  = 2 * time.Second
 )
 
 // Provider runs the provider's side of leases. Its methods may be called from
@@ -28,6 +32,8 @@ type Provider struct {
 	party
 	cfg     ProviderConfig
 	streams chan struct{} // one token a stream
+	quoted  quoted
+	door    *doorway.Doorway[pktcloud.PublicKey]
 
 	agree   sync.Mutex // one commit at a time: room is asked for and taken together
 	refused map[pktcloud.ID]refusal
@@ -51,7 +57,10 @@ func NewProvider(ctx context.Context, cfg ProviderConfig) (*Provider, error) {
 	if cfg.QuoteSeconds == 0 {
 		cfg.QuoteSeconds = DefaultQuoteSeconds
 	}
-	p := &Provider{cfg: cfg, streams: make(chan struct{}, maxStreams), refused: map[pktcloud.ID]refusal{}}
+	p := &Provider{
+		cfg: cfg, streams: make(chan struct{}, maxStreams), refused: map[pktcloud.ID]refusal{},
+		door: doorway.New[pktcloud.PublicKey](maxWaitingOfOne, maxWaiting),
+	}
 	p.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
 	p.init(lease.RoleProvider, p)
 	err := p.load(ctx, func(id pktcloud.ID, value []byte) error {

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/doorway"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -28,13 +29,20 @@ func (p *Provider) accept(ctx context.Context, s network.Stream) {
 		s.Reset() //nolint:errcheck // no Ed25519 key, no tenant
 		return
 	}
+	guest, ok := p.door.Enter(l.remote, l.end)
+	if !ok {
+		l.send(refuse(pktcloud.ID{}, lease.Refusal(lease.CodeBusy, "at most %d streams of a device that are no lease's", maxWaitingOfOne)))
+		l.finish()
+		return
+	}
+	defer guest.Leave()
 	stop := context.AfterFunc(ctx, l.end)
 	defer stop()
 	if err := s.SetReadDeadline(time.Now().Add(firstDeadline)); err != nil {
 		l.close()
 		return
 	}
-	r := p.serve(ctx, l)
+	r := p.serve(ctx, l, guest)
 	if r != nil {
 		r.post(func() { r.unbind(l) })
 	}
@@ -43,7 +51,7 @@ func (p *Provider) accept(ctx context.Context, s network.Stream) {
 
 // serve reads messages until the stream ends; it returns the lease that the
 // stream came to be of.
-func (p *Provider) serve(ctx context.Context, l *link) *runner {
+func (p *Provider) serve(ctx context.Context, l *link, guest *doorway.Guest[pktcloud.PublicKey]) *runner {
 	var r *runner
 	for ctx.Err() == nil {
 		m, err := l.read()
@@ -55,6 +63,7 @@ func (p *Provider) serve(ctx context.Context, l *link) *runner {
 		}
 		switch m := m.(type) {
 		case lease.Propose:
+			guest.Stay()
 			l.send(p.propose(ctx, l.remote, m))
 			continue
 		case lease.Commit:
@@ -82,6 +91,7 @@ func (p *Provider) serve(ctx context.Context, l *link) *runner {
 			r.post(func() { p.message(bound, m) })
 		}
 		if r != nil {
+			guest.Leave()
 			if err := l.stream.SetReadDeadline(time.Time{}); err != nil {
 				return r
 			}
@@ -220,13 +230,14 @@ func (p *Provider) quote(ctx context.Context, remote pktcloud.PublicKey, m lease
 	if err != nil {
 		return none, err
 	}
-	detail, err := p.cfg.Payee.PayeeDetail(ctx)
+	expires := now.Unix() + p.cfg.QuoteSeconds
+	detail, err := p.quoted.take(ctx, p.cfg.Payee, now.Unix(), expires)
 	if err != nil {
-		return none, &lease.Error{Code: lease.CodeBusy, Detail: "no payment key at the moment", Err: err}
+		return none, err
 	}
 	return pktcloud.Seal(p.device, market.Quote{
 		Version: market.QuoteVersion, Provider: m.Draft.Provider, Device: p.device.Public(), Offer: m.Draft.Offer,
-		Request: request, Rate: rate, PayeeDetail: detail, Issued: now.Unix(), Expires: now.Unix() + p.cfg.QuoteSeconds,
+		Request: request, Rate: rate, PayeeDetail: detail, Issued: now.Unix(), Expires: expires,
 	})
 }
 
@@ -275,6 +286,13 @@ func (p *Provider) commit(ctx context.Context, l *link, m lease.Commit) (*runner
 	if m.Terms.TenantDevice != l.remote {
 		return nil, lease.Refusal(lease.CodeSignature, "the terms are not of this connection's device")
 	}
+	if _, known := p.runner(id); !known {
+		// Asked twice: now it may take as long as a registry likes, and below,
+		// where others wait, it is known already.
+		if _, err := lease.CheckCommit(m, p.device.Public(), p.clock.Now()); err == nil {
+			p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Params.Rail) //nolint:errcheck // judged below
+		}
+	}
 	p.agree.Lock()
 	defer p.agree.Unlock()
 	if r, ok := p.runner(id); ok {
@@ -314,7 +332,7 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 	if _, err := p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Params.Rail); err != nil {
 		return nil, err
 	}
-	if err := p.takeChannel(ctx, m); err != nil {
+	if err := p.takeChannel(ctx, m, q.Body.PayeeDetail); err != nil {
 		return nil, err
 	}
 	sig, err := lease.SignTerms(p.device, m.Terms)
@@ -342,7 +360,7 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 // takeChannel takes the channel that pays a lease, and no other lease: what
 // that one leaves in it, or that it is closed, is not to be seen from here
 // [LEASE-17].
-func (p *Provider) takeChannel(ctx context.Context, m lease.Commit) error {
+func (p *Provider) takeChannel(ctx context.Context, m lease.Commit, detail []byte) error {
 	for _, v := range p.List() {
 		if v.Terms.Channel == m.Terms.Channel {
 			return lease.Refusal(lease.CodeChannel, "the channel pays another lease; open one for this lease")
@@ -360,6 +378,7 @@ func (p *Provider) takeChannel(ctx context.Context, m lease.Commit) error {
 	if err != nil {
 		return &lease.Error{Code: lease.CodeChannel, Detail: err.Error(), Err: err}
 	}
+	p.quoted.used(detail)
 	if channel != m.Terms.Channel {
 		return lease.Refusal(lease.CodeChannel, "the channel is not the one of the terms")
 	}
