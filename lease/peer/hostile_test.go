@@ -3,9 +3,17 @@ package peer_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
+	libpeer "github.com/libp2p/go-libp2p/core/peer"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/wire"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -101,5 +109,136 @@ func TestNoCommitNoChannel(t *testing.T) {
 	st, err := w.bank.Payer(w.devices[0]).ChannelStatus(ctx, id)
 	if err != nil || st.Phase != settle.Abandoned {
 		t.Errorf("got a channel that is %s, %v, want it abandoned", st.Phase, err)
+	}
+}
+
+// raw is a tenant's device that says what it likes.
+type raw struct {
+	t      *testing.T
+	stream network.Stream
+}
+
+// raw takes the place of the world's tenant.
+func (w *world) raw() raw {
+	w.t.Helper()
+	w.stops[0]()
+	h := w.newHost(0, "/ip4/127.0.0.1/tcp/0")
+	w.t.Cleanup(func() { h.Close() })
+	if err := h.Connect(w.t.Context(), libpeer.AddrInfo{ID: w.hosts[1].ID(), Addrs: w.hosts[1].Addrs()}); err != nil {
+		w.t.Fatal(err)
+	}
+	s, err := h.NewStream(w.t.Context(), w.hosts[1].ID(), peer.ProtocolID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := s.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		w.t.Fatal(err)
+	}
+	return raw{w.t, s}
+}
+
+func (r raw) send(m lease.Message) {
+	r.t.Helper()
+	b, err := lease.AppendMessage(nil, m)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := wire.WriteFrame(r.stream, b); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// await reads until a message of the type comes.
+func (r raw) await(types ...string) lease.Message {
+	r.t.Helper()
+	for {
+		b, err := wire.ReadFrame(r.stream, lease.MaxMessageBytes)
+		if err != nil {
+			r.t.Fatalf("waiting for %v: %v", types, err)
+		}
+		m, err := lease.ParseMessage(b)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if slices.Contains(types, m.MessageType()) {
+			return m
+		}
+	}
+}
+
+// TestSettledDisputeIsNotKept shows that a dispute which settles nothing
+// neither replaces evidence in the journal nor makes it grow.
+func TestSettledDisputeIsNotKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create(w.request())
+	w.until("two intervals are paid", func() bool { v, _ := w.provider.Lease(id); return v.Paid >= 2*unitsPerSecond })
+	r := w.raw()
+	v, _ := w.provider.Lease(id)
+	r.send(lease.Attach{Version: 1, Lease: id, Sequence: v.Sequence})
+	d, err := pktcloud.Seal(w.devices[0], lease.Dispute{
+		Version: 1, Lease: id, Tenant: w.devices[0].Public(), Sequence: 1, Accepted: 1000, Code: lease.CodeProbe,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.send(lease.DisputeMessage{Version: 1, Dispute: d})
+	r.send(lease.Attach{Version: 1, Lease: id, Sequence: 1 << 40}) // its refusal comes after the dispute
+	r.await(lease.TypeRefuse)
+	err = w.stores[1].Load(t.Context(), "lease/"+id.Hex()+"/", func(k string, _ []byte) error {
+		if strings.Contains(k, "/dispute/") {
+			t.Errorf("got %s in the journal, want no dispute that settled nothing", k)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// countingPayee counts the payment keys that it hands out.
+type countingPayee struct {
+	peer.Payee
+	details *atomic.Int64
+}
+
+func (p countingPayee) PayeeDetail(ctx context.Context) ([]byte, error) {
+	p.details.Add(1)
+	return p.Payee.PayeeDetail(ctx)
+}
+
+// TestProposalsBurnNoKeys shows [LEASE-18]: proposals that lead to nothing do
+// not use payment keys up.
+func TestProposalsBurnNoKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var details atomic.Int64
+	w.payee, w.quotes = func(p peer.Payee) peer.Payee { return countingPayee{p, &details} }, 1
+	again := w.listenAgain()
+	w.stops[1]()
+	w.startProvider(again)
+	r := w.raw()
+	req := w.request()
+	offer, err := w.offer.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := req.Manifest.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range byte(3) {
+		r.send(lease.Propose{Version: 1, Account: w.account(0), Manifest: req.Manifest, Draft: lease.Terms{
+			Version: 1, Tenant: w.ids[0].Public(), Provider: w.ids[1].Public(), TenantDevice: w.devices[0].Public(),
+			ProviderDevice: w.devices[1].Public(), Offer: offer, Resources: req.Manifest.Resources, Manifest: manifest,
+			IntervalSeconds: 1, Limits: req.Limits, GraceSeconds: 3, TermSeconds: 600, Nonce: [16]byte{i},
+		}})
+		if m, ok := r.await(lease.TypeQuote, lease.TypeRefuse).(lease.Quote); !ok {
+			t.Fatalf("got %+v, want a quote", m)
+		}
+		time.Sleep(2 * time.Second) // until the quote has expired
+	}
+	if n := details.Load(); n != 1 {
+		t.Errorf("got %d payment keys used for three quotes, one after another, want one", n)
 	}
 }

@@ -41,6 +41,8 @@ type world struct {
 	stops    [2]func()
 	prober   peer.Prober
 	payer    func(peer.Payer) peer.Payer // what a hostile or poor tenant pays with; nil: the bank's own
+	payee    func(peer.Payee) peer.Payee // likewise
+	quotes   int64                       // seconds that a quote stands; zero: the default
 }
 
 func keyOf(name string) pktcloud.PrivateKey {
@@ -103,13 +105,17 @@ func (w *world) account(i int) []byte {
 func (w *world) startProvider(listen string) {
 	w.t.Helper()
 	h := w.newHost(1, listen)
+	payee := peer.Payee(w.bank.Payee())
+	if w.payee != nil {
+		payee = w.payee(payee)
+	}
 	p, err := peer.NewProvider(w.t.Context(), peer.ProviderConfig{
-		Host: h, Device: w.devices[1], Account: w.account(1), Store: w.stores[1], Payee: w.bank.Payee(), Workload: w.workload,
+		Host: h, Device: w.devices[1], Account: w.account(1), Store: w.stores[1], Payee: payee, Workload: w.workload,
 		Offer: func(id pktcloud.ID) (pktcloud.Signed[market.Offer], bool) {
 			own, err := w.offer.ID()
 			return w.offer, err == nil && own == id
 		},
-		Log: testLog(w.t, "provider"),
+		QuoteSeconds: w.quotes, Log: testLog(w.t, "provider"),
 	})
 	if err != nil {
 		w.t.Fatal(err)

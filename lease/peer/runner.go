@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -164,12 +165,22 @@ func (r *runner) step(in lease.Input, kind, text string, more ...Put) error {
 		return err
 	}
 	_, isTick := in.(lease.Tick)
-	if quiet := len(effects) == 0 && next.Phase == r.state.Phase && len(more) == 0; quiet && (isTick || kind == "") {
+	quiet := len(effects) == 0 && next.Phase == r.state.Phase && len(more) == 0 && (isTick || kind == "")
+	if quiet || len(effects) == 0 && sameState(next, r.state) {
 		r.state = next // counts that a restart may forget
 		r.publish()
 		return nil
 	}
 	return r.advance(next, effects, kind, text, more...)
+}
+
+// sameState reports whether nothing but time lies between two states: then
+// there is nothing to keep, and nothing that was kept is replaced.
+func sameState(a, b lease.State) bool {
+	a.Uptime = b.Uptime
+	x, errX := a.Encode()
+	y, errY := b.Encode()
+	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // advance makes a state durable together with what its effects sign, and then
@@ -325,13 +336,18 @@ func (r *runner) bind(l *link) {
 		r.link.end()
 	}
 	r.link = l
+	r.p.host.ConnManager().Protect(l.stream.Conn().RemotePeer(), r.protection())
 	r.publish()
 }
+
+// protection tags a connection that the host must not close to make room.
+func (r *runner) protection() string { return "lease/" + r.id.Hex() }
 
 // unbind forgets a stream that ended.
 func (r *runner) unbind(l *link) {
 	if r.link == l {
 		r.link = nil
+		r.p.host.ConnManager().Unprotect(l.stream.Conn().RemotePeer(), r.protection())
 		r.publish()
 	}
 }
