@@ -37,6 +37,7 @@ const (
 	DefaultGraceSeconds    = 300
 	MaxIntervalSeconds     = market.MaxIntervalSeconds
 	MaxTermSeconds         = market.MaxTermSeconds
-	MaxGraceSeconds        = 30 * 24 * 3600
+	MaxGraceSeconds        = 3600 // a frozen workload keeps its memory, and nothing pays for that
+	MaxNoticeSeconds       = 30 * 24 * 3600
 	AnswerSeconds          = 30 * 24 * 3600 // for so long a provider gives the same answer to a commit
 )

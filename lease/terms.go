@@ -95,8 +95,8 @@ func (t Terms) validateTimes() error {
 		return Refusal(CodeMalformed, "an interval of 1 to %d s", MaxIntervalSeconds)
 	case t.TermSeconds == 0 || t.TermSeconds > MaxTermSeconds:
 		return Refusal(CodeMalformed, "a term of 1 to %d s", MaxTermSeconds)
-	case t.GraceSeconds == 0 || t.GraceSeconds > MaxGraceSeconds || t.NoticeSeconds > MaxGraceSeconds:
-		return Refusal(CodeMalformed, "a grace of 1 to %d s, a notice of at most that", MaxGraceSeconds)
+	case t.GraceSeconds == 0 || t.GraceSeconds > MaxGraceSeconds || t.NoticeSeconds > MaxNoticeSeconds:
+		return Refusal(CodeMalformed, "a grace of 1 to %d s, a notice of at most %d", MaxGraceSeconds, MaxNoticeSeconds)
 	}
 	return nil
 }

@@ -125,6 +125,7 @@ func messageFaults() []vector.Case {
 		fault("interval-zero", "malformed", "an interval of 0 s", draftWith(func(t *lease.Terms) { t.IntervalSeconds = 0 })),
 		fault("term-zero", "malformed", "a term of 0 s", draftWith(func(t *lease.Terms) { t.TermSeconds = 0 })),
 		fault("grace-zero", "malformed", "a grace of 0 s", draftWith(func(t *lease.Terms) { t.GraceSeconds = 0 })),
+		fault("grace-long", "malformed", "a grace of an hour and a second", draftWith(func(t *lease.Terms) { t.GraceSeconds = 3601 })),
 		fault("hold", "limits", "a hold deposit, which this version does not have", draftWith(func(t *lease.Terms) { t.Limits.HoldDeposit = 1 })),
 		fault("limit-range", "malformed", "a credit beyond the largest amount", draftWith(func(t *lease.Terms) { t.Limits.Credit = pktcloud.MaxAmount + 1 })),
 		fault("interval-uncovered", "limits", "credit and prepaid are one unit short of an interval's price",
