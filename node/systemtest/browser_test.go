@@ -154,6 +154,7 @@ func (s *browserStory) market() {
 	t.wait("the filters are in the address", `location.search.includes("region=de") && location.search.includes("memory=64")`)
 	t.wait("the link carries what is needed", `document.querySelector("#offers .offer a.button").href.includes("memory=64")`)
 	t.marked("filtering")
+	s.t.Logf("the market's page took %.0f ms", eval[float64](t, `performance.getEntriesByType("navigation")[0].loadEventEnd`))
 	t.click("#offers .offer a.button")
 }
 
@@ -443,7 +444,7 @@ func TestBrowserStates(t *testing.T) {
 	b.wait("the page is live", `!document.querySelector(".lost").checkVisibility()`)
 	c.quiet()
 	server.CloseClientConnections()
-	server.Listener.Close() //nolint:errcheck // the node goes
+	server.Listener.Close()
 	server.CloseClientConnections()
 	b.wait("the page says that it is not live", `document.querySelector(".lost").checkVisibility()`)
 	b.look("lease-stopped")

@@ -156,11 +156,16 @@ func (c *chromium) quiet() {
 	}
 }
 
-func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
-	b.t.Helper()
+// run does something in the page, for as long as there is patience.
+func run[T any](b *tab, a chromedp.Action[T]) (T, error) {
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
+	return chromedp.Run(ctx, a)
+}
+
+func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if _, err := run(b, chromedp.Steps(steps...)); err != nil {
 		b.fatal(what, err)
 	}
 }
@@ -168,16 +173,14 @@ func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 func (b *tab) fatal(what string, err error) {
 	b.t.Helper()
 	b.picture("failure")
-	text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string]("location.href + '\\n' + document.body.innerText")) //nolint:errcheck // only for the message
-	b.t.Fatalf("%s: %s: %v; the page is %s", b.name, what, err, text)
+	text, lost := run(b, chromedp.Evaluate[string]("location.href + '\\n' + document.body.innerText"))
+	b.t.Fatalf("%s: %s: %v; the page is %s (%v)", b.name, what, err, text, lost)
 }
 
 // open goes to an address and returns the answer's status.
 func (b *tab) open(address string) int {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	r, err := chromedp.Run(ctx, chromedp.NavigateResponse(address))
+	r, err := run(b, chromedp.NavigateResponse(address))
 	if err != nil || r == nil {
 		b.fatal("open "+address, err)
 	}
@@ -186,7 +189,7 @@ func (b *tab) open(address string) int {
 
 func eval[T any](b *tab, expression string) T {
 	b.t.Helper()
-	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
+	v, err := run(b, chromedp.Evaluate[T](expression))
 	if err != nil {
 		b.fatal(expression, err)
 	}
@@ -199,7 +202,7 @@ func (b *tab) wait(what, expression string) {
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		var ok bool
-		if ok, err = chromedp.Run(b.ctx, chromedp.Evaluate[bool]("Boolean("+expression+")")); ok {
+		if ok, err = run(b, chromedp.Evaluate[bool]("Boolean("+expression+")")); ok {
 			return
 		}
 		if b.ctx.Err() != nil {
@@ -311,7 +314,7 @@ func (b *tab) dress(width int64, scheme string) {
 }
 
 func (b *tab) picture(name string) {
-	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	png, err := run(b, chromedp.FullScreenshot(100))
 	if err == nil {
 		err = os.WriteFile(filepath.Join(b.dir, name+".png"), png, 0o644)
 	}
