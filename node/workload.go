@@ -22,6 +22,8 @@ const (
 	// pullMemory is how long the digest of a reference stands without asking
 	// the registry again: from the proposal to the start.
 	pullMemory = 2 * time.Minute
+	// pullDeadline bounds what a slow registry can hold.
+	pullDeadline = 10 * time.Minute
 	// maxPulls bounds what is remembered.
 	maxPulls = 256
 )
@@ -51,6 +53,8 @@ func (w *workload) pull(ctx context.Context, m lease.Manifest) (container.Image,
 	p, ok := w.pulls[ref]
 	w.mu.Unlock()
 	if !ok || time.Since(p.at) > pullMemory {
+		ctx, cancel := context.WithTimeout(ctx, pullDeadline)
+		defer cancel()
 		image, err := w.runtime.Pull(ctx, ref, container.PullOptions{})
 		if err != nil {
 			return image, err

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -111,6 +112,9 @@ func (l *link) writeOne(m lease.Message) error {
 // read returns the next message.
 func (l *link) read() (lease.Message, error) {
 	b, err := wire.ReadFrame(l.stream, lease.MaxMessageBytes)
+	if errors.Is(err, pktcloud.ErrTooLarge) {
+		return nil, &lease.Error{Code: lease.CodeMalformed, Detail: fmt.Sprintf("a message has at most %d bytes", lease.MaxMessageBytes), Err: err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a message: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/doorway"
 	"github.com/pkt-cash/pkt-cloud/internal/wire"
 	"github.com/pkt-cash/pkt-cloud/lease"
 )
@@ -30,6 +31,12 @@ type ServerConfig struct {
 // DefaultMaxSessions is the number of sessions at once of a config without one.
 const DefaultMaxSessions = 256
 
+// Streams that have not been let in yet: of one device, and of all.
+const (
+	maxWaitingOfOne = 32
+	maxWaiting      = 256
+)
+
 const (
 	headerDeadline = 10 * time.Second
 	// recheck is how often a session asks whether it is still allowed.
@@ -39,7 +46,9 @@ const (
 // Server serves sessions.
 type Server struct {
 	cfg    ServerConfig
-	tokens chan struct{} // one a session
+	tokens chan struct{} // one a stream
+	taken  chan struct{} // one a session that was let in
+	door   *doorway.Doorway[pktcloud.PublicKey]
 }
 
 // NewServer returns a server. It serves nothing before Run.
@@ -53,7 +62,10 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, tokens: make(chan struct{}, cfg.MaxSessions)}, nil
+	return &Server{
+		cfg: cfg, tokens: make(chan struct{}, cfg.MaxSessions+2*maxWaiting), taken: make(chan struct{}, cfg.MaxSessions),
+		door: doorway.New[pktcloud.PublicKey](maxWaitingOfOne, maxWaiting),
+	}, nil
 }
 
 // Run serves until ctx ends and all sessions have ended.
@@ -93,10 +105,18 @@ func (s *Server) serve(ctx context.Context, st network.Stream) error {
 	if err != nil {
 		return err
 	}
+	guest, ok := s.door.Enter(device, func() { st.Reset() }) //nolint:errcheck // given up
+	if !ok {
+		return refuse(st, lease.Refusal(lease.CodeBusy, "at most %d sessions of a device may begin at once", maxWaitingOfOne))
+	}
+	defer guest.Leave()
 	if err := st.SetReadDeadline(time.Now().Add(headerDeadline)); err != nil {
 		return err
 	}
 	b, err := wire.ReadFrame(st, MaxHeaderBytes)
+	if errors.Is(err, pktcloud.ErrTooLarge) {
+		return refuse(st, lease.Refusal(lease.CodeMalformed, "a header has at most %d bytes", MaxHeaderBytes))
+	}
 	if err != nil {
 		return err
 	}
@@ -109,6 +129,13 @@ func (s *Server) serve(ctx context.Context, st network.Stream) error {
 	}
 	if err != nil {
 		return refuse(st, err)
+	}
+	guest.Leave()
+	select {
+	case s.taken <- struct{}{}:
+		defer func() { <-s.taken }()
+	default:
+		return refuse(st, lease.Refusal(lease.CodeBusy, "too many sessions"))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup

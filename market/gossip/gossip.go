@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/doorway"
 	"github.com/pkt-cash/pkt-cloud/market"
 )
 
@@ -34,6 +35,8 @@ type Gossip struct {
 	book *market.Book
 	now  func() time.Time
 	log  *slog.Logger
+
+	door *doorway.Doorway[peer.ID] // streams that have not asked to follow yet
 
 	work sync.WaitGroup // of everything that Run started
 
@@ -64,6 +67,7 @@ func New(c Config) (*Gossip, error) {
 	}
 	return &Gossip{
 		host: c.Host, book: c.Book, now: c.Clock, log: c.Log,
+		door:      doorway.New[peer.ID](maxWaitingOfOne, maxWaiting),
 		following: map[peer.ID]struct{}{}, followers: map[peer.ID]*follower{}, banned: map[peer.ID]time.Time{},
 		perPeer:     newBuckets[peer.ID](PeerBurst, PeerPerSecond),
 		perProvider: newBuckets[pktcloud.PublicKey](ProviderBurst, ProviderPerSecond),

@@ -22,10 +22,12 @@ const (
 )
 
 const (
-	frameTimeout  = 30 * time.Second
-	sweepInterval = time.Minute
-	queueLength   = 256
-	maxRemembered = 4096 // peers or providers that buckets and bans remember
+	frameTimeout    = 30 * time.Second
+	sweepInterval   = time.Minute
+	queueLength     = 256
+	maxWaitingOfOne = 4 // streams that have not asked to follow: of one peer, and of all
+	maxWaiting      = 128
+	maxRemembered   = 4096 // peers or providers that buckets and bans remember
 )
 
 // FollowVersion is the version of Follow that this package writes.

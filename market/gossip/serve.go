@@ -43,12 +43,18 @@ func (g *Gossip) sendOffers(ctx context.Context, s network.Stream) error {
 	if g.isBanned(id) {
 		return nil
 	}
+	guest, ok := g.door.Enter(id, func() { _ = s.Reset() })
+	if !ok {
+		return nil
+	}
+	defer guest.Leave()
 	if err := s.SetReadDeadline(time.Now().Add(frameTimeout)); err != nil {
 		return err
 	}
 	if err := readFollow(s); err != nil {
 		return err
 	}
+	guest.Leave()
 	if err := s.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}

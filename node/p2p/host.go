@@ -27,6 +27,8 @@ import (
 	cmgr "github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -46,7 +48,8 @@ var ErrAddress = errors.New("not an address to listen on")
 // Bounds of a host.
 const (
 	DefaultMaxPeers = 128
-	memoryBudget    = 256 << 20 // what all connections and streams may hold at once
+	memoryBudget    = 256 << 20 // from which libp2p's limits are scaled
+	memoryBooked    = 1 << 30   // by all connections and streams at once
 	dialTimeout     = 15 * time.Second
 	trimGrace       = 30 * time.Second
 )
@@ -136,8 +139,7 @@ func assemble(c Config) (*basichost.BasicHost, error) {
 	if err := errors.Join(peers.AddPrivKey(id, key), peers.AddPubKey(id, key.GetPublic())); err != nil {
 		return nil, err
 	}
-	limits, err := rcmgr.NewResourceManager(
-		rcmgr.NewFixedLimiter(rcmgr.DefaultLimits.Scale(memoryBudget, 8*c.MaxPeers)), rcmgr.WithMetricsDisabled())
+	limits, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limitsFor(c.MaxPeers)), rcmgr.WithMetricsDisabled())
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +164,30 @@ func assemble(c Config) (*basichost.BasicHost, error) {
 	return basichost.NewHost(net, &basichost.HostOpts{
 		EventBus: bus, ConnManager: conns, UserAgent: c.UserAgent, EnablePing: true,
 	})
+}
+
+// limitsFor are libp2p's own limits with more room for the whole and less for
+// each: a few peers that take all they may must not shut the others out.
+//
+// Twice as many peers may connect as stay, so that the connection manager, not
+// the limit, chooses who stays. Of memory yamux books 256 KiB for each stream,
+// far more than a stream holds whose data is read.
+func limitsFor(maxPeers int) rcmgr.ConcreteLimitConfig {
+	l := rcmgr.DefaultLimits
+	s, t := &l.SystemBaseLimit, &l.TransientBaseLimit
+	s.ConnsInbound, s.ConnsOutbound, s.Conns = 2*maxPeers, maxPeers, 3*maxPeers
+	t.ConnsInbound, t.Conns = maxPeers, 2*maxPeers
+	s.StreamsInbound, s.Streams = 32*maxPeers, 48*maxPeers
+	t.StreamsInbound, t.Streams = 16*maxPeers, 24*maxPeers
+	s.Memory, t.Memory = memoryBooked, memoryBooked/2
+	l.PeerBaseLimit.StreamsInbound = 128
+	l.PeerLimitIncrease.StreamsInbound = 0
+	l.ProtocolBaseLimit.StreamsInbound, l.ProtocolBaseLimit.Streams = 16*maxPeers, 32*maxPeers
+	l.ProtocolBaseLimit.Memory = memoryBooked / 2
+	for _, name := range []string{ping.ServiceName, identify.ServiceName} {
+		l.AddServicePeerLimit(name, rcmgr.BaseLimit{StreamsInbound: 4, StreamsOutbound: 16, Streams: 16, Memory: 4 << 20}, rcmgr.BaseLimitIncrease{})
+	}
+	return l.Scale(memoryBudget, 8*maxPeers)
 }
 
 // secureTCP is TCP with TLS before Noise: TLS was measured twice as fast on
