@@ -242,3 +242,40 @@ func TestProposalsBurnNoKeys(t *testing.T) {
 		t.Errorf("got %d payment keys used for three quotes, one after another, want one", n)
 	}
 }
+
+// refusingPayee has a chain that refuses every funding.
+type refusingPayee struct{ peer.Payee }
+
+func (refusingPayee) Announce(context.Context, pktcloud.ID) error {
+	return &settle.Rejection{Code: -26, Reason: "an input is spent elsewhere"}
+}
+
+// quietPayer leaves the funding to the provider.
+type quietPayer struct{ peer.Payer }
+
+func (quietPayer) Announce(context.Context, pktcloud.ID) error { return nil }
+
+// TestRefusedFundingEnds shows [LEASE-20]: a funding that can never be mined
+// holds no place at the provider.
+func TestRefusedFundingEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	again := w.listenAgain()
+	w.stops[0]()
+	w.stops[1]()
+	w.payer = func(p peer.Payer) peer.Payer { return quietPayer{p} }
+	w.payee = func(p peer.Payee) peer.Payee { return refusingPayee{p} }
+	w.startProvider(again)
+	w.startTenant()
+	id, err := w.tenant.Create(t.Context(), w.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until("the provider ends the lease", func() bool { v, _ := w.provider.Lease(id); return v.Phase >= lease.Closing })
+	if v, _ := w.provider.Lease(id); v.Reason != lease.ReasonChannel {
+		t.Errorf("got reason %q, want channel", v.Reason)
+	}
+	if starts, _ := w.workload.Counts(); starts != 0 {
+		t.Errorf("got %d workloads started on a funding that the chain refuses, want none", starts)
+	}
+}

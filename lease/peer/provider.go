@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -24,6 +25,9 @@ const (
 	pollShallow     = time.Second      // the channel, while its funding is shallow
 	pollDeep        = 10 * time.Second // and later
 	workloadChecks  = 2 * time.Second
+	// maxRejected is how often, a retryDelay apart, the chain may refuse a
+	// funding before its lease ends [LEASE-20].
+	maxRejected = 10
 )
 
 // Provider runs the provider's side of leases. Its methods may be called from
@@ -41,9 +45,10 @@ type Provider struct {
 
 // providerPart is what a provider's runner keeps beside the state.
 type providerPart struct {
-	frozen  bool // the workload shall be
-	polled  time.Duration
-	checked time.Duration
+	frozen   bool // the workload shall be
+	polled   time.Duration
+	checked  time.Duration
+	rejected int // times that the chain refused the funding
 }
 
 // NewProvider loads the leases of the store. Nothing runs before Run.
@@ -147,9 +152,17 @@ func (p *Provider) announce(r *runner) {
 		defer cancel()
 		err := p.cfg.Payee.Announce(ctx, channel)
 		return func() {
+			if errors.Is(err, settle.ErrRejected) {
+				r.provider.rejected++ // a chain out of sight says something else [LEASE-15]
+			}
+			if err != nil && r.provider.rejected >= maxRejected && r.state.Phase == lease.Agreed {
+				r.event("announce", r.step(lease.CloseNow{Reason: lease.ReasonChannel}, "close", err.Error()))
+			}
 			if err != nil {
 				r.event("announce", err)
-				r.later("announce", retryDelay, func() { p.announce(r) })
+				if r.state.Phase < lease.Closing {
+					r.later("announce", retryDelay, func() { p.announce(r) })
+				}
 				return
 			}
 			r.event("funding", r.step(lease.Funding{Known: true, Confirmed: r.state.Confirmed}, "", ""))
