@@ -31,10 +31,10 @@ type ServerConfig struct {
 // DefaultMaxSessions is the number of sessions at once of a config without one.
 const DefaultMaxSessions = 256
 
-// Streams that have not been let in yet: of one device, and of all.
+// Streams whose session has not begun yet [SESSION-8].
 const (
-	maxWaitingOfOne = 32
-	maxWaiting      = 256
+	MaxBeginning = 32  // of one device
+	maxWaiting   = 256 // of all
 )
 
 const (
@@ -64,7 +64,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, tokens: make(chan struct{}, cfg.MaxSessions+2*maxWaiting), taken: make(chan struct{}, cfg.MaxSessions),
-		door: doorway.New[pktcloud.PublicKey](maxWaitingOfOne, maxWaiting),
+		door: doorway.New[pktcloud.PublicKey](MaxBeginning, maxWaiting),
 	}, nil
 }
 
@@ -105,9 +105,10 @@ func (s *Server) serve(ctx context.Context, st network.Stream) error {
 	if err != nil {
 		return err
 	}
+	// [SESSION-8]
 	guest, ok := s.door.Enter(device, func() { st.Reset() }) //nolint:errcheck // given up
 	if !ok {
-		return refuse(st, lease.Refusal(lease.CodeBusy, "at most %d sessions of a device may begin at once", maxWaitingOfOne))
+		return refuse(st, lease.Refusal(lease.CodeBusy, "at most %d sessions of a device may begin at once", MaxBeginning))
 	}
 	defer guest.Leave()
 	if err := st.SetReadDeadline(time.Now().Add(headerDeadline)); err != nil {

@@ -228,6 +228,41 @@ func TestSessionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestSilentStreamsShutNobodyOut holds more streams open than a device may, and
+// says nothing on them: the next is told so, and the tenant still gets in.
+func TestSilentStreamsShutNobodyOut(t *testing.T) {
+	target, _, _ := serve(t, 1)
+	stranger, _ := newHost(t, "stranger "+t.Name())
+	provider := mustPeer(t, target)
+	stranger.Peerstore().AddAddrs(provider, target.Host.Peerstore().Addrs(provider), time.Hour)
+	for range session.MaxBeginning {
+		st, err := stranger.NewStream(t.Context(), provider, session.ProtocolID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Write([]byte{0, 0, 1}); err != nil { // a stream begins with its first byte
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; { // streams arrive in any order
+		conn, err := session.Dial(t.Context(), session.Target{Host: stranger, Provider: target.Provider, Lease: leaseID}, 80)
+		if errors.Is(err, lease.CodeBusy) {
+			break
+		}
+		if err == nil {
+			conn.Close()
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("got %v for one stream too many, want busy", err)
+		}
+	}
+	conn, err := session.Dial(t.Context(), target, 80)
+	if err != nil {
+		t.Fatalf("the tenant beside silent streams: %v", err)
+	}
+	conn.Close()
+}
+
 func TestHostileHeader(t *testing.T) {
 	target, _, _ := serve(t, 0)
 	st, err := target.Host.NewStream(t.Context(), mustPeer(t, target), session.ProtocolID)
