@@ -134,7 +134,7 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	if n.ledger == nil {
 		n.ledger, err = pktd.New(pktd.Config{
 			URL: n.cfg.Chain.URL, User: n.cfg.Chain.User, Password: n.cfg.Chain.Password, CookieFile: n.cfg.Chain.CookieFile,
-			CertFile: n.cfg.Chain.CertFile, PollInterval: n.cfg.Chain.PollInterval,
+			CertFile: n.cfg.Chain.CertFile, PollInterval: n.cfg.Chain.PollInterval, Magic: n.network.Magic,
 		})
 		if err != nil {
 			return &service.Error{Code: service.CodeInvalid, Detail: "--chain", Err: err}

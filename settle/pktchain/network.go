@@ -22,6 +22,7 @@ type Network struct {
 	PubKeyHash   byte   // version byte of a legacy P2PKH address
 	ScriptHash   byte   // version byte of a P2SH address
 	PrivateKey   byte   // version byte of a WIF key
+	Magic        uint32 // of the network between nodes, by which a chain is known
 	UnitsPerCoin uint64
 	// RelayFloor is the least fee rate that nodes relay, in units per 1000
 	// virtual bytes; it sets dust as well.
@@ -32,15 +33,15 @@ type Network struct {
 var networks = []Network{
 	{
 		Rail: "pkt", HRP: "pkt", CoinType: 390, PubKeyHash: 0x75, ScriptHash: 0x38, PrivateKey: 0xe0,
-		UnitsPerCoin: pktcloud.UnitsPerPKT, RelayFloor: settle.RelayFloor,
+		Magic: 0x082f00fc, UnitsPerCoin: pktcloud.UnitsPerPKT, RelayFloor: settle.RelayFloor,
 	},
 	{
 		Rail: "pkt-devnet", HRP: "dpk", CoinType: 1, PubKeyHash: 0x6f, ScriptHash: 0xc4, PrivateKey: 0xef,
-		UnitsPerCoin: pktcloud.UnitsPerPKT, RelayFloor: settle.RelayFloor,
+		Magic: 0x316b7064, UnitsPerCoin: pktcloud.UnitsPerPKT, RelayFloor: settle.RelayFloor,
 	},
 	{
 		Rail: "btc-regtest", HRP: "bcrt", CoinType: 1, PubKeyHash: 0x6f, ScriptHash: 0xc4, PrivateKey: 0xef,
-		UnitsPerCoin: 1e8, RelayFloor: settle.RelayFloor,
+		Magic: 0xdab5bffa, UnitsPerCoin: 1e8, RelayFloor: settle.RelayFloor,
 	},
 }
 
