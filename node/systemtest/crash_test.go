@@ -3,6 +3,7 @@
 package systemtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -84,11 +85,13 @@ func (w *world) dieAt(victim *party, n int) bool {
 		w.tryLife(victim)
 		until(victim, 3*time.Second, func() bool { return false }) // it may be dying just now
 	}
-	hit := victim.process == nil || victim.dead()
-	if hit {
-		victim.start()
-	}
-	w.settleAll(n)
+	hit := false
+	w.settleAll(n, func() {
+		if victim.process == nil || victim.dead() {
+			hit = true
+			victim.start()
+		}
+	})
 	victim.stop(w.t)
 	return hit
 }
@@ -96,7 +99,12 @@ func (w *world) dieAt(victim *party, n int) bool {
 // tryLife is life for a world in which one side dies on the way: every call
 // may fail, and then it ends.
 func (w *world) tryLife(victim *party) {
-	ctx := w.t.Context()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	go func(done <-chan struct{}) {
+		<-done
+		cancel() // a tenant would wait for the dead provider's answer
+	}(victim.done)
 	publish := func() (service.Offer, error) {
 		if victim.dead() {
 			return service.Offer{}, errDied
@@ -116,6 +124,7 @@ func (w *world) tryLife(victim *party) {
 		return
 	}
 	if lease, err = tenant.CreateLease(ctx, w.request(offer.ID)); err != nil {
+		w.t.Logf("no lease: %v", err)
 		return
 	}
 	if !until(victim, 30*time.Second, func() bool {
@@ -126,6 +135,7 @@ func (w *world) tryLife(victim *party) {
 	}
 	tenant.CloseLease(ctx, lease.ID.String()) //nolint:errcheck // the other side may die
 	until(victim, 10*time.Second, func() bool {
+		w.mine(1)
 		l, err := tenant.Lease(ctx, lease.ID.String())
 		return err == nil && l.Channel.Closed > 0
 	})
@@ -147,12 +157,13 @@ func until(victim *party, within time.Duration, ok func() bool) bool {
 var final = map[string]bool{"closed": true, "refused": true, "failed": true}
 
 // settleAll closes what is open, waits until both sides agree that all is
-// over, and that they mean the same.
-func (w *world) settleAll(n int) {
+// over, and that they mean the same. It revives whoever is dead.
+func (w *world) settleAll(n int, revive func()) {
 	w.t.Helper()
 	ctx := w.t.Context()
-	tenant, provider := w.tenant.client(), w.provider.client()
 	eventually(w.t, 90*time.Second, fmt.Sprintf("after death at point %d both sides end the lease", n), func() (bool, error) {
+		revive()
+		tenant, provider := w.tenant.client(), w.provider.client()
 		w.mine(1) // the next life needs the change of this one
 		open := 0
 		mine, err := tenant.Leases(ctx)
