@@ -59,15 +59,12 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 		return peer.Request{}, service.Errorf(service.CodeMoney, "the offer costs %s an hour for these resources, your limit is %s; raise it or ask for less",
 			pktcloud.Amount(rate), pktcloud.Amount(r.MaxRate))
 	}
-	interval := cmp.Or(r.IntervalSeconds, max(lease.DefaultIntervalSeconds, offer.Body.Limits.MinIntervalSeconds))
-	term := cmp.Or(r.TermSeconds, min(max(defaultTerm, offer.Body.MinTermSeconds), offer.Body.MaxTermSeconds))
-	limits := r.Limits
-	if limits == nil {
-		limits = &service.ExposureRequest{
-			CreditSeconds:      min(max(lease.DefaultCreditSeconds, 2*interval), offer.Body.Limits.MaxCreditSeconds),
-			UnconfirmedSeconds: lease.DefaultUnconfirmed,
-		}
-		limits.PrepaidSeconds = interval - min(interval, limits.CreditSeconds) // only what the credit leaves open
+	interval, term := periods(offer.Body, r)
+	var limits service.ExposureRequest
+	if r.Limits != nil {
+		limits = *r.Limits
+	} else {
+		limits = Exposure(offer.Body, r, GivenExposure{})
 	}
 	if limits.CreditSeconds+limits.PrepaidSeconds == 0 {
 		return peer.Request{}, service.Errorf(service.CodeInvalid, "with neither credit nor anything prepaid not one second can be served; raise one of the two limits")
@@ -101,6 +98,7 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 		// payer's side of the channel.
 		request.Capacity = price(term) + request.Limits.Prepaid + DefaultReserve + n.network.Dust(make([]byte, 34))
 	}
+	request.Limits.Unconfirmed = min(request.Limits.Unconfirmed, request.Capacity) // more is never at risk
 	if err != nil {
 		return peer.Request{}, translate(err)
 	}
@@ -108,6 +106,34 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 		return peer.Request{}, &service.Error{Code: service.CodeInvalid, Err: plain(err)}
 	}
 	return request, nil
+}
+
+// periods are the interval and the term that a request asks for or gets.
+func periods(o market.Offer, r service.LeaseRequest) (interval, term uint64) {
+	interval = cmp.Or(r.IntervalSeconds, max(lease.DefaultIntervalSeconds, o.Limits.MinIntervalSeconds))
+	return interval, cmp.Or(r.TermSeconds, min(max(defaultTerm, o.MinTermSeconds), o.MaxTermSeconds))
+}
+
+// GivenExposure are the limits that somebody chose, in seconds of price; nil
+// means the default.
+type GivenExposure struct{ Credit, Prepaid, Unconfirmed *uint64 }
+
+// Exposure returns the limits of a request under an offer: what was given, and
+// the default for each of the others.
+func Exposure(o market.Offer, r service.LeaseRequest, given GivenExposure) service.ExposureRequest {
+	interval, term := periods(o, r)
+	or := func(p *uint64, otherwise uint64) uint64 {
+		if p != nil {
+			return *p
+		}
+		return otherwise
+	}
+	e := service.ExposureRequest{
+		CreditSeconds:      or(given.Credit, min(max(lease.DefaultCreditSeconds, 2*interval), o.Limits.MaxCreditSeconds)),
+		UnconfirmedSeconds: or(given.Unconfirmed, min(lease.DefaultUnconfirmed, term)),
+	}
+	e.PrepaidSeconds = or(given.Prepaid, interval-min(interval, e.CreditSeconds)) // only what the credit leaves open
+	return e
 }
 
 // views returns all leases of both roles, newest first.

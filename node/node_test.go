@@ -17,6 +17,7 @@ import (
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/container/containertest"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/settle/devnet"
@@ -299,6 +300,52 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, err := w.tenant.PublishOffer(ctx, service.OfferSpec{}); !errors.Is(err, service.CodeMissing) {
 		t.Errorf("a tenant's offer: %v, want %s", err, service.CodeMissing)
+	}
+}
+
+// TestShortTerm: a term below the default of what may be paid unconfirmed is
+// agreed, with limits left open and with them stated.
+func TestShortTerm(t *testing.T) {
+	w := newWorld(t)
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	for i, limits := range []*service.ExposureRequest{nil, {CreditSeconds: 10, UnconfirmedSeconds: 900}} {
+		r := request(w.offer())
+		r.TermSeconds, r.Limits = 300, limits
+		l, err := w.tenant.CreateLease(t.Context(), r)
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		if e := l.Exposure[2]; e.Limit == 0 || e.Limit > l.Channel.Capacity {
+			t.Errorf("%d: unconfirmed limit %d of a capacity of %d", i, e.Limit, l.Channel.Capacity)
+		}
+		_, err = w.chain.Mine(2, nil)
+		w.check(err)
+		w.until("the change is there again", func() bool {
+			b, err := w.tenant.WalletBalance(t.Context())
+			w.check(err)
+			return b.Unconfirmed == 0
+		})
+	}
+}
+
+func TestExposure(t *testing.T) {
+	o := market.Offer{Limits: market.Limits{MaxCreditSeconds: 300, MinIntervalSeconds: 1}, MaxTermSeconds: 86400}
+	n := func(v uint64) *uint64 { return &v }
+	for _, c := range []struct {
+		name    string
+		request service.LeaseRequest
+		given   node.GivenExposure
+		want    service.ExposureRequest
+	}{
+		{"all open", service.LeaseRequest{}, node.GivenExposure{}, service.ExposureRequest{CreditSeconds: 10, UnconfirmedSeconds: 900}},
+		{"short term", service.LeaseRequest{TermSeconds: 600}, node.GivenExposure{}, service.ExposureRequest{CreditSeconds: 10, UnconfirmedSeconds: 600}},
+		{"unconfirmed given", service.LeaseRequest{}, node.GivenExposure{Unconfirmed: n(300)}, service.ExposureRequest{CreditSeconds: 10, UnconfirmedSeconds: 300}},
+		{"no credit", service.LeaseRequest{}, node.GivenExposure{Credit: n(0)}, service.ExposureRequest{PrepaidSeconds: 5, UnconfirmedSeconds: 900}},
+		{"no credit, nothing prepaid", service.LeaseRequest{}, node.GivenExposure{Credit: n(0), Prepaid: n(0)}, service.ExposureRequest{UnconfirmedSeconds: 900}},
+	} {
+		if got := node.Exposure(o, c.request, c.given); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
 	}
 }
 

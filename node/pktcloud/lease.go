@@ -5,8 +5,10 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/client"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -61,7 +63,7 @@ func (a *app) leaseCreate() *cobra.Command {
 	var resources resourceFlags
 	var most, capacity money
 	var r service.LeaseRequest
-	var limits service.ExposureRequest
+	var limits limitFlags
 	c := &cobra.Command{
 		Use: "create --image REF --max-price PKT [flags] [-- COMMAND...]", Short: "Agree a lease and start it",
 		Long: `Create agrees a lease under an offer, by default the cheapest that matches, and
@@ -74,10 +76,10 @@ is ever agreed to.`,
 			}
 			defer n.Close()
 			r.Resources, r.MaxRate, r.Capacity, r.Command = resources.resources(), pktcloud.Rate(most), pktcloud.Amount(capacity), command
-			if c.Flags().Changed("credit") || c.Flags().Changed("prepaid") || c.Flags().Changed("unconfirmed") {
-				r.Limits = &limits
-			}
 			if r.Offer, err = chooseOffer(c.Context(), n, offer, r); err != nil {
+				return err
+			}
+			if r.Limits, err = limits.of(c.Context(), n, c.Flags(), r); err != nil {
 				return err
 			}
 			lease, err := n.CreateLease(c.Context(), r)
@@ -98,15 +100,42 @@ is ever agreed to.`,
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
 	f.Uint64Var(&r.TermSeconds, "term", 0, "seconds (default an hour)")
 	f.Uint64Var(&r.IntervalSeconds, "interval", 0, "seconds between payments (default 5)")
-	f.Uint64Var(&limits.CreditSeconds, "credit", 0, "seconds of price that the provider may be owed")
-	f.Uint64Var(&limits.PrepaidSeconds, "prepaid", 0, "seconds of price that may be paid ahead")
-	f.Uint64Var(&limits.UnconfirmedSeconds, "unconfirmed", 15*60, "seconds of price that may be paid on unconfirmed funding")
+	limits.add(f)
 	for _, name := range []string{"image", "max-price"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic(err) // a flag of this command
 		}
 	}
 	return c
+}
+
+// limitFlags are those that say how much may be at risk.
+type limitFlags struct{ credit, prepaid, unconfirmed uint64 }
+
+func (l *limitFlags) add(f *pflag.FlagSet) {
+	f.Uint64Var(&l.credit, "credit", 0, "seconds of price that the provider may be owed (default 10, or two intervals)")
+	f.Uint64Var(&l.prepaid, "prepaid", 0, "seconds of price that may be paid ahead (default what --credit lacks to one interval)")
+	f.Uint64Var(&l.unconfirmed, "unconfirmed", 0, "seconds of price that may be paid on unconfirmed funding (default 900, or the term)")
+}
+
+// of returns the limits when one was given, each of the others at its default.
+func (l *limitFlags) of(ctx context.Context, n *client.Client, f *pflag.FlagSet, r service.LeaseRequest) (*service.ExposureRequest, error) {
+	given := func(name string, v *uint64) *uint64 {
+		if f.Changed(name) {
+			return v
+		}
+		return nil
+	}
+	g := node.GivenExposure{Credit: given("credit", &l.credit), Prepaid: given("prepaid", &l.prepaid), Unconfirmed: given("unconfirmed", &l.unconfirmed)}
+	if g == (node.GivenExposure{}) {
+		return nil, nil // the node has the defaults
+	}
+	offer, err := n.Offer(ctx, r.Offer, r.Resources)
+	if err != nil {
+		return nil, err
+	}
+	limits := node.Exposure(offer.Body, r, g)
+	return &limits, nil
 }
 
 func chooseOffer(ctx context.Context, n *client.Client, name string, r service.LeaseRequest) (pktcloud.ID, error) {

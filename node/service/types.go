@@ -75,9 +75,10 @@ type LeaseRequest struct {
 	Limits          *ExposureRequest `json:"limits,omitempty"`
 }
 
-// ExposureRequest states how much may be at risk, in seconds of price. When a
-// request has none, 10 seconds or two intervals of credit, nothing prepaid and 15
-// minutes unconfirmed are proposed.
+// ExposureRequest states how much may be at risk, in seconds of price. It is
+// taken whole: a field left out is a limit of zero. When a request has none, 10
+// seconds or two intervals of credit, nothing prepaid, and 15 minutes or the
+// term unconfirmed are proposed. Unconfirmed is never more than the capacity.
 type ExposureRequest struct {
 	CreditSeconds      uint64 `json:"credit"`
 	PrepaidSeconds     uint64 `json:"prepaid"`
