@@ -16,6 +16,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/internal/wire"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
@@ -196,6 +197,76 @@ func TestSettledDisputeIsNotKept(t *testing.T) {
 	}
 }
 
+// propose is a proposal that the provider quotes.
+func (w *world) propose(nonce byte) lease.Propose {
+	w.t.Helper()
+	req := w.request()
+	offer, err := w.offer.ID()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	manifest, err := req.Manifest.ID()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return lease.Propose{Version: 1, Account: w.account(0), Manifest: req.Manifest, Draft: lease.Terms{
+		Version: 1, Tenant: w.ids[0].Public(), Provider: w.ids[1].Public(), TenantDevice: w.devices[0].Public(),
+		ProviderDevice: w.devices[1].Public(), Offer: offer, Resources: req.Manifest.Resources, Manifest: manifest,
+		IntervalSeconds: 1, Limits: req.Limits, GraceSeconds: 3, TermSeconds: 600, Nonce: [16]byte{nonce},
+	}}
+}
+
+// TestOneRefusalPerQuote shows [LEASE-21]: commits without money behind them
+// do not fill the provider's disk.
+func TestOneRefusalPerQuote(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.raw()
+	p := w.propose(1)
+	r.send(p)
+	quote, ok := r.await(lease.TypeQuote).(lease.Quote)
+	if !ok {
+		t.Fatal("no quote")
+	}
+	q, err := market.ParseQuote(quote.Quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []lease.Code{lease.CodeChannel, lease.CodeQuote, lease.CodeQuote} {
+		c := lease.Commit{Version: 1, Terms: p.Draft, Account: p.Account, Quote: quote.Quote, Manifest: p.Manifest, Funding: []byte("none")}
+		c.Params, _, err = w.bank.Payer(w.devices[0]).Open(t.Context(), peer.OpenRequest{
+			Payee: w.devices[1].Public(), PayeeDetail: q.Body.PayeeDetail, Capacity: 1 << 24, Unconfirmed: 1 << 20, MinDepth: 1, LifetimeBlocks: 1000,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Terms.Rate, c.Terms.CommitBy = q.Body.Rate, q.Body.Expires
+		if c.Terms.Quote, err = q.ID(); err != nil {
+			t.Fatal(err)
+		}
+		if c.Terms.Channel, err = c.Params.ID(); err != nil {
+			t.Fatal(err)
+		}
+		if c.Signature, err = lease.SignTerms(w.devices[0], c.Terms); err != nil {
+			t.Fatal(err)
+		}
+		r.send(c)
+		if m, ok := r.await(lease.TypeAck, lease.TypeRefuse).(lease.Refuse); !ok || m.Code != want {
+			t.Errorf("commit %d: got %+v, want a refusal of the %s", i, m, want)
+		}
+	}
+	rows := 0
+	err = w.stores[1].Load(t.Context(), "lease/", func(k string, _ []byte) error {
+		if strings.HasSuffix(k, "/refusal") {
+			rows++
+		}
+		return nil
+	})
+	if err != nil || rows != 1 {
+		t.Errorf("got %d refusals kept, %v, want one", rows, err)
+	}
+}
+
 // countingPayee counts the payment keys that it hands out.
 type countingPayee struct {
 	peer.Payee
@@ -218,21 +289,8 @@ func TestProposalsBurnNoKeys(t *testing.T) {
 	w.stops[1]()
 	w.startProvider(again)
 	r := w.raw()
-	req := w.request()
-	offer, err := w.offer.ID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, err := req.Manifest.ID()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for i := range byte(3) {
-		r.send(lease.Propose{Version: 1, Account: w.account(0), Manifest: req.Manifest, Draft: lease.Terms{
-			Version: 1, Tenant: w.ids[0].Public(), Provider: w.ids[1].Public(), TenantDevice: w.devices[0].Public(),
-			ProviderDevice: w.devices[1].Public(), Offer: offer, Resources: req.Manifest.Resources, Manifest: manifest,
-			IntervalSeconds: 1, Limits: req.Limits, GraceSeconds: 3, TermSeconds: 600, Nonce: [16]byte{i},
-		}})
+		r.send(w.propose(i))
 		if m, ok := r.await(lease.TypeQuote, lease.TypeRefuse).(lease.Quote); !ok {
 			t.Fatalf("got %+v, want a quote", m)
 		}

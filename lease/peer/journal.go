@@ -71,9 +71,10 @@ func (m clockMark) uptime(c Clock) time.Duration {
 
 // refusal is a commit refused for good.
 type refusal struct {
-	CommitBy int64      `cbor:"commit_by"`
-	Code     lease.Code `cbor:"code"`
-	Text     string     `cbor:"text"`
+	CommitBy int64       `cbor:"commit_by"`
+	Quote    pktcloud.ID `cbor:"quote"`
+	Code     lease.Code  `cbor:"code"`
+	Text     string      `cbor:"text"`
 }
 
 // apply is the only way to the store.

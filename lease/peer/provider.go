@@ -39,8 +39,9 @@ type Provider struct {
 	quoted  quoted
 	door    *doorway.Doorway[pktcloud.PublicKey]
 
-	agree   sync.Mutex // one commit at a time: room is asked for and taken together
-	refused map[pktcloud.ID]refusal
+	agree    sync.Mutex // one commit at a time: room is asked for and taken together
+	refused  map[pktcloud.ID]refusal
+	answered map[pktcloud.ID]bool // quotes whose commit was refused for good
 }
 
 // providerPart is what a provider's runner keeps beside the state.
@@ -63,7 +64,7 @@ func NewProvider(ctx context.Context, cfg ProviderConfig) (*Provider, error) {
 		cfg.QuoteSeconds = DefaultQuoteSeconds
 	}
 	p := &Provider{
-		cfg: cfg, streams: make(chan struct{}, maxStreams), refused: map[pktcloud.ID]refusal{},
+		cfg: cfg, streams: make(chan struct{}, maxStreams), refused: map[pktcloud.ID]refusal{}, answered: map[pktcloud.ID]bool{},
 		door: doorway.New[pktcloud.PublicKey](maxWaitingOfOne, maxWaiting),
 	}
 	p.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
@@ -74,7 +75,7 @@ func NewProvider(ctx context.Context, cfg ProviderConfig) (*Provider, error) {
 			return err
 		}
 		if r.CommitBy+lease.AnswerSeconds > p.clock.Now().Unix() {
-			p.refused[id] = r
+			p.refused[id], p.answered[r.Quote] = r, true
 		}
 		return nil
 	})

@@ -302,6 +302,9 @@ func (p *Provider) commit(ctx context.Context, l *link, m lease.Commit) (*runner
 	if r, ok := p.refused[id]; ok {
 		return nil, &lease.Error{Code: r.Code, Detail: r.Text}
 	}
+	if p.answered[m.Terms.Quote] { // and not one more row for it [LEASE-21]
+		return nil, lease.Refusal(lease.CodeQuote, "a commit under this quote was refused; ask for a new one")
+	}
 	q, err := lease.CheckCommit(m, p.device.Public(), p.clock.Now())
 	if err != nil {
 		return nil, err
@@ -315,11 +318,11 @@ func (p *Provider) commit(ctx context.Context, l *link, m lease.Commit) (*runner
 		return nil, err
 	}
 	no := refuse(id, err)
-	kept := refusal{CommitBy: m.Terms.CommitBy, Code: no.Code, Text: no.Text}
+	kept := refusal{CommitBy: m.Terms.CommitBy, Quote: m.Terms.Quote, Code: no.Code, Text: no.Text}
 	if err := apply(ctx, p.store, []Put{{Key: key(id, "refusal"), Value: encode(kept)}}); err != nil {
 		return nil, err
 	}
-	p.refused[id] = kept
+	p.refused[id], p.answered[m.Terms.Quote] = kept, true
 	return nil, err
 }
 
