@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -345,6 +346,26 @@ func TestExposure(t *testing.T) {
 	} {
 		if got := node.Exposure(o, c.request, c.given); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
+// TestOfferBeyondTheMachine: what is not there is not offered.
+func TestOfferBeyondTheMachine(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		capacity service.Resources
+		text     string
+	}{
+		{service.Resources{MilliCPU: 1 << 30}, "cores"},
+		{service.Resources{MemoryBytes: 1 << 60}, "memory"},
+	} {
+		_, err := w.provider.PublishOffer(t.Context(), service.OfferSpec{CPUPerCoreHour: 1, Capacity: c.capacity})
+		if runtime.GOOS != "linux" && c.text == "memory" {
+			continue // not known there, where nothing is provided either
+		}
+		if !errors.Is(err, service.CodeInvalid) || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%+v: got %v, want %s with %q", c.capacity, err, service.CodeInvalid, c.text)
 		}
 	}
 }

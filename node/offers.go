@@ -134,6 +134,9 @@ func (n *Node) PublishOffer(ctx context.Context, s service.OfferSpec) (service.O
 	if spec.Capacity.IsZero() {
 		spec.Capacity = machine(n.cfg.Dir)
 	}
+	if err := withinMachine(spec.Capacity, n.cfg.Dir); err != nil {
+		return service.Offer{}, err
+	}
 	if spec.MaxTerm == 0 {
 		spec.MaxTerm = defaultMaxTerm
 	}
@@ -320,6 +323,20 @@ func (n *Node) renewOffers(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// withinMachine refuses processors and memory that are not there. Disk comes
+// and goes; a lease that finds none is refused when it is asked for.
+func withinMachine(r market.Resources, dir string) error {
+	if have := uint64(runtime.NumCPU()) * 1000; r.MilliCPU > have {
+		return service.Errorf(service.CodeInvalid, "this machine has %d cores, fewer than the %g of the offer; offer no more than it has, less what you need yourself",
+			have/1000, float64(r.MilliCPU)/1000)
+	}
+	if have, _ := space(dir); have > 0 && r.MemoryBytes > have {
+		return service.Errorf(service.CodeInvalid, "this machine has %d MiB of memory, less than the %d MiB of the offer; offer no more than it has, less what you need yourself",
+			have>>20, r.MemoryBytes>>20)
+	}
+	return nil
 }
 
 // machine is what this machine has to offer: a processor and a quarter of its

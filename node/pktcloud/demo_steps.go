@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 
@@ -55,7 +56,7 @@ func (d *demo) publish(ctx context.Context) (string, error) {
 	const price = pktcloud.UnitsPerPKT
 	o, err := d.provider.PublishOffer(ctx, service.OfferSpec{
 		Region: "DE-BE", CPUPerCoreHour: price / 10, MemoryPerGiBHour: price / 40, DiskPerGiBHour: price / 1000,
-		Capacity: service.Resources{MilliCPU: 2000, MemoryBytes: 2 << 30, DiskBytes: 4 << 30},
+		Capacity: service.Resources{MilliCPU: uint64(min(2, runtime.NumCPU())) * 1000, MemoryBytes: 256 << 20, DiskBytes: 1 << 30},
 	})
 	return fmt.Sprintf("the provider offers from %s an hour", pktcloud.Amount(o.Rate)), err
 }
