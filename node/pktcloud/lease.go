@@ -89,7 +89,7 @@ is ever agreed to.`,
 			return a.show(lease, func(w io.Writer) { printLease(w, lease) })
 		},
 	}
-	resources = resourceFlags{cpu: 500, memory: 256 << 20, disk: 1 << 30}
+	resources = usual()
 	f := c.Flags()
 	resources.add(f)
 	f.StringVar(&offer, "offer", "", "id of the offer (default the cheapest that matches)")

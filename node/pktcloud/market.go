@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -26,13 +27,19 @@ func (r *resourceFlags) resources() service.Resources {
 	return service.Resources{MilliCPU: uint64(r.cpu), MemoryBytes: uint64(r.memory), DiskBytes: uint64(r.disk)}
 }
 
+// usual is what "lease create" asks for and "market list" prices, unless told
+// otherwise.
+func usual() resourceFlags { return resourceFlags{cpu: 500, memory: 256 << 20, disk: 1 << 30} }
+
 func (a *app) marketCommand() *cobra.Command {
 	c := &cobra.Command{Use: "market", Short: "Look at the offers"}
-	var r resourceFlags
+	r := usual()
 	var most money
 	var query service.OfferQuery
 	list := &cobra.Command{
 		Use: "list", Short: "List offers that match, cheapest first", Args: cobra.NoArgs,
+		Long: `List shows the offers that have the resources free, and what these would cost an
+hour under each. The columns CORES, MEMORY and DISK are all that is free.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			n, err := a.node()
 			if err != nil {
@@ -44,7 +51,7 @@ func (a *app) marketCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(page, func(w io.Writer) { printOffers(w, page.Offers) })
+			return a.show(page, func(w io.Writer) { printOffers(w, page.Offers, query.Resources) })
 		},
 	}
 	f := list.Flags()
@@ -62,9 +69,18 @@ func (a *app) offerCommand() *cobra.Command {
 	var r resourceFlags
 	var cpu, memory, disk money
 	var spec service.OfferSpec
+	var free bool
 	publish := &cobra.Command{
 		Use: "publish", Short: "Sign an offer and tell the peers; it is renewed until it is replaced", Args: cobra.NoArgs,
+		Long: `Publish signs an offer and tells the peers at once. State at least one price, or
+--free; a price that is not stated gives that resource away.`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			switch priced := cpu+memory+disk > 0; {
+			case !priced && !free:
+				return service.Errorf(service.CodeInvalid, "the offer has no price; give --cpu-price, --memory-price or --disk-price, or --free to give this machine away")
+			case priced && free:
+				return service.Errorf(service.CodeInvalid, "a price and --free exclude each other")
+			}
 			n, err := a.node()
 			if err != nil {
 				return err
@@ -76,7 +92,12 @@ func (a *app) offerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(offer, func(w io.Writer) { printOffers(w, []service.Offer{offer}) })
+			priced := usual()
+			shown := offer
+			if shown.Rate, err = offer.Body.Rate(market.Resources(priced.resources())); err != nil {
+				return err
+			}
+			return a.show(offer, func(w io.Writer) { printOffers(w, []service.Offer{shown}, priced.resources()) })
 		},
 	}
 	f := publish.Flags()
@@ -84,6 +105,7 @@ func (a *app) offerCommand() *cobra.Command {
 	f.Var(&cpu, "cpu-price", "PKT per core and hour")
 	f.Var(&memory, "memory-price", "PKT per GiB of memory and hour")
 	f.Var(&disk, "disk-price", "PKT per GiB of disk and hour")
+	f.BoolVar(&free, "free", false, "ask for no money")
 	f.StringVar(&spec.Region, "region", "", "ISO 3166 code such as DE or DE-BE")
 	f.Uint64Var(&spec.Slot, "slot", 0, "which of this node's 16 offers")
 	f.Uint64Var(&spec.MinTermSeconds, "min-term", 0, "shortest lease, seconds")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -138,7 +139,7 @@ func printLease(w io.Writer, l service.Lease) {
 	t.row("role", l.Role)
 	t.row("other side", l.Peer)
 	t.row("image", l.Image)
-	t.row("resources", coreText(l.Resources.MilliCPU)+" cores, "+byteText(l.Resources.MemoryBytes)+" memory, "+byteText(l.Resources.DiskBytes)+" disk")
+	t.row("resources", resourceText(l.Resources))
 	t.row("per hour", pktcloud.Amount(l.Rate))
 	t.row("served", time.Duration(l.Served)*time.Second)
 	t.row("due", l.Due)
@@ -161,7 +162,8 @@ func printLease(w io.Writer, l service.Lease) {
 	}
 }
 
-func printOffers(w io.Writer, offers []service.Offer) {
+// printOffers shows offers and what priced costs under each.
+func printOffers(w io.Writer, offers []service.Offer, priced service.Resources) {
 	if len(offers) == 0 {
 		fmt.Fprintln(w, "No offer matches.")
 		return
@@ -177,6 +179,14 @@ func printOffers(w io.Writer, offers []service.Offer) {
 		t.row(pktcloud.Amount(o.Rate), orDash(o.Body.Region), coreText(c.MilliCPU), byteText(c.MemoryBytes), byteText(c.DiskBytes), provider, o.ID)
 	}
 	t.end()
+	if priced == (service.Resources{}) {
+		priced = service.Resources(market.Reference)
+	}
+	fmt.Fprintf(w, "PER HOUR is the price of %s; the other columns are what is free.\n", resourceText(priced))
+}
+
+func resourceText(r service.Resources) string {
+	return coreText(r.MilliCPU) + " cores, " + byteText(r.MemoryBytes) + " memory, " + byteText(r.DiskBytes) + " disk"
 }
 
 func orDash(s string) string {
