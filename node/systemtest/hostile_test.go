@@ -25,6 +25,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	libpeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/internal/wire"
@@ -165,6 +166,9 @@ func (h *hostile) stranger(t *testing.T) *attacker {
 func (a *attacker) connect() error {
 	ctx, cancel := context.WithTimeout(a.t.Context(), 10*time.Second)
 	defer cancel()
+	if s, ok := a.host.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(a.target.ID)
+	}
 	return a.host.Connect(ctx, a.target)
 }
 
@@ -177,6 +181,12 @@ func (a *attacker) stream(p protocol.ID) (network.Stream, error) {
 // say sends bytes and returns the frames that come back until the stream ends,
 // or falls silent for a second.
 func (a *attacker) say(p protocol.ID, parts ...[]byte) [][]byte {
+	a.t.Helper()
+	return a.sayUntil(func([]byte) bool { return false }, p, parts...)
+}
+
+// sayUntil is say that ends after an answer that is the last one wanted.
+func (a *attacker) sayUntil(last func(answer []byte) bool, p protocol.ID, parts ...[]byte) [][]byte {
 	a.t.Helper()
 	s, err := a.stream(p)
 	if err != nil {
@@ -191,14 +201,25 @@ func (a *attacker) say(p protocol.ID, parts ...[]byte) [][]byte {
 		}
 	}()
 	var answers [][]byte
+	patience := 10 * time.Second // for the first one, on a busy machine
 	for {
-		s.SetReadDeadline(time.Now().Add(time.Second)) //nolint:errcheck // of a live stream
+		s.SetReadDeadline(time.Now().Add(patience)) //nolint:errcheck // of a live stream
 		b, err := wire.ReadFrame(s, 1<<20)
 		if err != nil {
 			return answers
 		}
 		answers = append(answers, b)
+		if last(b) {
+			return answers
+		}
+		patience = time.Second
 	}
+}
+
+func isRefusal(answer []byte) bool {
+	m, err := lease.ParseMessage(answer)
+	_, ok := m.(lease.Refuse)
+	return err == nil && ok
 }
 
 func framed(payload []byte) []byte {
@@ -415,7 +436,7 @@ func (h *hostile) turncoat(t *testing.T) {
 	h.noSession(t, a)
 	a.refused(lease.CodeUnknown, message(t, lease.Attach{Version: 1, Lease: h.lease.ID}))
 	a.refused(lease.CodeSignature, framed(h.commit))
-	attach := message(t, lease.Attach{Version: 1, Lease: own.ID, Sequence: 1 << 30})
+	attach := message(t, lease.Attach{Version: 1, Lease: own.ID})
 	record := lease.CloseRecord{Version: 1, Lease: own.ID, Reason: lease.ReasonRequested, By: lease.RoleTenant}
 	sig, err := lease.SignClose(device, record)
 	if err != nil {
@@ -441,7 +462,7 @@ func (h *hostile) turncoat(t *testing.T) {
 			continue
 		}
 		var code lease.Code
-		for _, answer := range a.say(peer.ProtocolID, attach, message(t, c.m)) {
+		for _, answer := range a.sayUntil(isRefusal, peer.ProtocolID, attach, message(t, c.m)) {
 			m, err := lease.ParseMessage(answer)
 			if err != nil {
 				t.Errorf("%s: answered with %x", c.name, answer)
@@ -601,14 +622,17 @@ func (h *hostile) connections(t *testing.T) {
 	})
 	h.goesOn(t)
 	many := 0
+	var crowd []*attacker
 	for range 150 {
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.attacker(t, key).connect() == nil {
+		a := h.attacker(t, key)
+		if a.connect() == nil {
 			many++
 		}
+		crowd = append(crowd, a)
 	}
 	h.goesOn(t)
 	_, port, err := h.tcpTarget()
@@ -627,6 +651,11 @@ func (h *hostile) connections(t *testing.T) {
 	t.Logf("connected: %d of 40 of one identity, %d of 150 of many, %d halves", one, many, halves)
 	h.goesOn(t)
 	h.tenant.stop(t)
+	for _, a := range crowd { // whoever is not in yet takes the tenant's place
+		if a.host.Network().Connectedness(h.target.ID) != network.Connected {
+			a.connect() //nolint:errcheck // as many as it takes
+		}
+	}
 	h.tenant.start()
 	eventually(t, 60*time.Second, "the tenant gets in again", func() (bool, error) {
 		l, err := h.tenant.client().Lease(t.Context(), h.lease.ID.String())
