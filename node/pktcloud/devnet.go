@@ -113,7 +113,8 @@ func (a *app) runDevnet(ctx context.Context, dir, rpc string, interval time.Dura
 	}
 	url := "http://" + l.Addr().String()
 	if err := a.show(map[string]any{"rpc": url, "cookie": node.DevnetCookie(dir), "height": tip.Height}, func(io.Writer) {
-		a.printf("Devnet at block %d.\n  rpc     %s\n  cookie  %s\n", tip.Height, url, node.DevnetCookie(dir))
+		a.printf("Devnet at block %d.\n  rpc     %s\n  cookie  %s\nFlags for a node: --chain %s --chain-cookie %s\n",
+			tip.Height, url, node.DevnetCookie(dir), url, node.DevnetCookie(dir))
 	}); err != nil {
 		return err
 	}

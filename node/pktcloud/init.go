@@ -91,7 +91,7 @@ func (a *app) showPhrase(phrase keystore.Phrase, restored bool) error {
 			}
 			a.printf("\n")
 		}
-		a.printf("\nThe keystore is in %s. Next: pktcloud node --dir %s\n", a.dir, a.dir)
+		a.printf("\nThe keystore is in %s. Next, once a chain runs (\"pktcloud devnet\" is one for trying out\nand prints the flags that name it):\n\n  pktcloud node --dir %s\n", a.dir, a.dir)
 	})
 }
 

@@ -71,6 +71,9 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 		level = slog.LevelDebug
 	}
 	f.config.Dir = a.dir
+	if c := &f.config.Chain; c.CookieFile == "" && c.User == "" {
+		c.CookieFile = ownDevnet(a.dir)
+	}
 	f.config.Log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	if f.passwordFile != "" {
 		if f.config.Password, err = readSecret(f.passwordFile); err != nil {
@@ -95,6 +98,15 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	return a.serveNode(ctx, n, f, listeners)
+}
+
+// ownDevnet is the cookie of the devnet in a data directory, or nothing.
+func ownDevnet(dir string) string {
+	cookie := node.DevnetCookie(filepath.Join(dir, "devnet"))
+	if _, err := os.Stat(cookie); err != nil {
+		return ""
+	}
+	return cookie
 }
 
 // storedPassword asks for the password when there is a terminal and no file of
