@@ -52,12 +52,12 @@ func readSide(name, dir string, report *Report) (*side, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store of the %s: %w", name, err)
 	}
-	defer db.Close()
+	defer db.Close() //nolint:errcheck // only read
 	rows, err := db.Query("SELECT key, value FROM kv WHERE key >= CAST('lease/' AS BLOB) AND key < CAST('lease0' AS BLOB) ORDER BY key")
 	if err != nil {
 		return nil, fmt.Errorf("read the store of the %s: %w", name, err)
 	}
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // only read
 	s := &side{name: name, leases: map[pktcloud.ID]*journal{}}
 	for rows.Next() {
 		var key string

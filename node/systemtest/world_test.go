@@ -38,7 +38,7 @@ var binaries sync.Map
 func binary(t *testing.T, tags string) string {
 	t.Helper()
 	build, _ := binaries.LoadOrStore(tags, sync.OnceValues(func() (string, error) {
-		dir, err := os.MkdirTemp("", "pktcloud-systemtest-")
+		dir, err := os.MkdirTemp("", "pktcloud-systemtest-") //nolint:usetesting // it serves all tests
 		if err != nil {
 			return "", err
 		}
