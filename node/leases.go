@@ -23,6 +23,9 @@ const (
 	// probePath is what the tenant's own probe asks of a service with a port.
 	probePath    = "/"
 	probeSeconds = 5
+	// quietSeconds is how long after its agreement nothing is said about what a
+	// lease still waits for.
+	quietSeconds = 5
 )
 
 // CreateLease agrees a lease under an offer.
@@ -261,16 +264,25 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 
 // problemOf says what keeps a lease from going on and what to do about it.
 func (n *Node) problemOf(v peer.View) string {
+	port, waited := v.Manifest.Port, time.Now().Unix()-v.Agreed
 	switch {
+	case v.Reason == lease.ReasonWorkload && v.Role == lease.RoleProvider:
+		return v.Text
+	case v.Reason == lease.ReasonWorkload && v.Served == 0 && port != 0:
+		return fmt.Sprintf("The program did not start, or nothing answered on port %d. Check the command, its path in the image and --port. Nothing was paid for it.", port)
+	case v.Reason == lease.ReasonWorkload && v.Served == 0:
+		return "The program did not start, or ended at once. Check the command and its path in the image. Nothing was paid for it."
 	case v.Phase.Final() || v.Phase == lease.Closing:
 		return ""
 	case v.Text != "" && v.Phase == lease.Suspended:
 		return v.Text
-	case !v.Connected && time.Now().Unix()-v.Agreed > 5:
+	case !v.Connected && waited > quietSeconds:
 		if v.Role == lease.RoleTenant {
 			return "The provider is not connected. Nothing is paid while it is away."
 		}
 		return "The tenant is not connected."
+	case (v.Phase == lease.Funded || v.Phase == lease.Starting) && waited > quietSeconds && port != 0:
+		return fmt.Sprintf("The service does not run yet: the provider fetches its image, or nothing answers on port %d inside the container. Nothing is paid before it does.", port)
 	}
 	return ""
 }

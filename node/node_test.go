@@ -350,6 +350,30 @@ func TestExposure(t *testing.T) {
 	}
 }
 
+// TestNoSuchProgram: both sides show why a lease ended before it served.
+func TestNoSuchProgram(t *testing.T) {
+	w := newWorld(t)
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	r := request(w.offer())
+	r.Command, r.Port = []string{"nosuchprog"}, 0
+	l, err := w.tenant.CreateLease(t.Context(), r)
+	w.check(err)
+	for name, side := range map[string]struct {
+		node *running
+		text string
+	}{"tenant": {w.tenant, "command"}, "provider": {w.provider, "nosuchprog"}} {
+		w.until(name+" sees the end", func() bool {
+			v, err := side.node.Lease(t.Context(), l.ID.String())
+			w.check(err)
+			l = v
+			return v.Phase == "closed"
+		})
+		if l.CloseReason != "workload" || !strings.Contains(l.Problem, side.text) {
+			t.Errorf("%s: closed because %q, problem %q", name, l.CloseReason, l.Problem)
+		}
+	}
+}
+
 // TestOfferBeyondTheMachine: what is not there is not offered.
 func TestOfferBeyondTheMachine(t *testing.T) {
 	w := newWorld(t)

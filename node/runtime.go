@@ -14,7 +14,7 @@ import (
 // Containers go on running.
 func openRuntime(c Config) (*workload, func() error, error) {
 	if c.Runtime != nil {
-		return &workload{runtime: c.Runtime}, func() error { return nil }, nil
+		return &workload{runtime: c.Runtime, log: c.Log}, func() error { return nil }, nil
 	}
 	d, err := dialer.New(c.AllowDial)
 	if err != nil {
@@ -28,5 +28,5 @@ func openRuntime(c Config) (*workload, func() error, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, images.Close())
 	}
-	return &workload{runtime: runtime}, func() error { return errors.Join(runtime.Close(), images.Close()) }, nil
+	return &workload{runtime: runtime, log: c.Log}, func() error { return errors.Join(runtime.Close(), images.Close()) }, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ const (
 // workload runs leases as containers: one for each, named by the lease's id.
 type workload struct {
 	runtime container.Runtime
+	log     *slog.Logger
 
 	mu    sync.Mutex // guards pulls
 	pulls map[string]pulled
@@ -94,12 +96,16 @@ func (w *workload) Start(ctx context.Context, id pktcloud.ID, m lease.Manifest) 
 	if err != nil {
 		return err
 	}
-	return w.runtime.Start(ctx, container.Spec{
+	err = w.runtime.Start(ctx, container.Spec{
 		ID: id.Hex(), Image: image.Digest, Args: m.Args, Env: m.Env,
 		Limits: container.Limits{
 			MilliCPU: m.Resources.MilliCPU, MemoryBytes: m.Resources.MemoryBytes, DiskBytes: max(m.Resources.DiskBytes, container.MinDisk), Pids: maxPids,
 		},
 	})
+	if err != nil {
+		w.log.Warn("a lease's container could not be started", "lease", id, "image", m.Image, "error", err)
+	}
+	return err
 }
 
 // Freeze implements peer.Workload.
