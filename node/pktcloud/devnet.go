@@ -82,6 +82,9 @@ func (a *app) devnetCommand() *cobra.Command {
 }
 
 func (a *app) runDevnet(ctx context.Context, dir, rpc string, interval time.Duration) (err error) {
+	if dir, err = filepath.Abs(dir); err != nil { // it is printed for use elsewhere
+		return err
+	}
 	l, err := listenLoopback(rpc, "--rpc")
 	if err != nil {
 		return err

@@ -66,3 +66,11 @@ func stopJob(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 }
+
+func TestExitReason(t *testing.T) {
+	for code, want := range map[int]bool{0: false, 1: false, 126: true, 127: true, 128: false} {
+		if got := exitReason(code) != ""; got != want {
+			t.Errorf("exit code %d: got a reason: %v, want %v", code, got, want)
+		}
+	}
+}

@@ -52,10 +52,15 @@ func (a *app) execCommand() *cobra.Command {
 
 // exec runs a program; a terminal is put into raw mode meanwhile.
 func (a *app) exec(ctx context.Context, n *client.Client, lease string, r service.ExecRequest) (int, error) {
-	s := service.Streams{Stdin: a.in, Stdout: a.out, Stderr: a.err}
+	said := &heard{w: a.err}
+	s := service.Streams{Stdin: a.in, Stdout: a.out, Stderr: said}
 	in, ok := a.in.(*os.File)
 	if !r.TTY || !ok || !term.IsTerminal(int(in.Fd())) {
-		return n.Exec(ctx, lease, r, s)
+		code, err := n.Exec(ctx, lease, r, s)
+		if why := exitReason(code); err == nil && why != "" && !said.any && !r.TTY {
+			fmt.Fprintf(a.err, "pktcloud: exit code %d: %q %s\n", code, r.Args[0], why)
+		}
+		return code, err
 	}
 	fd := int(in.Fd())
 	state, err := term.MakeRaw(fd)
@@ -81,6 +86,29 @@ func (a *app) exec(ctx context.Context, n *client.Client, lease string, r servic
 	defer cancel()
 	wg.Go(func() { watchSize(ctx, last, size, sizes) })
 	return n.Exec(ctx, lease, r, s)
+}
+
+// heard knows whether anything was written.
+type heard struct {
+	w   io.Writer
+	any bool
+}
+
+func (h *heard) Write(b []byte) (int, error) {
+	h.any = h.any || len(b) > 0
+	return h.w.Write(b)
+}
+
+// exitReason is what the exit codes mean with which the start of a program
+// fails. A program may end with them too, but seldom without a word.
+func exitReason(code int) string {
+	switch code {
+	case 126:
+		return "cannot be run in the image; look at its permissions"
+	case 127:
+		return "is no program in the image; look at its name and path"
+	}
+	return ""
 }
 
 // watchSize asks now and then; a signal for it exists on some systems only.
