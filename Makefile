@@ -32,6 +32,7 @@ demo:
 	bin/pktcloud demo
 
 build:
+	@[ -x bin/pktcloud ] || echo 'building bin/pktcloud: the first time this takes some minutes, without a word'
 	$(GO) build -trimpath -o bin/pktcloud ./node/pktcloud
 
 test:
