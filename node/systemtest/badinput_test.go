@@ -49,9 +49,9 @@ func (w *world) failsAs(t *testing.T, want refusal, attr *syscall.SysProcAttr, c
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(60*time.Second, func() { cmd.Process.Kill() }) //nolint:errcheck // it may be gone
+	late := time.AfterFunc(60*time.Second, func() { cmd.Process.Kill() })
 	defer late.Stop()
-	cmd.Wait() //nolint:errcheck // the exit code says it
+	cmd.Wait()
 	var sentences []string
 	for line := range strings.Lines(stderr.String()) {
 		if !strings.HasPrefix(line, "time=") { // the log of a node
@@ -143,7 +143,7 @@ func (p *party) containers() []string {
 		left = append(left, "a mount in "+dir)
 	}
 	find := func(pattern, kind string, holds bool) {
-		paths, _ := filepath.Glob(pattern) //nolint:errcheck // the pattern is good
+		paths, _ := filepath.Glob(pattern)
 		for _, path := range paths {
 			if b, err := os.ReadFile(path); !holds || err == nil && strings.Contains(string(b), dir) {
 				left = append(left, kind+" "+path)
@@ -318,7 +318,7 @@ func (w *world) busyPorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer busy.Close() //nolint:errcheck // a listener that nobody used
+	defer busy.Close()
 	at := busy.Addr().String()
 	dir := filepath.Join(t.TempDir(), "busy")
 	w.run("init", "--unattended", "--dir", dir)
@@ -356,11 +356,11 @@ func (w *world) badMachine(t *testing.T) {
 	}
 	const nobody = 65534
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	base, err := os.MkdirTemp("", "pktcloud-nobody-") // below t.TempDir nobody may not look
+	base, err := os.MkdirTemp("", "pktcloud-nobody-") //nolint:usetesting // below t.TempDir nobody may not look
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(base) })      //nolint:errcheck // a temporary directory
+	t.Cleanup(func() { os.RemoveAll(base) })
 	if err := os.Chmod(base, 0o777); err != nil { //nolint:gosec // nobody writes to it
 		t.Fatal(err)
 	}
@@ -444,7 +444,7 @@ func (w *world) otherBytes(t *testing.T) otherBytes {
 			rw.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		defer answer.Body.Close() //nolint:errcheck // read only
+		defer answer.Body.Close()
 		body, _ := io.ReadAll(answer.Body)
 		isLayer := parts[3] == "blobs" && !json.Valid(body)
 		if parts[2] == "manifest" && parts[3] == "manifests" || parts[2] == "layer" && isLayer {
@@ -453,7 +453,7 @@ func (w *world) otherBytes(t *testing.T) otherBytes {
 		rw.Header().Set("Content-Type", answer.Header.Get("Content-Type"))
 		rw.Header().Set("Docker-Content-Digest", parts[4])
 		rw.WriteHeader(answer.StatusCode)
-		rw.Write(body) //nolint:errcheck // the client's affair
+		rw.Write(body)
 	}))
 	t.Cleanup(server.Close)
 	o.address = strings.TrimPrefix(server.URL, "http://")
@@ -461,7 +461,7 @@ func (w *world) otherBytes(t *testing.T) otherBytes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer.Body.Close() //nolint:errcheck // a HEAD
+	answer.Body.Close()
 	if o.digest = answer.Header.Get("Docker-Content-Digest"); o.digest == "" {
 		t.Fatal("the registry tells no digest")
 	}
@@ -647,7 +647,7 @@ func (w *world) partyOn(t *testing.T, name string, mib int, flags ...string) *pa
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
 			t.Errorf("%s stays mounted: %v", dir, err)
-			syscall.Unmount(dir, syscall.MNT_DETACH) //nolint:errcheck // the last thing to try
+			syscall.Unmount(dir, syscall.MNT_DETACH)
 		}
 	})
 	return w.newParty(name, flags...)
@@ -661,7 +661,7 @@ func fill(t *testing.T, dir string) (empty func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // it is full
+	defer f.Close()
 	for size := 1 << 16; size > 0; size /= 16 {
 		for {
 			if _, err := f.Write(make([]byte, size)); err != nil {

@@ -155,7 +155,7 @@ func (w *world) tryLife(victim *party) {
 	}) {
 		return
 	}
-	tenant.CloseLease(ctx, lease.ID.String()) //nolint:errcheck // the other side may die
+	tenant.CloseLease(ctx, lease.ID.String())
 	until(victim, 10*time.Second, func() bool {
 		w.mine(1)
 		l, err := tenant.Lease(ctx, lease.ID.String())
@@ -196,7 +196,7 @@ func (w *world) settleAll(n int, revive func()) {
 			if !final[l.Phase] {
 				open++
 				if l.Phase == "active" {
-					tenant.CloseLease(ctx, l.ID.String()) //nolint:errcheck // tried again in the next round
+					tenant.CloseLease(ctx, l.ID.String())
 				}
 			}
 		}

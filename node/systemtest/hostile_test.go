@@ -106,7 +106,7 @@ func (h *hostile) record(t *testing.T, name string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // only read
+	defer db.Close()
 	var value []byte
 	if err := db.QueryRow("SELECT value FROM kv WHERE key = CAST(? AS BLOB)", "lease/"+h.lease.ID.Hex()+"/"+name).Scan(&value); err != nil {
 		t.Fatalf("%s: %v", name, err)
@@ -145,7 +145,7 @@ func (h *hostile) attacker(t *testing.T, key ed25519.PrivateKey) *attacker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { self.Close() }) //nolint:errcheck // a test's
+	t.Cleanup(func() { self.Close() })
 	return &attacker{t: t, host: self, target: h.target}
 }
 
@@ -192,7 +192,7 @@ func (a *attacker) sayUntil(last func(answer []byte) bool, p protocol.ID, parts 
 	if err != nil {
 		a.t.Fatalf("no stream: %v", err)
 	}
-	defer s.Reset() //nolint:errcheck // done with it
+	defer s.Reset()
 	go func() {
 		for _, part := range parts {
 			if _, err := s.Write(part); err != nil {
@@ -203,7 +203,7 @@ func (a *attacker) sayUntil(last func(answer []byte) bool, p protocol.ID, parts 
 	var answers [][]byte
 	patience := 10 * time.Second // for the first one, on a busy machine
 	for {
-		s.SetReadDeadline(time.Now().Add(patience)) //nolint:errcheck // of a live stream
+		s.SetReadDeadline(time.Now().Add(patience))
 		b, err := wire.ReadFrame(s, 1<<20)
 		if err != nil {
 			return answers
@@ -274,8 +274,8 @@ func (h *hostile) frames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	truncated.Write(append(head(1000), "half"...)) //nolint:errcheck // of no interest
-	truncated.CloseWrite()                         //nolint:errcheck // likewise
+	truncated.Write(append(head(1000), "half"...))
+	truncated.CloseWrite()
 	if rest, err := io.ReadAll(truncated); len(rest) > 0 {
 		t.Errorf("a truncated frame is answered with %x (%v)", rest, err)
 	}
@@ -293,16 +293,16 @@ func (h *hostile) frames(t *testing.T) {
 		if err != nil {
 			continue // too many at once
 		}
-		s.Write(junk) //nolint:errcheck // of no interest
-		s.Reset()     //nolint:errcheck // likewise
+		s.Write(junk)
+		s.Reset()
 	}
 	for n := range 200 { // one bit of a real commit wrong, anywhere
 		s, err := a.stream(peer.ProtocolID)
 		if err != nil {
 			continue
 		}
-		s.Write(framed(flipped(h.commit, n*len(h.commit)/200))) //nolint:errcheck // of no interest
-		s.Reset()                                               //nolint:errcheck // likewise
+		s.Write(framed(flipped(h.commit, n*len(h.commit)/200)))
+		s.Reset()
 	}
 }
 
@@ -486,7 +486,7 @@ func (h *hostile) turncoat(t *testing.T) {
 	eventually(t, 60*time.Second, "mallory's lease is over", func() (bool, error) {
 		l, err := m.Lease(t.Context(), own.ID.String())
 		if err == nil && !final[l.Phase] {
-			m.CloseLease(t.Context(), own.ID.String()) //nolint:errcheck // tried again
+			m.CloseLease(t.Context(), own.ID.String())
 		}
 		return final[l.Phase], err
 	})
@@ -502,7 +502,7 @@ func (h *hostile) streams(t *testing.T) {
 	for i := range opened {
 		a := h.stranger(t)
 		wg.Go(func() {
-			for n := 0; n < 600; n++ {
+			for n := range 600 {
 				id := []protocol.ID{peer.ProtocolID, session.ProtocolID, gossip.Protocol}[n%3]
 				s, err := a.stream(id)
 				if err == nil {
@@ -524,10 +524,10 @@ func (h *hostile) streams(t *testing.T) {
 				case <-time.After(5 * time.Millisecond):
 				}
 				if s, err := a.stream(peer.ProtocolID); err == nil {
-					s.Write([]byte{0, 0, 0, 50, 1}) //nolint:errcheck // as many as it takes
+					s.Write([]byte{0, 0, 0, 50, 1})
 				}
 				if s, err := a.stream(session.ProtocolID); err == nil {
-					s.Write([]byte{0, 0, 0, 50, 1}) //nolint:errcheck // as many as it takes
+					s.Write([]byte{0, 0, 0, 50, 1})
 				}
 			}
 		})
@@ -579,10 +579,10 @@ func (h *hostile) offers(t *testing.T) {
 		}
 		a := h.stranger(t)
 		a.host.SetStreamHandler(gossip.Protocol, func(s network.Stream) {
-			s.Write(flood)         //nolint:errcheck // until it is cut off
-			io.Copy(io.Discard, s) //nolint:errcheck // likewise
+			s.Write(flood)
+			io.Copy(io.Discard, s)
 		})
-		a.host.Network().ClosePeer(h.target.ID) //nolint:errcheck // to be met again
+		a.host.Network().ClosePeer(h.target.ID)
 		if err := a.connect(); err != nil {
 			t.Fatal(err)
 		}
@@ -607,7 +607,7 @@ func (h *hostile) connections(t *testing.T) {
 	var same []*attacker
 	for range 40 {
 		a := h.attacker(t, key)
-		a.connect() //nolint:errcheck // it may be refused
+		a.connect()
 		same = append(same, a)
 	}
 	one := 0
@@ -646,14 +646,14 @@ func (h *hostile) connections(t *testing.T) {
 			continue
 		}
 		halves++
-		t.Cleanup(func() { c.Close() }) //nolint:errcheck // a test's
+		t.Cleanup(func() { c.Close() })
 	}
 	t.Logf("connected: %d of 40 of one identity, %d of 150 of many, %d halves", one, many, halves)
 	h.goesOn(t)
 	h.tenant.stop(t)
 	for _, a := range crowd { // whoever is not in yet takes the tenant's place
 		if a.host.Network().Connectedness(h.target.ID) != network.Connected {
-			a.connect() //nolint:errcheck // as many as it takes
+			a.connect()
 		}
 	}
 	h.tenant.start()

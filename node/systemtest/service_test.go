@@ -146,7 +146,7 @@ func (w *world) closeOrEnd(l service.Lease) {
 	eventually(w.t, 60*time.Second, "the lease ends and is paid out", func() (bool, error) {
 		got := w.lease(l)
 		if !final[got.Phase] {
-			w.tenant.client().CloseLease(w.t.Context(), l.ID.String()) //nolint:errcheck // tried again
+			w.tenant.client().CloseLease(w.t.Context(), l.ID.String())
 		}
 		w.mine(1)
 		return final[got.Phase] && got.Channel.Closed > 0, nil
@@ -189,7 +189,7 @@ func freeze(t *testing.T) (thaw func()) {
 	if err := os.WriteFile(file, []byte(on), 0); err != nil {
 		t.Fatal(err)
 	}
-	return func() { os.WriteFile(file, []byte(off), 0) } //nolint:errcheck // the cgroup may be gone
+	return func() { os.WriteFile(file, []byte(off), 0) }
 }
 
 func frozen(t *testing.T) bool {

@@ -54,7 +54,7 @@ func (w *world) reach(l service.Lease) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // it has answered
+	defer conn.Close()
 	fmt.Fprintf(conn, "GET / HTTP/1.0\r\n\r\n")
 	answer, err := io.ReadAll(conn)
 	if err != nil || !strings.Contains(string(answer), page) {
@@ -62,7 +62,7 @@ func (w *world) reach(l service.Lease) {
 	}
 	response, err := http.Get(l.Endpoint)
 	if err == nil {
-		defer response.Body.Close() //nolint:errcheck // read only
+		defer response.Body.Close()
 		body, _ := io.ReadAll(response.Body)
 		if !strings.Contains(string(body), page) {
 			w.t.Errorf("at %s: got %s %q, want the page", l.Endpoint, response.Status, body)
@@ -147,7 +147,7 @@ func flipRecord(side, key string) func(*testing.T, string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer db.Close() //nolint:errcheck // a copy
+		defer db.Close()
 		var value []byte
 		if err := db.QueryRow("SELECT value FROM kv WHERE key = CAST(? AS BLOB)", key).Scan(&value); err != nil {
 			t.Fatalf("%s: %v", key, err)

@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	binaries.Range(func(_, build any) bool {
 		if path, err := build.(func() (string, error))(); err == nil {
-			os.RemoveAll(filepath.Dir(path)) //nolint:errcheck // a temporary directory
+			os.RemoveAll(filepath.Dir(path))
 		}
 		return true
 	})
@@ -192,7 +192,7 @@ func freePort(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // a listener that nobody used
+	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -294,7 +294,7 @@ func (w *world) trySpawn(env []string, ready any, args ...string) (*process, err
 	decoded := make(chan error, 1)
 	go func() {
 		decoded <- json.NewDecoder(stdout).Decode(ready)
-		cmd.Wait() //nolint:errcheck // killed on purpose as often as not
+		cmd.Wait()
 		close(p.done)
 	}()
 	select {
@@ -311,7 +311,7 @@ func (w *world) trySpawn(env []string, ready any, args ...string) (*process, err
 
 // kill is SIGKILL, and waits until the process is gone.
 func (p *process) kill() {
-	p.cmd.Process.Kill() //nolint:errcheck // it may be gone
+	p.cmd.Process.Kill()
 	<-p.done
 }
 
