@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/settle/wallet"
 )
 
 // What a lease request that leaves it open gets.
@@ -39,6 +41,9 @@ func (n *Node) CreateLease(ctx context.Context, r service.LeaseRequest) (service
 		return service.Lease{}, err
 	}
 	id, err := n.tenant.Create(ctx, request)
+	if errors.Is(err, wallet.ErrFunds) {
+		return service.Lease{}, n.tooLittle(ctx, err)
+	}
 	if err != nil {
 		return service.Lease{}, translate(err)
 	}
@@ -47,6 +52,20 @@ func (n *Node) CreateLease(ctx context.Context, r service.LeaseRequest) (service
 		return service.Lease{}, service.Errorf(service.CodeInternal, "lease %s was agreed and is not there", id)
 	}
 	return n.leaseOf(ctx, v, n.labels()), nil
+}
+
+// tooLittle says what to do about money that is missing.
+func (n *Node) tooLittle(ctx context.Context, err error) error {
+	e := &service.Error{Code: service.CodeMoney, Err: plain(err)}
+	b, unknown := n.WalletBalance(ctx)
+	switch {
+	case unknown != nil:
+	case b.Unconfirmed > 0:
+		e.Detail = "wait for the next block, with which what is on its way can be spent"
+	default:
+		e.Detail = "send more to an address of \"pktcloud wallet address\""
+	}
+	return e
 }
 
 // request turns what the owner asked for into what lease/peer wants.

@@ -310,14 +310,27 @@ func TestShortTerm(t *testing.T) {
 	w := newWorld(t)
 	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
 	for i, limits := range []*service.ExposureRequest{nil, {CreditSeconds: 10, UnconfirmedSeconds: 900}} {
-		r := request(w.offer())
-		r.TermSeconds, r.Limits = 300, limits
-		l, err := w.tenant.CreateLease(t.Context(), r)
+		create := func() (l service.Lease, err error) {
+			w.until("the offer stands", func() bool { // it is replaced when what is free changes
+				r := request(w.offer())
+				r.TermSeconds, r.Limits = 300, limits
+				l, err = w.tenant.CreateLease(t.Context(), r)
+				return !errors.Is(err, service.CodeNotFound)
+			})
+			return l, err
+		}
+		l, err := create()
 		if err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
 		if e := l.Exposure[2]; e.Limit == 0 || e.Limit > l.Channel.Capacity {
 			t.Errorf("%d: unconfirmed limit %d of a capacity of %d", i, e.Limit, l.Channel.Capacity)
+		}
+		if i == 0 { // there is room for two
+			_, err = create()
+			if !errors.Is(err, service.CodeMoney) || !strings.Contains(err.Error(), "wait for the next block") {
+				t.Errorf("again at once: got %v, want %s and what to wait for", err, service.CodeMoney)
+			}
 		}
 		_, err = w.chain.Mine(2, nil)
 		w.check(err)
