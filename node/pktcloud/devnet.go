@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node"
@@ -41,15 +42,14 @@ func (a *app) devnetCommand() *cobra.Command {
 	}
 	c.PersistentFlags().StringVar(&dir, "chain-dir", "", "directory of the chain (default devnet in the data directory)")
 	c.PersistentPreRun = func(*cobra.Command, []string) {
-		a.running = true
 		if dir == "" {
 			dir = filepath.Join(a.dir, "devnet")
 		}
 	}
 	c.Flags().StringVar(&rpc, "rpc", defaultRPC, "loopback address of the RPC")
 	c.Flags().DurationVar(&interval, "block-interval", defaultInterval, "time between blocks; 0: on demand only")
-	c.AddCommand(&cobra.Command{
-		Use: "faucet ADDRESS AMOUNT", Short: "Give coins of the running devnet to an address", Args: cobra.ExactArgs(2),
+	faucet := &cobra.Command{
+		Use: "faucet ADDRESS AMOUNT", Short: "Give coins of the running devnet to an address", Args: exactly("ADDRESS", "AMOUNT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			amount, err := pktcloud.ParseAmount(args[1])
 			if err != nil {
@@ -61,7 +61,16 @@ func (a *app) devnetCommand() *cobra.Command {
 			}
 			return a.show(map[string]string{"txid": txid}, func(io.Writer) { a.printf("%s\n", txid) })
 		},
-	}, &cobra.Command{
+	}
+	faucet.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+			if text := e.GetSpecifiedShortnames(); text != "" && strings.Trim(text, "0123456789.") == "" {
+				return fmt.Errorf("-%s is no amount: a faucet only gives", text)
+			}
+		}
+		return err
+	})
+	c.AddCommand(faucet, &cobra.Command{
 		Use: "mine [BLOCKS]", Short: "Mine blocks on the running devnet", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			blocks := 1

@@ -42,7 +42,7 @@ func (a *app) leaseCommand() *cobra.Command {
 
 func (a *app) leaseOne(name, about string, do func(context.Context, *client.Client, string) (service.Lease, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: name + " LEASE", Short: about, Args: cobra.ExactArgs(1),
+		Use: name + " LEASE", Short: about, Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := a.node()
 			if err != nil {

@@ -57,7 +57,21 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	return a.report(root.ExecuteContext(ctx))
+	c, err := root.ExecuteContextC(ctx)
+	if err != nil && !a.running {
+		return a.reportUsage(c, err)
+	}
+	return a.report(err)
+}
+
+// reportUsage tells of a command line that cannot be understood.
+func (a *app) reportUsage(c *cobra.Command, err error) int {
+	where := "pktcloud help\" for the commands"
+	if c.HasParent() {
+		where = c.CommandPath() + " --help\" for what it takes"
+	}
+	fmt.Fprintf(a.err, "pktcloud: %v\nRun \"%s.\n", err, where)
+	return exitUsage
 }
 
 func (a *app) report(err error) int {
@@ -66,10 +80,6 @@ func (a *app) report(err error) int {
 	}
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
-	}
-	if !a.running {
-		fmt.Fprintf(a.err, "pktcloud: %v\nRun \"pktcloud help\" for the commands.\n", err)
-		return exitUsage
 	}
 	if errors.Is(err, context.Canceled) {
 		err = service.Errorf(service.CodeConflict, "interrupted")
@@ -89,9 +99,6 @@ func (a *app) root() *cobra.Command {
 		Short:         "Rent and offer containers, paid by the second in PKT Cash",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRun: func(*cobra.Command, []string) {
-			a.running = true
-		},
 	}
 	root.PersistentFlags().StringVar(&a.dir, "dir", node.DefaultDir(), "data directory (or PKTCLOUD_DIR)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
@@ -101,7 +108,41 @@ func (a *app) root() *cobra.Command {
 		a.walletCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
 	)
+	a.mark(root)
 	return root
+}
+
+// mark makes each command note that it began, after all flags were checked.
+func (a *app) mark(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			a.running = true
+			return run(c, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		a.mark(sub)
+	}
+}
+
+// exactly takes arguments by their names, which it gives when one is missing.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > len(names) {
+			return fmt.Errorf("%q is one argument too many", args[len(names)])
+		}
+		return atLeast(names...)(c, args)
+	}
+}
+
+// atLeast is like exactly and takes more.
+func atLeast(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return fmt.Errorf("%s is missing", strings.Join(names[len(args):], " and "))
+		}
+		return nil
+	}
 }
 
 const exitCodes = `Exit codes:

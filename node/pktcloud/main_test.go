@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -71,6 +72,31 @@ func TestExitReason(t *testing.T) {
 	for code, want := range map[int]bool{0: false, 1: false, 126: true, 127: true, 128: false} {
 		if got := exitReason(code) != ""; got != want {
 			t.Errorf("exit code %d: got a reason: %v, want %v", code, got, want)
+		}
+	}
+}
+
+// TestUsageExit: whatever cannot be understood ends with 2, before a node is
+// asked; without a node a good command ends with 3.
+func TestUsageExit(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		line string
+		want int
+	}{
+		{"no-such-command", 2},
+		{"lease create --image x", 2},
+		{"lease create --image x --max-price 1 --memory lots", 2},
+		{"lease show", 2},
+		{"audit --tenant x", 2},
+		{"offer publish", 2},
+		{"init --unattended --password-file x", 2},
+		{"devnet faucet A -5", 2},
+		{"lease list", 3},
+		{"version", 0},
+	} {
+		if got := run(append(strings.Fields(c.line), "--dir", dir), strings.NewReader(""), io.Discard, io.Discard); got != c.want {
+			t.Errorf("%q: exit code %d, want %d", c.line, got, c.want)
 		}
 	}
 }

@@ -118,7 +118,7 @@ func (a *app) offerCommand() *cobra.Command {
 func (a *app) imageCommand() *cobra.Command {
 	c := &cobra.Command{Use: "image", Short: "The images of this provider"}
 	c.AddCommand(&cobra.Command{
-		Use: "pull REF", Short: "Bring an image here ahead of the first lease", Args: cobra.ExactArgs(1),
+		Use: "pull REF", Short: "Bring an image here ahead of the first lease", Args: exactly("REF"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := a.node()
 			if err != nil {

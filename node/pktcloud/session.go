@@ -26,7 +26,7 @@ func (a *app) execCommand() *cobra.Command {
 	var tty bool
 	var env []string
 	c := &cobra.Command{
-		Use: "exec LEASE [-t] -- PROGRAM [ARGUMENT...]", Short: "Run a program in a lease", Args: cobra.MinimumNArgs(2),
+		Use: "exec LEASE [-t] -- PROGRAM [ARGUMENT...]", Short: "Run a program in a lease", Args: atLeast("LEASE", "PROGRAM"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := a.node()
 			if err != nil {
@@ -138,7 +138,7 @@ func (a *app) logsCommand() *cobra.Command {
 	var r service.LogRequest
 	var since time.Duration
 	c := &cobra.Command{
-		Use: "logs LEASE", Short: "Print what a lease's service has written", Args: cobra.ExactArgs(1),
+		Use: "logs LEASE", Short: "Print what a lease's service has written", Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := a.node()
 			if err != nil {
@@ -188,7 +188,7 @@ func (j *jsonLines) Write(b []byte) (int, error) {
 
 func (a *app) forwardCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "forward LEASE [LOCAL:]PORT", Short: "Listen on this machine and connect to a port of a lease", Args: cobra.ExactArgs(2),
+		Use: "forward LEASE [LOCAL:]PORT", Short: "Listen on this machine and connect to a port of a lease", Args: exactly("LEASE", "[LOCAL:]PORT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := a.node()
 			if err != nil {
