@@ -132,14 +132,14 @@ func (a *app) runDemo(ctx context.Context, o demoOptions) (err error) {
 		text, err := step.run(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
-				return service.Errorf(service.CodeUnreachable, "interrupted during %q", step.name)
+				return fmt.Errorf("%w during step %q", errInterrupted, step.name)
 			}
 			return &service.Error{Code: service.CodeOf(err), Detail: "step " + step.name, Err: err}
 		}
 		d.tell(step.name, text)
 	}
 	if o.keep {
-		d.tell("keep", "everything goes on until you interrupt it; pages: "+d.login)
+		d.tell("keep", "everything goes on until you interrupt it, in "+d.dir+"; pages: "+d.login)
 		<-ctx.Done()
 	}
 	return nil
@@ -188,7 +188,9 @@ func (d *demo) finish(ctx context.Context, err error) error {
 	if err != nil {
 		return err
 	}
-	d.tell("clean", "no process, mount, cgroup, loop device or directory is left")
+	if !d.o.keep {
+		d.tell("clean", "no process, mount, cgroup, loop device or directory is left")
+	}
 	d.result.OK, d.result.TotalMS = true, time.Since(d.start).Milliseconds()
 	if d.json {
 		return d.printJSON(d.result)

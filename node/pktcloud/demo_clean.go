@@ -54,7 +54,7 @@ func (d *demo) cleanup(ctx context.Context) error {
 		d.provider.Close()
 	}
 	if d.o.keep {
-		d.tell("keep", "directories: "+d.dir)
+		d.tell("keep", "only the directory is left; remove it with: rm -r "+d.dir)
 		return errors.Join(errs...)
 	}
 	errs = append(errs, os.RemoveAll(d.dir))

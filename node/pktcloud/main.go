@@ -28,8 +28,15 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// exitUsage is the exit code for a command line that cannot be understood.
-const exitUsage = 2
+// exitUsage is the exit code for a command line that cannot be understood, and
+// exitInterrupted that of a demo that was stopped halfway.
+const (
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// errInterrupted means that somebody stopped a command before its end.
+var errInterrupted = errors.New("interrupted")
 
 // exitCode ends the command with the exit code of the program that it ran.
 type exitCode int
@@ -81,7 +88,10 @@ func (a *app) report(err error) int {
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
-	if errors.Is(err, context.Canceled) {
+	stopped := errors.Is(err, errInterrupted)
+	if stopped {
+		err = &service.Error{Code: service.CodeConflict, Err: err}
+	} else if errors.Is(err, context.Canceled) {
 		err = service.Errorf(service.CodeConflict, "interrupted")
 	}
 	kind := service.CodeOf(err)
@@ -89,6 +99,9 @@ func (a *app) report(err error) int {
 	fmt.Fprintf(a.err, "pktcloud: %s\n", text)
 	if a.json {
 		a.printJSON(map[string]any{"ok": false, "code": kind, "detail": text}) //nolint:errcheck // nowhere to tell
+	}
+	if stopped {
+		return exitInterrupted
 	}
 	return kind.Exit()
 }
@@ -156,6 +169,8 @@ const exitCodes = `Exit codes:
   6  there is no such offer or lease, or a short name fits several
   7  the other side, or the chain, cannot be reached
   8  too little money, or above a limit on money
+
+130  interrupted halfway ("pktcloud demo")
 
 "pktcloud exec" ends with the exit code of the program that it ran, and with 125
 when the program could not be run.`

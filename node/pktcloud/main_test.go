@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -98,5 +99,12 @@ func TestUsageExit(t *testing.T) {
 		if got := run(append(strings.Fields(c.line), "--dir", dir), strings.NewReader(""), io.Discard, io.Discard); got != c.want {
 			t.Errorf("%q: exit code %d, want %d", c.line, got, c.want)
 		}
+	}
+}
+
+func TestInterruptedExit(t *testing.T) {
+	a := &app{out: io.Discard, err: io.Discard}
+	if got := a.report(fmt.Errorf("%w during step %q", errInterrupted, "pay")); got != exitInterrupted {
+		t.Errorf("got exit code %d, want %d", got, exitInterrupted)
 	}
 }
