@@ -24,6 +24,12 @@ func main() {
 		log.Fatal(err)
 	}
 	need := market.Resources{MilliCPU: 500, MemoryBytes: 1 << 30}
+	if err := offer.Verify(); err != nil {
+		log.Fatal(err)
+	}
 	rate, err := market.Match(offer.Body, market.Request{Resources: need, MaxRate: pktcloud.UnitsPerPKT, Rail: "pkt-devnet", IntervalSeconds: 10})
-	fmt.Println(offer.Verify(), err, pktcloud.Amount(rate), "an hour") // no error, no error, and the price
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("The offer is signed by its provider; half a core and 1 GiB cost %s an hour under it.\n", pktcloud.Amount(rate))
 }
