@@ -48,11 +48,20 @@ var sizes = []struct {
 	{"", 1},
 }
 
+// leastBare is the least number of bytes that is believed without a unit.
+const leastBare = 4 << 20
+
 // size is a flag of bytes such as "512MiB".
 type size uint64
 
-func (s *size) String() string { return byteText(uint64(*s)) }
-func (s *size) Type() string   { return "size" }
+// String is empty for zero, which pflag then does not call the default.
+func (s *size) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return byteText(uint64(*s))
+}
+func (s *size) Type() string { return "size" }
 func (s *size) Set(text string) error {
 	for _, u := range sizes {
 		number, ok := strings.CutSuffix(text, u.suffix)
@@ -62,6 +71,9 @@ func (s *size) Set(text string) error {
 		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
 		if err != nil || v < 0 || v*u.bytes > math.MaxInt64 || math.IsNaN(v) {
 			break
+		}
+		if u.suffix == "" && v > 0 && v < leastBare {
+			return fmt.Errorf("%q is a number of bytes; did you mean %sMiB?", text, text)
 		}
 		*s = size(math.Round(v * u.bytes))
 		return nil
@@ -86,8 +98,14 @@ func (c *cores) Set(text string) error {
 // money is a flag of an amount or of an amount per hour.
 type money pktcloud.Amount
 
-func (m *money) String() string { return pktcloud.Amount(*m).String() }
-func (m *money) Type() string   { return "PKT" }
+// String is empty for zero, which pflag then does not call the default.
+func (m *money) String() string {
+	if *m == 0 {
+		return ""
+	}
+	return pktcloud.Amount(*m).String()
+}
+func (m *money) Type() string { return "PKT" }
 func (m *money) Set(text string) error {
 	a, err := pktcloud.ParseAmount(text)
 	*m = money(a)
