@@ -56,16 +56,11 @@ func (n *Node) CreateLease(ctx context.Context, r service.LeaseRequest) (service
 
 // tooLittle says what to do about money that is missing.
 func (n *Node) tooLittle(ctx context.Context, err error) error {
-	e := &service.Error{Code: service.CodeMoney, Err: plain(err)}
-	b, unknown := n.WalletBalance(ctx)
-	switch {
-	case unknown != nil:
-	case b.Unconfirmed > 0:
-		e.Detail = "wait for the next block, with which what is on its way can be spent"
-	default:
-		e.Detail = "send more to an address of \"pktcloud wallet address\""
+	remedy := "send more to an address of \"pktcloud wallet address\""
+	if b, e := n.WalletBalance(ctx); e == nil && b.Unconfirmed > 0 {
+		remedy = "wait for the next block, which confirms what is on its way"
 	}
-	return e
+	return &service.Error{Code: service.CodeMoney, Err: &told{plain(err).Error() + "; " + remedy, err}}
 }
 
 // request turns what the owner asked for into what lease/peer wants.
