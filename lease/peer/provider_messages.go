@@ -81,7 +81,7 @@ func (p *Provider) serve(ctx context.Context, l *link, guest *doorway.Guest[pktc
 				continue
 			}
 			r = bound
-			r.post(func() { r.bind(l); p.message(r, m) })
+			bound.post(func() { bound.bind(l); p.message(bound, m) })
 		default:
 			if r == nil {
 				l.send(refuse(pktcloud.ID{}, lease.Refusal(lease.CodePhase, "begin with propose, commit or attach")))
