@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -13,8 +14,8 @@ import (
 // Times between attempts to reach a bootstrap node.
 const (
 	firstRetry = 200 * time.Millisecond
-	lastRetry  = 30 * time.Second
-	checkEvery = 10 * time.Second
+	lastRetry  = 5 * time.Second
+	checkEvery = time.Second
 )
 
 // checkBootstrap refuses addresses that name no node, before anything runs.
@@ -42,9 +43,15 @@ func (n *Node) stayConnected(ctx context.Context) error {
 	return nil
 }
 
+// keepTo has a rhythm of its own: what libp2p remembers of failed attempts would
+// keep a node away for half a minute from a peer that was restarted.
 func (n *Node) keepTo(ctx context.Context, to peer.AddrInfo) {
+	dialler, _ := n.host.Network().(interface{ Backoff() *swarm.DialBackoff })
 	wait := firstRetry
 	for ctx.Err() == nil {
+		if dialler != nil {
+			dialler.Backoff().Clear(to.ID)
+		}
 		err := n.host.Connect(ctx, to) // at once when connected already
 		pause := checkEvery
 		if err != nil {

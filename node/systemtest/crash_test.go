@@ -101,6 +101,7 @@ func (w *world) life() {
 func (w *world) dieAt(victim *party, n int) (kind string, hit bool) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, fmt.Sprintf("points-%d", n))
+	w.t.Logf("point %d, %s", n, time.Since(w.began).Round(time.Second))
 	if err := victim.tryStart(fmt.Sprintf("PKTCLOUD_CRASH_AT=%d", n), "PKTCLOUD_CRASH_LOG="+path); err == nil {
 		w.tryLife(victim)
 		until(victim, 3*time.Second, func() bool { return false }) // it may be dying just now
@@ -139,10 +140,11 @@ func (w *world) tryLife(victim *party) {
 	}
 	tenant := w.tenant.client()
 	var lease service.Lease
-	if !until(victim, 20*time.Second, func() bool {
+	if !until(victim, 30*time.Second, func() bool {
 		_, err := tenant.Offer(ctx, offer.ID, service.Resources{})
 		return err == nil
 	}) {
+		w.t.Log("the offer did not reach the tenant")
 		return
 	}
 	if lease, err = tenant.CreateLease(ctx, w.request(offer.ID)); err != nil {
@@ -153,6 +155,7 @@ func (w *world) tryLife(victim *party) {
 		l, err := tenant.Lease(ctx, lease.ID.String())
 		return err == nil && l.Intervals > crashIntervals && l.Paid > 0 && l.Paid == l.Due
 	}) {
+		w.t.Log("the intervals were not paid")
 		return
 	}
 	tenant.CloseLease(ctx, lease.ID.String())

@@ -78,6 +78,7 @@ type world struct {
 	provider *party
 	tenant   *party
 	devnet   *process
+	began    time.Time
 }
 
 // party is one node: its data directory and, while it runs, its process.
@@ -126,7 +127,7 @@ func newWorld(t *testing.T, c worldConfig) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: real containers are started")
 	}
-	w := &world{t: t, bin: binary(t, c.tags), dir: t.TempDir()}
+	w := &world{t: t, bin: binary(t, c.tags), dir: t.TempDir(), began: time.Now()}
 	t.Cleanup(w.explain)
 	w.startRegistry()
 	w.startDevnet(c.blockInterval)
