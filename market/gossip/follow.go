@@ -20,16 +20,25 @@ const (
 	lastRetry  = 2 * time.Minute
 )
 
-// follow begins to follow a connected peer, once.
+// follow begins to follow a peer that has connected, once. One that was
+// followed over an earlier connection is asked again without the wait that the
+// end of that one cost.
 func (g *Gossip) follow(id peer.ID) {
 	g.mu.Lock()
-	_, already := g.following[id]
-	g.following[id] = struct{}{}
+	back, already := g.following[id]
+	if !already {
+		back = make(chan struct{}, 1)
+		g.following[id] = back
+	}
 	g.mu.Unlock()
 	if already {
+		select {
+		case back <- struct{}{}:
+		default: // it will look anyway
+		}
 		return
 	}
-	if !g.start(func(ctx context.Context) { g.keepFollowing(ctx, id) }) {
+	if !g.start(func(ctx context.Context) { g.keepFollowing(ctx, id, back) }) {
 		g.mu.Lock()
 		delete(g.following, id)
 		g.mu.Unlock()
@@ -37,8 +46,8 @@ func (g *Gossip) follow(id peer.ID) {
 }
 
 // keepFollowing reads the peer's offers, again and again while it is
-// connected.
-func (g *Gossip) keepFollowing(ctx context.Context, id peer.ID) {
+// connected. A word on back says that it has connected anew.
+func (g *Gossip) keepFollowing(ctx context.Context, id peer.ID, back <-chan struct{}) {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		began := time.Now()
 		err := g.readOffers(ctx, id)
@@ -52,6 +61,8 @@ func (g *Gossip) keepFollowing(ctx context.Context, id peer.ID) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
+		case <-back:
+			wait = firstRetry / 2 // doubled at once
 		}
 		if g.unfollow(ctx, id) {
 			return

@@ -42,7 +42,7 @@ type Gossip struct {
 
 	mu          sync.Mutex                   // guards all below
 	ctx         context.Context              // of Run; nil while it does not run
-	following   map[peer.ID]struct{}         // peers that a goroutine follows
+	following   map[peer.ID]chan struct{}    // peers that a goroutine follows, and how to tell it that one is back
 	followers   map[peer.ID]*follower        // peers that follow this node
 	banned      map[peer.ID]time.Time        // until when
 	perPeer     *buckets[peer.ID]            // frames that a peer may send
@@ -68,7 +68,7 @@ func New(c Config) (*Gossip, error) {
 	return &Gossip{
 		host: c.Host, book: c.Book, now: c.Clock, log: c.Log,
 		door:      doorway.New[peer.ID](maxWaitingOfOne, maxWaiting),
-		following: map[peer.ID]struct{}{}, followers: map[peer.ID]*follower{}, banned: map[peer.ID]time.Time{},
+		following: map[peer.ID]chan struct{}{}, followers: map[peer.ID]*follower{}, banned: map[peer.ID]time.Time{},
 		perPeer:     newBuckets[peer.ID](PeerBurst, PeerPerSecond),
 		perProvider: newBuckets[pktcloud.PublicKey](ProviderBurst, ProviderPerSecond),
 		subscribers: map[*subscriber]struct{}{},
