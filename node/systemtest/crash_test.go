@@ -103,7 +103,11 @@ func (w *world) dieAt(victim *party, n int) (kind string, hit bool) {
 	path := filepath.Join(w.dir, fmt.Sprintf("points-%d", n))
 	w.t.Logf("point %d, %s", n, time.Since(w.began).Round(time.Second))
 	if err := victim.tryStart(fmt.Sprintf("PKTCLOUD_CRASH_AT=%d", n), "PKTCLOUD_CRASH_LOG="+path); err == nil {
-		w.tryLife(victim)
+		for range 5 { // a tenant may have to try again to reach a provider that was restarted
+			if w.tryLife(victim) || victim.dead() {
+				break
+			}
+		}
 		until(victim, 3*time.Second, func() bool { return false }) // it may be dying just now
 	}
 	w.settleAll(n, func() {
@@ -120,8 +124,8 @@ func (w *world) dieAt(victim *party, n int) (kind string, hit bool) {
 }
 
 // tryLife is life for a world in which one side dies on the way: every call
-// may fail, and then it ends.
-func (w *world) tryLife(victim *party) {
+// may fail, and then it ends. It reports whether it was lived to its end.
+func (w *world) tryLife(victim *party) bool {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
 	go func(done <-chan struct{}) {
@@ -136,7 +140,7 @@ func (w *world) tryLife(victim *party) {
 	}
 	offer, err := publish()
 	if err != nil {
-		return
+		return false
 	}
 	tenant := w.tenant.client()
 	var lease service.Lease
@@ -145,22 +149,23 @@ func (w *world) tryLife(victim *party) {
 		return err == nil
 	}) {
 		w.t.Log("the offer did not reach the tenant")
-		return
+		return false
 	}
 	if lease, err = tenant.CreateLease(ctx, w.request(offer.ID)); err != nil {
 		w.t.Logf("no lease: %v", err)
-		return
+		return false
 	}
 	if !until(victim, 30*time.Second, func() bool {
 		l, err := tenant.Lease(ctx, lease.ID.String())
 		return err == nil && l.Intervals > crashIntervals && l.Paid > 0 && l.Paid == l.Due
 	}) {
 		w.t.Log("the intervals were not paid")
-		return
+		return false
 	}
 	tenant.CloseLease(ctx, lease.ID.String())
-	until(victim, 10*time.Second, func() bool {
+	return until(victim, 20*time.Second, func() bool {
 		w.mine(1)
+		time.Sleep(300 * time.Millisecond) // the fewer blocks the better
 		l, err := tenant.Lease(ctx, lease.ID.String())
 		return err == nil && l.Channel.Closed > 0
 	})
@@ -186,10 +191,14 @@ var final = map[string]bool{"closed": true, "refused": true, "failed": true}
 func (w *world) settleAll(n int, revive func()) {
 	w.t.Helper()
 	ctx := w.t.Context()
+	var mined time.Time
 	eventually(w.t, 90*time.Second, fmt.Sprintf("after death at point %d both sides end the lease", n), func() (bool, error) {
 		revive()
 		tenant, provider := w.tenant.client(), w.provider.client()
-		w.mine(1) // the next life needs the change of this one
+		if time.Since(mined) > 500*time.Millisecond {
+			mined = time.Now()
+			w.mine(1) // the next life needs the change of this one
+		}
 		open := 0
 		mine, err := tenant.Leases(ctx)
 		if err != nil {
