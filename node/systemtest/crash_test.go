@@ -27,17 +27,21 @@ func TestCrashPoints(t *testing.T) {
 	for _, role := range []string{"provider", "tenant"} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, worldConfig{tags: "crashpoints"})
-			victim := w.provider
-			if role == "tenant" {
-				victim = w.tenant
-			}
+			w, victim := crashWorld(t, role)
 			kinds := w.pointKinds(victim)
 			killed := map[string]int{}
 			// A life has a point fewer or more than another: a block may come
 			// between. So the numbers go on until two lives in a row end alive.
 			n := 0
 			for alive := 0; alive < 2 && n < 200; {
+				if n%livesPerWorld == livesPerWorld-1 {
+					w.clean()
+					for _, p := range []*process{w.provider.process, w.tenant.process, w.devnet} {
+						p.kill()
+					}
+					w, victim = crashWorld(t, role)
+					victim.stop(t)
+				}
 				n++
 				kind, hit := w.dieAt(victim, n)
 				if !hit {
@@ -56,6 +60,18 @@ func TestCrashPoints(t *testing.T) {
 			}
 		})
 	}
+}
+
+// livesPerWorld bounds how many channels a world has seen: a node that starts
+// looks each of them up on the chain.
+const livesPerWorld = 12
+
+func crashWorld(t *testing.T, role string) (w *world, victim *party) {
+	w = newWorld(t, worldConfig{tags: "crashpoints"})
+	if role == "tenant" {
+		return w, w.tenant
+	}
+	return w, w.provider
 }
 
 // pointKinds lives one life and returns how many points of which kind it has.
