@@ -153,10 +153,10 @@ func (w *world) closeOrEnd(l service.Lease) {
 	})
 }
 
-// containerProcess is the process id of the workload, busybox httpd.
+// containerProcess is the process id of the newest workload, busybox httpd.
 func containerProcess(t *testing.T) string {
 	t.Helper()
-	out, err := exec.Command("pgrep", "-f", "^/bin/busybox httpd").Output()
+	out, err := exec.Command("pgrep", "-n", "-f", "^/bin/busybox httpd").Output()
 	if err != nil {
 		t.Fatal("no workload runs")
 	}
