@@ -2,11 +2,9 @@ package manager_test
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"testing"
 
-	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
 	"github.com/pkt-cash/pkt-cloud/settle/settletest"
@@ -55,29 +53,4 @@ func TestAbandonedFundingComesLate(t *testing.T) {
 	}
 	w.ledger.Mine(2)
 	w.payer.until(id, "refund", func(s manager.Status) bool { return s.Phase == settle.Closing && len(w.ledger.Pool()) == 1 })
-}
-
-// A payer that died between opening a channel and using it finds the channel
-// again, and its coins once it abandons it.
-func TestUnannouncedAfterCrash(t *testing.T) {
-	w := newWorld(t)
-	ctx := t.Context()
-	id := w.open(nil)
-	w.payer.crash()
-	ids, err := w.payer.m.Unannounced(ctx)
-	if err != nil || !slices.Equal(ids, []pktcloud.ID{id}) {
-		t.Fatalf("unannounced: got %v, %v, want the channel", ids, err)
-	}
-	if err := w.payer.m.Abandon(ctx, id); err != nil {
-		t.Fatal(err)
-	}
-	if ids, err := w.payer.m.Unannounced(ctx); err != nil || len(ids) != 0 {
-		t.Errorf("after abandoning it: got %v, %v, want none", ids, err)
-	}
-	if err := w.payer.m.Announce(ctx, w.open(nil)); err != nil {
-		t.Fatal(err)
-	}
-	if ids, err := w.payer.m.Unannounced(ctx); err != nil || len(ids) != 0 {
-		t.Errorf("with an announced channel: got %v, %v, want none", ids, err)
-	}
 }

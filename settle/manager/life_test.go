@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -130,6 +131,31 @@ func crashingLife(t *testing.T, role settle.Role, n int, after bool) bool {
 		t.Errorf("%s write %d: the payee has %d units, want 42000", role, n, uint64(got))
 	}
 	return dead.Load()
+}
+
+// A payer that died between opening a channel and using it finds the channel
+// again, and its coins once it abandons it.
+func TestUnannouncedAfterCrash(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	id := w.open(nil)
+	w.payer.crash()
+	ids, err := w.payer.m.Unannounced(ctx)
+	if err != nil || !slices.Equal(ids, []pktcloud.ID{id}) {
+		t.Fatalf("unannounced: got %v, %v, want the channel", ids, err)
+	}
+	if err := w.payer.m.Abandon(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := w.payer.m.Unannounced(ctx); err != nil || len(ids) != 0 {
+		t.Errorf("after abandoning it: got %v, %v, want none", ids, err)
+	}
+	if err := w.payer.m.Announce(ctx, w.open(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := w.payer.m.Unannounced(ctx); err != nil || len(ids) != 0 {
+		t.Errorf("with an announced channel: got %v, %v, want none", ids, err)
+	}
 }
 
 // TestLifeOnDevnet runs a close before the funding is mined, a claim at will and
