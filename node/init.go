@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 	"github.com/pkt-cash/pkt-cloud/node/keystore"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -47,7 +48,7 @@ func Init(c InitConfig) (keystore.Phrase, error) {
 		var secret [32]byte
 		rand.Read(secret[:])
 		kc.Password, kc.WorkFactor = hex.EncodeToString(secret[:]), unattendedWorkFactor
-		if err := os.WriteFile(filepath.Join(c.Dir, passwordFile), []byte(kc.Password+"\n"), 0o600); err != nil {
+		if err := durable.WriteFile(filepath.Join(c.Dir, passwordFile), []byte(kc.Password+"\n")); err != nil {
 			return keystore.Phrase{}, translate(err)
 		}
 	}

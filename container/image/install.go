@@ -19,6 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 )
 
 // platform is what containers here run.
@@ -77,16 +78,7 @@ func writeMeta(dir string, m meta) error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, metaFile+".new")
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, metaFile))
+	return durable.WriteFile(filepath.Join(dir, metaFile), b)
 }
 
 // plan checks what an image says of itself, before anything large is read.

@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 )
 
-// The files of one container, in its directory. Each JSON file is written
-// beside its place, made durable and renamed into it.
+// The files of one container, in its directory. Each JSON file is whole and
+// durable, or not there.
 const (
 	recordFile  = "spec.json"    // record: what was asked; written before the monitor starts
 	startedFile = "started.json" // started: the program runs
@@ -60,27 +61,7 @@ func writeJSON(dir, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, name+".new")
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.WriteFile(filepath.Join(dir, name), b)
 }
 
 // readJSON reports false for a file that is not there.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 )
 
 // Start makes and starts a container.
@@ -86,7 +87,7 @@ func makeBox(dir string, rec *record) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return errors.Join(writeJSON(dir, recordFile, rec), syncDir(filepath.Dir(dir)))
+	return errors.Join(writeJSON(dir, recordFile, rec), durable.SyncDir(filepath.Dir(dir)))
 }
 
 // launch starts a monitor and waits until it says that the program runs.

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -43,10 +44,10 @@ func LoadToken(dir string) (string, error) {
 		return "", fmt.Errorf("api: %w", err)
 	}
 	token := secret()
-	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+	if err := durable.WriteFile(path, []byte(token+"\n")); err != nil {
 		return "", fmt.Errorf("api: %w", err)
 	}
-	return token, os.Chmod(path, 0o600)
+	return token, nil
 }
 
 func secret() string {

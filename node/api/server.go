@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -136,9 +137,8 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 // function takes it back.
 func WriteAddress(dir string, a net.Addr) (remove func() error, err error) {
 	path := filepath.Join(dir, AddressFile)
-	part := path + ".part"
-	if err := os.WriteFile(part, []byte(a.String()+"\n"), 0o600); err != nil {
+	if err := durable.WriteFile(path, []byte(a.String()+"\n")); err != nil {
 		return nil, err
 	}
-	return func() error { return os.Remove(path) }, os.Rename(part, path)
+	return func() error { return os.Remove(path) }, nil
 }

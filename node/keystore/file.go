@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 )
 
 // exposed reports whether others than the owner may read or write. Windows
@@ -18,37 +20,14 @@ func exposed(mode fs.FileMode) bool {
 // writeNew makes a file with this content, mode 0600, or none: the content is
 // on disk before the name is. Errors match [ErrExists] when the name is taken.
 func writeNew(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("keystore: %w", err)
 	}
-	tmp, err := os.CreateTemp(dir, ".new-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("keystore: %w", err)
-	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // what is left is an unnamed copy
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+	switch err := durable.CreateFile(path, data); {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%w: %s", ErrExists, path)
+	case err != nil:
 		return fmt.Errorf("keystore: write %s: %w", path, err)
 	}
-	// A link, unlike a rename, fails when the name is taken.
-	if err := os.Link(tmp.Name(), path); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%w: %s", ErrExists, path)
-		}
-		return fmt.Errorf("keystore: %w", err)
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes a new name durable.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" { // a directory cannot be opened there
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("keystore: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -112,10 +113,7 @@ func (a *app) runDevnet(ctx context.Context, dir, rpc string, interval time.Dura
 		return err
 	}
 	address := filepath.Join(dir, rpcAddressFile)
-	if err := os.WriteFile(address+".part", []byte(l.Addr().String()+"\n"), 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(address+".part", address); err != nil {
+	if err := durable.WriteFile(address, []byte(l.Addr().String()+"\n")); err != nil {
 		return err
 	}
 	defer os.Remove(address) //nolint:errcheck // a stale file is found out by the client

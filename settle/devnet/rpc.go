@@ -11,9 +11,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 )
 
 const (
@@ -42,11 +42,7 @@ func NewCookie(path string) (Auth, error) {
 		return Auth{}, fmt.Errorf("draw cookie: %w", err)
 	}
 	a := Auth{User: CookieUser, Password: hex.EncodeToString(secret[:])}
-	temp := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
-	if err := os.WriteFile(temp, []byte(a.User+":"+a.Password), 0o600); err != nil {
-		return Auth{}, fmt.Errorf("write cookie: %w", err)
-	}
-	if err := os.Rename(temp, path); err != nil {
+	if err := durable.WriteFile(path, []byte(a.User+":"+a.Password)); err != nil {
 		return Auth{}, fmt.Errorf("write cookie: %w", err)
 	}
 	return a, nil
