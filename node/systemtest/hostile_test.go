@@ -4,46 +4,28 @@ package systemtest
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"database/sql"
 	bits "encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 	mathrand "math/rand/v2"
-	"net"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
 	libpeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
-	"github.com/pkt-cash/pkt-cloud/internal/wire"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/lease/session"
-	"github.com/pkt-cash/pkt-cloud/market"
-	"github.com/pkt-cash/pkt-cloud/market/gossip"
-	"github.com/pkt-cash/pkt-cloud/market/markettest"
 	"github.com/pkt-cash/pkt-cloud/node/keystore"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
 // maxHostileBytes is what a provider may hold in memory after all attacks.
 const maxHostileBytes = 256 << 20
-
-// maxOfOneIdentity is how many connections of one peer a host keeps.
-const maxOfOneIdentity = 8
 
 // hostile is a provider under attack, with the lease of an honest tenant.
 type hostile struct {
@@ -125,128 +107,6 @@ func (h *hostile) goesOn(t *testing.T) {
 		l, err := h.tenant.client().Lease(t.Context(), h.lease.ID.String())
 		return l.Phase == "active" && l.Intervals >= began.Intervals+2 && l.Paid > began.Paid && l.Paid == l.Due, err
 	})
-}
-
-// attacker is a libp2p host without limits of its own.
-type attacker struct {
-	t      *testing.T
-	host   host.Host
-	target libpeer.AddrInfo
-}
-
-func (h *hostile) attacker(t *testing.T, key ed25519.PrivateKey) *attacker {
-	t.Helper()
-	private, err := crypto.UnmarshalEd25519PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	self, err := libp2p.New(libp2p.Identity(private), libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.DisableRelay(),
-		libp2p.ResourceManager(&network.NullResourceManager{}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { self.Close() })
-	return &attacker{t: t, host: self, target: h.target}
-}
-
-// stranger is an attacker whom nobody knows, connected.
-func (h *hostile) stranger(t *testing.T) *attacker {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := h.attacker(t, key)
-	if err := a.connect(); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-func (a *attacker) connect() error {
-	ctx, cancel := context.WithTimeout(a.t.Context(), 10*time.Second)
-	defer cancel()
-	if s, ok := a.host.Network().(*swarm.Swarm); ok {
-		s.Backoff().Clear(a.target.ID)
-	}
-	return a.host.Connect(ctx, a.target)
-}
-
-func (a *attacker) stream(p protocol.ID) (network.Stream, error) {
-	ctx, cancel := context.WithTimeout(a.t.Context(), 5*time.Second)
-	defer cancel()
-	return a.host.NewStream(ctx, a.target.ID, p)
-}
-
-// say sends bytes and returns the frames that come back until the stream ends,
-// or falls silent for a second.
-func (a *attacker) say(p protocol.ID, parts ...[]byte) [][]byte {
-	a.t.Helper()
-	return a.sayUntil(func([]byte) bool { return false }, p, parts...)
-}
-
-// sayUntil is say that ends after an answer that is the last one wanted.
-func (a *attacker) sayUntil(last func(answer []byte) bool, p protocol.ID, parts ...[]byte) [][]byte {
-	a.t.Helper()
-	s, err := a.stream(p)
-	if err != nil {
-		a.t.Fatalf("no stream: %v", err)
-	}
-	defer s.Reset()
-	go func() {
-		for _, part := range parts {
-			if _, err := s.Write(part); err != nil {
-				return
-			}
-		}
-	}()
-	var answers [][]byte
-	patience := 10 * time.Second // for the first one, on a busy machine
-	for {
-		s.SetReadDeadline(time.Now().Add(patience))
-		b, err := wire.ReadFrame(s, 1<<20)
-		if err != nil {
-			return answers
-		}
-		answers = append(answers, b)
-		if last(b) {
-			return answers
-		}
-		patience = time.Second
-	}
-}
-
-func isRefusal(answer []byte) bool {
-	m, err := lease.ParseMessage(answer)
-	_, ok := m.(lease.Refuse)
-	return err == nil && ok
-}
-
-func framed(payload []byte) []byte {
-	return append(bits.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
-}
-
-func message(t *testing.T, m lease.Message) []byte {
-	t.Helper()
-	b, err := lease.AppendMessage(nil, m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return framed(b)
-}
-
-// refused wants one refusal with a code, and nothing else.
-func (a *attacker) refused(want lease.Code, parts ...[]byte) {
-	a.t.Helper()
-	answers := a.say(peer.ProtocolID, parts...)
-	if len(answers) != 1 {
-		a.t.Errorf("got %d answers, want a refusal with code %s", len(answers), want)
-		return
-	}
-	m, err := lease.ParseMessage(answers[0])
-	if r, ok := m.(lease.Refuse); err != nil || !ok || r.Code != want || r.Text == "" {
-		a.t.Errorf("got %+v (%v), want a refusal with code %s and a reason", m, err, want)
-	}
 }
 
 // frames sends what is no message.
@@ -491,183 +351,4 @@ func (h *hostile) turncoat(t *testing.T) {
 		return final[l.Phase], err
 	})
 	mallory.stop(t)
-}
-
-// streams opens thousands of streams and sends nothing: the tenant's node,
-// started again, gets in all the same, and so does a session.
-func (h *hostile) streams(t *testing.T) {
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	var opened [8]int
-	for i := range opened {
-		a := h.stranger(t)
-		wg.Go(func() {
-			for n := range 600 {
-				id := []protocol.ID{peer.ProtocolID, session.ProtocolID, gossip.Protocol}[n%3]
-				s, err := a.stream(id)
-				if err == nil {
-					_, err = s.Write([]byte{0, 0, 0, 50, 1}) // the beginning of a frame
-				}
-				if err == nil {
-					opened[i]++
-				}
-				select {
-				case <-stop:
-					return
-				case <-time.After(2 * time.Millisecond):
-				}
-			}
-			for { // and again, as soon as there is room
-				select {
-				case <-stop:
-					return
-				case <-time.After(5 * time.Millisecond):
-				}
-				if s, err := a.stream(peer.ProtocolID); err == nil {
-					s.Write([]byte{0, 0, 0, 50, 1})
-				}
-				if s, err := a.stream(session.ProtocolID); err == nil {
-					s.Write([]byte{0, 0, 0, 50, 1})
-				}
-			}
-		})
-	}
-	time.Sleep(4 * time.Second)
-	h.goesOn(t)
-	h.tenant.stop(t)
-	h.tenant.start()
-	h.goesOn(t)
-	var out bytes.Buffer
-	code, err := h.tenant.client().Exec(t.Context(), h.lease.ID.String(), service.ExecRequest{Args: []string{"/bin/busybox", "echo", "inside"}}, service.Streams{Stdout: &out})
-	if err != nil || code != 0 || out.String() != "inside\n" {
-		t.Errorf("exec beside the attack: got %q, code %d, %v", &out, code, err)
-	}
-	close(stop)
-	wg.Wait()
-	sum := 0
-	for _, n := range opened {
-		sum += n
-	}
-	t.Logf("%d streams were opened", sum)
-	if sum < 1000 {
-		t.Errorf("%d streams are no attack", sum)
-	}
-}
-
-// offers floods the provider's book with forged offers.
-func (h *hostile) offers(t *testing.T) {
-	honest, err := h.provider.client().Offers(t.Context(), service.OfferQuery{Limit: 100})
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := markettest.NewProvider(9).Sealed(func(o *market.Offer) {
-		now := time.Now().Unix()
-		o.Issued, o.Expires = now, now+3600
-	})
-	sent := 0
-	for n := range 20 {
-		var flood []byte
-		for i := range 500 {
-			bad := good
-			bad.Body.Sequence += uint64(n*500 + i + 1) // the signature is of another body
-			b, err := bad.Encode()
-			if err != nil {
-				t.Fatal(err)
-			}
-			flood = append(flood, framed(b)...)
-			sent++
-		}
-		a := h.stranger(t)
-		a.host.SetStreamHandler(gossip.Protocol, func(s network.Stream) {
-			s.Write(flood)
-			io.Copy(io.Discard, s)
-		})
-		a.host.Network().ClosePeer(h.target.ID)
-		if err := a.connect(); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, 10*time.Second, "the flooder is cut off", func() (bool, error) {
-			return a.host.Network().Connectedness(h.target.ID) != network.Connected, nil
-		})
-	}
-	page, err := h.provider.client().Offers(t.Context(), service.OfferQuery{Limit: 100})
-	if err != nil || len(page.Offers) > len(honest.Offers) {
-		t.Errorf("the book has %d offers (%v), had %d", len(page.Offers), err, len(honest.Offers))
-	}
-	t.Logf("%d forged offers by 20 peers", sent)
-}
-
-// connections opens as many as it can: of one identity, of many, and halves
-// that never finish the handshake. The tenant, started again, gets in.
-func (h *hostile) connections(t *testing.T) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var same []*attacker
-	for range 40 {
-		a := h.attacker(t, key)
-		a.connect()
-		same = append(same, a)
-	}
-	one := 0
-	eventually(t, 10*time.Second, "most connections of one identity are cut", func() (bool, error) {
-		one = 0
-		for _, a := range same {
-			if a.host.Network().Connectedness(h.target.ID) == network.Connected {
-				one++
-			}
-		}
-		return one <= maxOfOneIdentity, nil
-	})
-	h.goesOn(t)
-	many := 0
-	var crowd []*attacker
-	for range 150 {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := h.attacker(t, key)
-		if a.connect() == nil {
-			many++
-		}
-		crowd = append(crowd, a)
-	}
-	h.goesOn(t)
-	_, port, err := h.tcpTarget()
-	if err != nil {
-		t.Fatal(err)
-	}
-	halves := 0
-	for range 300 {
-		c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
-		if err != nil {
-			continue
-		}
-		halves++
-		t.Cleanup(func() { c.Close() })
-	}
-	t.Logf("connected: %d of 40 of one identity, %d of 150 of many, %d halves", one, many, halves)
-	h.goesOn(t)
-	h.tenant.stop(t)
-	for _, a := range crowd { // whoever is not in yet takes the tenant's place
-		if a.host.Network().Connectedness(h.target.ID) != network.Connected {
-			a.connect()
-		}
-	}
-	h.tenant.start()
-	eventually(t, 60*time.Second, "the tenant gets in again", func() (bool, error) {
-		l, err := h.tenant.client().Lease(t.Context(), h.lease.ID.String())
-		return l.Phase == "active" && l.Problem == "" && l.Paid == l.Due, err
-	})
-}
-
-func (h *hostile) tcpTarget() (ip, port string, err error) {
-	for _, a := range h.target.Addrs {
-		if _, err := fmt.Sscanf(a.String(), "/ip4/127.0.0.1/tcp/%s", &port); err == nil {
-			return "127.0.0.1", port, nil
-		}
-	}
-	return "", "", errors.New("no TCP address")
 }
