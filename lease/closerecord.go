@@ -61,8 +61,14 @@ func (r CloseRecord) Validate() error {
 			return err
 		}
 	}
+	if err := validateFault(r.Ext, r.By, r.Reason); err != nil {
+		return err
+	}
 	return validateExt(CodeMalformed, r.Ext)
 }
+
+// Fault returns why the workload ended; zero where it did not end the lease.
+func (r CloseRecord) Fault() Fault { return faultOf(r.Ext) }
 
 // SignClose returns a device's signature over a close record.
 func SignClose(key pktcloud.PrivateKey, r CloseRecord) (pktcloud.Signature, error) {

@@ -30,7 +30,8 @@ func (s *State) stepProvider(in Input, now Now) ([]Effect, error) {
 		if s.Phase != Starting && !s.Phase.Running() {
 			return nil, s.refusePhase("the end of the workload")
 		}
-		s.Text = clip(in.Text)
+		fault := in.Fault.fit()
+		s.Code, s.Text = Code(fault.Code), fault.Text
 		return s.beginClose(RoleProvider, ReasonWorkload, now)
 	case CloseNow:
 		if s.Phase < Agreed || s.Phase >= Closing {
@@ -62,7 +63,7 @@ func (s *State) providerReceived(m Message, now Now) ([]Effect, error) {
 		if s.Phase >= Closing { // again, or after our own: the final statement is on its way
 			return nil, nil
 		}
-		s.Text = clip(m.Text)
+		s.Text = Clip(m.Text)
 		return s.beginClose(RoleTenant, m.Reason, now)
 	default:
 		return nil, s.refusePhase("a " + m.MessageType() + " to a provider")
@@ -183,7 +184,7 @@ func (s *State) issue(state StatementState, now Now) ([]Effect, error) {
 		From: s.Served, To: s.charged(), Due: due, State: state, Issued: max(now.Unix, 0),
 	}
 	if state == Final {
-		st.By, st.Reason = s.By, s.Reason
+		st.By, st.Reason, st.Ext = s.By, s.Reason, s.Fault().ext() // [LEASE-22]
 	}
 	id, err := idOf(st)
 	if err != nil {
@@ -246,7 +247,7 @@ func (s *State) dispute(d pktcloud.Signed[Dispute]) error {
 	}
 	s.Forfeited += s.Served - b.Accepted
 	s.Served, s.Due, s.Disputed = b.Accepted, due, s.Sequence
-	s.Code, s.Text = b.Code, clip(b.Text)
+	s.Code, s.Text = b.Code, Clip(b.Text)
 	return nil
 }
 
@@ -263,7 +264,7 @@ func (s State) CheckClose(c Close) error {
 	switch {
 	case s.Role != RoleProvider || s.Phase != Closing && s.Phase != Closed || !s.Final:
 		return s.refusePhase("a close")
-	case !sameRecord(r, want):
+	case !sameRecord(r, want) || r.Fault() != s.Fault():
 		return Refusal(CodeRecord, "the close record is not that of the final statement")
 	case r.Paid < s.Paid:
 		return Refusal(CodeRecord, "the record pays %s, the vouchers %s", r.Paid, s.Paid)

@@ -1,7 +1,5 @@
 package lease
 
-import "strings"
-
 // Recover names what a side does after a restart, before anything else.
 func (s State) Recover() []Effect {
 	if s.Role == RoleTenant {
@@ -66,13 +64,5 @@ func (s State) answers() []Effect {
 }
 
 func (s State) closeRequest() CloseRequest {
-	return CloseRequest{Version: MessageVersion, Lease: s.Lease, Reason: s.Reason, Text: s.Text}
-}
-
-// clip makes a text fit a message.
-func clip(s string) string {
-	if len(s) > MaxText {
-		s = s[:MaxText]
-	}
-	return strings.ToValidUTF8(s, "")
+	return CloseRequest{Version: MessageVersion, Lease: s.Lease, Reason: s.Reason, Text: Clip(s.Text)}
 }

@@ -61,7 +61,7 @@ type State struct {
 	TenantClose   pktcloud.Signature `cbor:"tenant_close"`
 	ProviderClose pktcloud.Signature `cbor:"provider_close"`
 
-	Code Code     `cbor:"code"` // of the last refusal or dispute
+	Code Code     `cbor:"code"` // of the last refusal or dispute; provider: of the fault that ended the lease
 	Text string   `cbor:"text"`
 	Max  Exposure `cbor:"max"` // the most that ever was at risk
 }
@@ -161,6 +161,20 @@ func (s State) Exposure() Exposure {
 // Countersigned reports whether both sides signed the close record.
 func (s State) Countersigned() bool {
 	return s.TenantClose != pktcloud.Signature{} && s.ProviderClose != pktcloud.Signature{}
+}
+
+// Fault returns why the workload did not start, or ended; zero where it did not
+// end the lease, or where that is not known [LEASE-22].
+func (s State) Fault() Fault {
+	switch {
+	case s.Reason != ReasonWorkload || s.By != RoleProvider:
+		return Fault{}
+	case s.Role == RoleTenant:
+		return s.Record.Fault()
+	case !FaultCode(s.Code).Valid():
+		return Fault{}
+	}
+	return Fault{FaultCode(s.Code), s.Text}
 }
 
 // Check states what always holds of a lease [LEASE-12].

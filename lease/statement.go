@@ -64,8 +64,14 @@ func (s Statement) Validate() error {
 	if err := wrap(CodeMalformed, "the amount due", s.Due.Validate()); err != nil {
 		return err
 	}
+	if err := validateFault(s.Ext, s.By, s.Reason); err != nil {
+		return err
+	}
 	return validateExt(CodeMalformed, s.Ext)
 }
+
+// Fault returns why the workload ended; zero where a statement does not say.
+func (s Statement) Fault() Fault { return faultOf(s.Ext) }
 
 // ParseStatement decodes and verifies a statement.
 func ParseStatement(data []byte) (pktcloud.Signed[Statement], error) {
@@ -117,8 +123,8 @@ func ParseDispute(data []byte) (pktcloud.Signed[Dispute], error) {
 }
 
 func validateReason(code Code, text string) error {
-	if code == "" || len(code) > 32 || !printable(string(code)) || len(text) > MaxText {
-		return Refusal(CodeMalformed, "a reason has a code of at most 32 printable characters and a text of at most %d bytes", MaxText)
+	if code == "" || len(code) > 32 || !printable(string(code)) || len(text) > MaxText || !printable(text) {
+		return Refusal(CodeMalformed, "a reason has a code of at most 32 and a text of at most %d printable characters", MaxText)
 	}
 	return nil
 }

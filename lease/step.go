@@ -33,7 +33,7 @@ type (
 	// Started means that the workload runs.
 	Started struct{}
 	// Ended means that the workload did not start, or ended by itself.
-	Ended struct{ Text string }
+	Ended struct{ Fault Fault }
 	// Completed is the tenant's close, once the channel was closed by its
 	// offer. Signature is the provider's own over the same record.
 	Completed struct {
@@ -183,7 +183,7 @@ func (s *State) conclude(reason Reason, by Role) []Effect {
 		s.By, s.Reason = by, reason
 		s.Record = CloseRecord{
 			Version: CloseVersion, Lease: s.Lease, Statement: s.Statement, Second: s.Served,
-			Due: s.Due, Paid: s.Paid, By: by, Reason: reason,
+			Due: s.Due, Paid: s.Paid, By: by, Reason: reason, Ext: s.Fault().ext(),
 		}
 	}
 	s.Phase = Closed

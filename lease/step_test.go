@@ -3,6 +3,7 @@ package lease_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -156,7 +157,7 @@ func TestEndsByItself(t *testing.T) {
 		want lease.Reason
 	}{
 		{"term", lease.Tick{Ran: 700}, lease.ReasonTerm},
-		{"workload", lease.Ended{Text: "exit 1"}, lease.ReasonWorkload},
+		{"workload", lease.Ended{Fault: lease.Faultf(lease.FaultExit, "exit 1")}, lease.ReasonWorkload},
 		{"channel", lease.Funding{Known: true, Ending: true}, lease.ReasonChannel},
 		{"owner", lease.CloseNow{Reason: lease.ReasonRequested}, lease.ReasonRequested},
 	} {
@@ -335,5 +336,49 @@ func TestErrorsMatchTheirCode(t *testing.T) {
 	}
 	if lease.CodeOf(errors.New("late")) != lease.CodeInternal {
 		t.Error("an error of another kind has a code")
+	}
+}
+
+// TestFaultReachesTheRecord shows that what the provider knows of a failed
+// start stands in its final statement, in the tenant's close record, and in
+// both states; and that a record which says otherwise is not countersigned
+// [LEASE-14] [LEASE-22] [LEASE-24].
+func TestFaultReachesTheRecord(t *testing.T) {
+	tenant, p := active(t, usual)
+	p, effects, err := p.Step(lease.Ended{Fault: lease.Fault{Code: "whim", Text: "a\x1b[2Jb\n" + strings.Repeat("c", 300)}}, lease.Now{Uptime: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := issued(t, effects).Body
+	want := lease.Fault{Code: lease.FaultMachine, Text: "a?[2Jb " + strings.Repeat("c", lease.MaxText-7)}
+	if got := st.Fault(); got != want || p.Fault() != want {
+		t.Fatalf("got %+v stated and %+v kept, want %+v: what does not fit is made to", got, p.Fault(), want)
+	}
+	tenant = stepOK(t, tenant, lease.Judged{Statement: seal(providerDevice, st), Verdict: lease.Good}, lease.Now{Uptime: 1})
+	if tenant.Record.Fault() != want || tenant.Fault() != want {
+		t.Errorf("got %+v in the tenant's record, want the statement's", tenant.Record.Fault())
+	}
+	back := must(lease.ParseState(must(tenant.Encode())))
+	if back.Fault() != want {
+		t.Errorf("got %+v after a restart, want the same", back.Fault())
+	}
+	for name, r := range map[string]lease.CloseRecord{"the same": tenant.Record, "another": tenant.Record, "none": tenant.Record} {
+		switch name {
+		case "another":
+			r.Ext = map[string][]byte{"fault": []byte("machine"), "fault-text": []byte("all my fault")}
+		case "none":
+			r.Ext = nil
+		}
+		err := p.CheckClose(lease.Close{Version: 1, Record: r, Signature: must(lease.SignClose(tenantDevice, r))})
+		if (name == "the same") != (err == nil) || err != nil && !errors.Is(err, lease.CodeRecord) {
+			t.Errorf("%s fault in the close record: got %v", name, err)
+		}
+	}
+	// A tenant that ends a lease puts no words into the provider's mouth.
+	_, q := active(t, usual)
+	q.Code = lease.Code(lease.FaultPort) // of a dispute
+	q = stepOK(t, q, lease.Received{Message: lease.CloseRequest{Version: 1, Lease: q.Lease, Reason: lease.ReasonWorkload, Text: "your fault"}}, lease.Now{Uptime: 1})
+	if !q.Fault().IsZero() {
+		t.Errorf("got %+v after a tenant's close, want none", q.Fault())
 	}
 }

@@ -69,7 +69,7 @@ func (s *State) refused(m Refuse) ([]Effect, error) {
 	if m.Lease != s.Lease {
 		return nil, Refusal(CodeUnknown, "a refusal of another lease")
 	}
-	s.Code, s.Text = m.Code, clip(m.Text)
+	s.Code, s.Text = m.Code, Clip(m.Text)
 	if s.Phase != Proposed || m.Code == CodeBusy || m.Code == CodeInternal {
 		return nil, nil
 	}
@@ -152,7 +152,7 @@ func (s *State) judged(in Judged, now Now) ([]Effect, error) {
 		}
 		s.Served, s.Due, s.Statement = st.To, st.Due, id
 	} else {
-		s.Disputed, s.Code, s.Text = st.Sequence, bad.Code, clip(bad.Detail)
+		s.Disputed, s.Code, s.Text = st.Sequence, bad.Code, Clip(bad.Detail)
 		s.Blind = s.Terms.blindSeconds() // from now on only a good probe counts
 	}
 	return s.answer(st, id, bad, now), nil
@@ -209,7 +209,7 @@ func (t Terms) blindSeconds() uint64 { return min(t.SecondsFor(t.Limits.Credit),
 func (s State) objection(sequence uint64, bad *Error) Dispute {
 	return Dispute{
 		Version: DisputeVersion, Lease: s.Lease, Tenant: s.Terms.TenantDevice, Sequence: sequence,
-		Accepted: s.Served, Code: bad.Code, Text: clip(bad.Detail),
+		Accepted: s.Served, Code: bad.Code, Text: Clip(bad.Detail),
 	}
 }
 
@@ -222,7 +222,7 @@ func (s *State) finish(st Statement, id pktcloud.ID, bad *Error, now Now) []Effe
 	s.Final, s.By, s.Reason = true, st.By, st.Reason
 	s.Record = CloseRecord{
 		Version: CloseVersion, Lease: s.Lease, Statement: id, Second: st.To, Due: st.Due,
-		Paid: max(s.Due, s.Paid), By: st.By, Reason: st.Reason,
+		Paid: max(s.Due, s.Paid), By: st.By, Reason: st.Reason, Ext: st.Fault().ext(), // [LEASE-24]
 	}
 	var effects []Effect
 	if bad != nil {

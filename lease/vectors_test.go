@@ -108,6 +108,20 @@ func statementWith(edit func(*lease.Statement)) lease.StatementMessage {
 	return lease.StatementMessage{Version: 1, Statement: seal(providerDevice, s)}
 }
 
+// faulty is a final statement with a fault.
+func faulty(code, text string) lease.StatementMessage {
+	return statementWith(func(s *lease.Statement) {
+		s.State, s.By, s.Reason = lease.Final, lease.RoleProvider, lease.ReasonWorkload
+		s.Ext = map[string][]byte{"fault": []byte(code), "fault-text": []byte(text)}
+	})
+}
+
+func closeWith(edit func(*lease.CloseRecord)) lease.Close {
+	r := closeRecord()
+	edit(&r)
+	return lease.Close{Version: 1, Record: r, Signature: must(lease.SignClose(tenantDevice, r)), Offer: []byte("offer")}
+}
+
 func messageFaults() []vector.Case {
 	fault := func(name, expect, about string, m lease.Message) vector.Case {
 		return vector.New("message-"+name, expect, about).With("message", envelope(m))
@@ -152,15 +166,31 @@ func messageFaults() []vector.Case {
 		fault("statement-sequence", "malformed", "a statement with the sequence 0", statementWith(func(s *lease.Statement) { s.Sequence = 0 })),
 		fault("statement-reason", "malformed", "a reason before the end", statementWith(func(s *lease.Statement) { s.Reason = lease.ReasonTerm })),
 		fault("statement-no-reason", "malformed", "a final statement without a reason", statementWith(func(s *lease.Statement) { s.State = lease.Final })),
+		fault("statement-fault-list", "malformed", "a fault that is not on the list", faulty("whim", "no")),
+		fault("statement-fault-alone", "malformed", "a fault without a text", statementWith(func(s *lease.Statement) {
+			s.State, s.By, s.Reason, s.Ext = lease.Final, lease.RoleProvider, lease.ReasonWorkload, map[string][]byte{"fault": []byte("image")}
+		})),
+		fault("statement-fault-empty", "malformed", "a fault with an empty text", faulty("image", "")),
+		fault("statement-fault-long", "malformed", "a fault with a text of 257 bytes", faulty("image", strings.Repeat("a", 257))),
+		fault("statement-fault-control", "malformed", "a fault that steers a terminal", faulty("image", "\x1b[2J")),
+		fault("statement-fault-utf8", "malformed", "a fault that writes from right to left", faulty("image", "a\u202eb")),
+		fault("statement-fault-reason", "malformed", "a fault of a lease that ended with its term", statementWith(func(s *lease.Statement) {
+			s.State, s.By, s.Reason, s.Ext = lease.Final, lease.RoleProvider, lease.ReasonTerm, map[string][]byte{"fault": []byte("exit"), "fault-text": []byte("no")}
+		})),
+		fault("close-fault-control", "malformed", "a close record with a fault that steers a terminal", closeWith(func(r *lease.CloseRecord) {
+			r.By, r.Reason, r.Ext = lease.RoleProvider, lease.ReasonWorkload, map[string][]byte{"fault": []byte("exit"), "fault-text": []byte("\r")}
+		})),
 		fault("dispute-other-key", "signature", "a dispute signed by the provider", lease.DisputeMessage{Version: 1, Dispute: seal(providerDevice, dispute())}),
 		fault("close-reason", "malformed", "a reason that is not on the list", lease.CloseRequest{Version: 1, Lease: id, Reason: "whim"}),
 		fault("close-txid", "malformed", "a transaction id of 31 bytes", lease.CloseAck{Version: 1, Lease: id, TxID: make([]byte, 31)}),
+		fault("refuse-text-control", "malformed", "a text that steers a terminal", lease.Refuse{Version: 1, Code: "x", Text: "\x1b[2J"}),
 		fault("refuse-text", "malformed", "a text of 257 bytes", lease.Refuse{Version: 1, Code: "x", Text: strings.Repeat("a", 257)}),
 	}
 }
 
 func TestMessageVectors(t *testing.T) {
-	cases := messageFaults()
+	cases := append(messageFaults(), vector.New("message-good-fault", "ok", "a final statement that says why the workload did not start").
+		With("message", envelope(faulty("program", "nosuchprog: no such file or directory"))))
 	for _, m := range goodMessages() {
 		c := vector.New("message-good-"+m.MessageType(), "ok", "a good "+m.MessageType()).With("message", must(lease.AppendMessage(nil, m)))
 		if c0, ok := m.(lease.Commit); ok {

@@ -94,7 +94,7 @@ func (w *workload) Start(ctx context.Context, id pktcloud.ID, m lease.Manifest) 
 	}
 	image, err := w.pull(ctx, m)
 	if err != nil {
-		return err
+		return explained(err, m)
 	}
 	err = w.runtime.Start(ctx, container.Spec{
 		ID: id.Hex(), Image: image.Digest, Args: m.Args, Env: m.Env,
@@ -105,7 +105,33 @@ func (w *workload) Start(ctx context.Context, id pktcloud.ID, m lease.Manifest) 
 	if err != nil {
 		w.log.Warn("a lease's container could not be started", "lease", id, "image", m.Image, "error", err)
 	}
-	return err
+	return explained(err, m)
+}
+
+// failure is an error with what the tenant is told of it.
+type failure struct {
+	error
+	fault lease.Fault
+}
+
+func (f *failure) Unwrap() []error { return []error{f.error, f.fault} }
+
+// explained says what a tenant may know of an error: all about its own image
+// and program, and of this machine only that the fault lies there.
+func explained(err error, m lease.Manifest) error {
+	var e *container.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code {
+	case container.CodeUnknownImage, container.CodeRegistry, container.CodeForbiddenHost, container.CodeBadImage,
+		container.CodeDigestMismatch, container.CodeWrongArch, container.CodeTooLarge:
+		return &failure{err, lease.Faultf(lease.FaultImage, "%.120s: %s", m.Image, e.Code)}
+	case container.CodeProgram:
+		return &failure{err, lease.Faultf(lease.FaultProgram, "%.200s", e)}
+	default:
+		return err
+	}
 }
 
 // Freeze implements peer.Workload.

@@ -105,7 +105,8 @@ const (
 type Workload interface {
 	// Start brings up the service of a manifest, and returns once it runs. For
 	// a lease that was started before, by this process or an earlier one, it
-	// returns nil and leaves the workload as it is, frozen or not.
+	// returns nil and leaves the workload as it is, frozen or not. The tenant is
+	// told of an error only what a [lease.Fault] within it says.
 	Start(ctx context.Context, id pktcloud.ID, m lease.Manifest) error
 	// Freeze stops all processes of the lease where they are.
 	Freeze(ctx context.Context, id pktcloud.ID) error

@@ -17,17 +17,21 @@ import (
 )
 
 const (
-	readyDeadline = 60 * time.Second // for the service's port to accept, once the workload runs
-	maxStreams    = 512
-	// Streams that are not yet a lease's: of one device, and of all.
-	maxWaitingOfOne = 8
-	maxWaiting      = 128
-	pollShallow     = time.Second      // the channel, while its funding is shallow
-	pollDeep        = 10 * time.Second // and later
-	workloadChecks  = 2 * time.Second
+	readyDeadline  = 60 * time.Second // for the service's port to accept, once the workload runs
+	maxStreams     = 512
+	pollShallow    = time.Second      // the channel, while its funding is shallow
+	pollDeep       = 10 * time.Second // and later
+	workloadChecks = 2 * time.Second
 	// maxRejected is how often, a retryDelay apart, the chain may refuse a
 	// funding before its lease ends [LEASE-20].
 	maxRejected = 10
+)
+
+// Streams that are not yet a lease's: of one device, and of all that have not
+// proposed anything [LEASE-25].
+const (
+	MaxWaitingOfOne = 8
+	MaxWaiting      = 128
 )
 
 // Provider runs the provider's side of leases. Its methods may be called from
@@ -65,7 +69,7 @@ func NewProvider(ctx context.Context, cfg ProviderConfig) (*Provider, error) {
 	}
 	p := &Provider{
 		cfg: cfg, streams: make(chan struct{}, maxStreams), refused: map[pktcloud.ID]refusal{}, answered: map[pktcloud.ID]bool{},
-		door: doorway.New[pktcloud.PublicKey](maxWaitingOfOne, maxWaiting),
+		door: doorway.New[pktcloud.PublicKey](MaxWaitingOfOne, MaxWaiting),
 	}
 	p.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
 	p.init(lease.RoleProvider, p)
@@ -201,10 +205,10 @@ func (p *Provider) ready(ctx context.Context, id pktcloud.ID, port uint16) error
 			return conn.Close()
 		}
 		if st, _ := p.cfg.Workload.Status(ctx, id); st == WorkloadEnded {
-			return fmt.Errorf("the workload ended before its port %d accepted", port)
+			return lease.Faultf(lease.FaultExit, "the program ended before anything answered on port %d", port)
 		}
 		if sleep(ctx, wait); ctx.Err() != nil {
-			return fmt.Errorf("port %d of the workload accepts no connection: %w", port, err)
+			return lease.Faultf(lease.FaultPort, "nothing answered on port %d within %s", port, readyDeadline)
 		}
 	}
 }
@@ -223,12 +227,21 @@ func (p *Provider) started(r *runner, err error) {
 		r.watch.start()
 	case err == nil:
 	case r.state.Phase == lease.Starting:
-		r.event("end", r.step(lease.Ended{Text: err.Error()}, "end", err.Error()))
+		r.event("end", r.step(lease.Ended{Fault: faultOf(err)}, "end", err.Error()))
 	case r.state.Phase.Running():
 		r.event("start", err)
 		p.check(r)
 		r.later("start", retryDelay, func() { p.bringUp(r) })
 	}
+}
+
+// faultOf is what the tenant is told of a start that failed: what the runtime
+// says for it, and else nothing of the provider's machine.
+func faultOf(err error) lease.Fault {
+	if f, ok := errors.AsType[lease.Fault](err); ok {
+		return f
+	}
+	return lease.Faultf(lease.FaultMachine, "the provider's machine could not run it")
 }
 
 func (p *Provider) freeze(r *runner) {
@@ -384,7 +397,7 @@ func (p *Provider) check(r *runner) {
 			if st == WorkloadEnded && r.state.Phase.Running() {
 				p.count(r)
 				r.watch.stop()
-				r.event("end", r.step(lease.Ended{Text: "the workload ended by itself"}, "end", "the workload ended by itself"))
+				r.event("end", r.step(lease.Ended{Fault: lease.Faultf(lease.FaultExit, "the program ended by itself")}, "end", "the workload ended by itself"))
 			}
 		}
 	})

@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -31,7 +30,7 @@ func (p *Provider) accept(ctx context.Context, s network.Stream) {
 	}
 	guest, ok := p.door.Enter(l.remote, l.end)
 	if !ok {
-		l.send(refuse(pktcloud.ID{}, lease.Refusal(lease.CodeBusy, "at most %d streams of a device that are no lease's", maxWaitingOfOne)))
+		l.send(refuse(pktcloud.ID{}, lease.Refusal(lease.CodeBusy, "at most %d streams of a device that are no lease's", MaxWaitingOfOne)))
 		l.finish()
 		return
 	}
@@ -105,10 +104,7 @@ func refuse(id pktcloud.ID, err error) lease.Refuse {
 	if e, ok := errors.AsType[*lease.Error](err); ok {
 		text = e.Detail
 	}
-	if len(text) > lease.MaxText {
-		text = text[:lease.MaxText]
-	}
-	return lease.Refuse{Version: lease.MessageVersion, Lease: id, Code: lease.CodeOf(err), Text: strings.ToValidUTF8(text, "")}
+	return lease.Refuse{Version: lease.MessageVersion, Lease: id, Code: lease.CodeOf(err), Text: lease.Clip(text)}
 }
 
 // message takes a message of the tenant, in the lease's goroutine.

@@ -299,7 +299,7 @@ func (r *runner) publish() {
 	v.Exposure, v.Max, v.Due, v.Paid = s.Exposure(), s.Max, s.Due, s.Paid
 	v.Served, v.Forfeited, v.Sequence = s.Served, s.Forfeited, s.Sequence
 	v.Confirmed, v.Agreed = s.Confirmed, s.Began
-	v.By, v.Reason, v.Text = s.By, s.Reason, s.Text
+	v.By, v.Reason, v.Text, v.Fault = s.By, s.Reason, s.Text, s.Fault()
 	v.Record, v.Countersigned = s.Record, s.Countersigned()
 	close(r.changed)
 	r.changed = make(chan struct{})

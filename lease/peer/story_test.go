@@ -210,6 +210,45 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestFaultReachesTheTenant shows that the tenant learns, signed, why its
+// workload did not start, also after a restart, and nothing of the provider's
+// machine beside that [LEASE-22] [LEASE-24].
+func TestFaultReachesTheTenant(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		err  error
+		want lease.Fault
+	}{
+		{"explained", fmt.Errorf("starting: %w", lease.Faultf(lease.FaultProgram, "nosuch\x1bprog: no such file")), lease.Fault{Code: lease.FaultProgram, Text: "nosuch?prog: no such file"}},
+		{"a secret", errors.New("/home/owner/.ssh is full"), lease.Fault{Code: lease.FaultMachine, Text: "the provider's machine could not run it"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.workload.Fail(c.err)
+			id, err := w.tenant.Create(t.Context(), w.request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.tenant.WaitActive(t.Context(), id); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want the fault", err)
+			}
+			w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
+			w.stops[0]()
+			w.startTenant()
+			tenant, provider := w.views(id)
+			if tenant.Fault != c.want || provider.Fault != c.want {
+				t.Errorf("got %+v at the tenant, %+v at the provider, want %+v", tenant.Fault, provider.Fault, c.want)
+			}
+			if !tenant.Countersigned || tenant.Record.Fault() != c.want || tenant.Paid != 0 {
+				t.Errorf("got a record with %+v, countersigned %v, %d units paid, want the fault, both signatures, nothing paid",
+					tenant.Record.Fault(), tenant.Countersigned, tenant.Paid)
+			}
+		})
+	}
+}
+
 func TestWorkloadEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -218,8 +257,8 @@ func TestWorkloadEnds(t *testing.T) {
 	w.workload.Kill(id)
 	w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
 	a, b := w.views(id)
-	if a.Record.Reason != lease.ReasonWorkload || !a.Countersigned || !b.Countersigned {
-		t.Errorf("got %q, countersigned %v and %v, want workload, both", a.Record.Reason, a.Countersigned, b.Countersigned)
+	if a.Record.Reason != lease.ReasonWorkload || !a.Countersigned || !b.Countersigned || a.Fault.Code != lease.FaultExit {
+		t.Errorf("got %q with %+v, countersigned %v and %v, want workload by its exit, both", a.Record.Reason, a.Fault, a.Countersigned, b.Countersigned)
 	}
 }
 

@@ -103,6 +103,9 @@ func (t *Tenant) WaitActive(ctx context.Context, id pktcloud.ID) error {
 	if err != nil {
 		return err
 	}
+	if !v.Fault.IsZero() {
+		return &lease.Error{Code: lease.CodePhase, Detail: "the workload did not run", Err: v.Fault}
+	}
 	if v.Phase > lease.Suspended {
 		return lease.Refusal(lease.CodePhase, "the lease is %s: %s %s", v.Phase, v.Reason, v.Text)
 	}

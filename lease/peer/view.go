@@ -53,6 +53,7 @@ type View struct {
 	By            lease.Role        `json:"-"`
 	Reason        lease.Reason      `json:"reason,omitempty"`
 	Text          string            `json:"text,omitempty"` // of the last refusal, dispute or fault
+	Fault         lease.Fault       `json:"fault,omitzero"` // why the workload did not start, or ended, by the provider's word
 	Record        lease.CloseRecord `json:"record"`
 	Countersigned bool              `json:"countersigned"`
 	Events        []Event           `json:"events"`
