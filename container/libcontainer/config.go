@@ -2,6 +2,8 @@ package libcontainer
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 
 	"github.com/pkt-cash/pkt-cloud/container"
 )
@@ -53,4 +55,11 @@ func (c Config) withDefaults() Config {
 		c.LogBytes = container.DefaultLogCap
 	}
 	return c
+}
+
+// Group returns the name of the control group, in the root of each hierarchy,
+// below which a Runtime over dir keeps its containers. The path is absolute.
+func Group(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return "pktcloud-" + hex.EncodeToString(sum[:4])
 }

@@ -5,8 +5,6 @@ package libcontainer
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -78,10 +76,9 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(dir))
 	r := &Runtime{
 		cfg: cfg, boxes: filepath.Join(dir, "boxes"), trash: filepath.Join(dir, "trash"),
-		group: "/pktcloud-" + hex.EncodeToString(sum[:4]), locks: map[string]*idLock{},
+		group: "/" + Group(dir), locks: map[string]*idLock{},
 		taken: map[uint32]string{},
 	}
 	for _, d := range []string{r.boxes, r.trash} {

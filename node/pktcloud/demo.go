@@ -15,10 +15,12 @@ import (
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/client"
+	"github.com/pkt-cash/pkt-cloud/node/internal/leftover"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
 const (
+	demoPrefix       = "pktcloud-demo-" // of directories
 	demoPort         = 8080
 	demoBlocks       = 5 * time.Second // between blocks of the demo's chain
 	demoFunds        = 20 * pktcloud.UnitsPerPKT
@@ -66,6 +68,7 @@ type demo struct {
 	*app
 	o        demoOptions
 	dir      string
+	run      *leftover.Run
 	start    time.Time
 	last     time.Time
 	family   *family
@@ -105,10 +108,14 @@ func (a *app) runDemo(ctx context.Context, o demoOptions) (err error) {
 	}
 	d := &demo{app: a, o: o, start: time.Now(), last: time.Now()}
 	d.result.BlockInterval = o.blocks.Milliseconds()
-	if d.dir, err = os.MkdirTemp("", "pktcloud-demo-"); err != nil {
+	if err := d.sweep(ctx); err != nil {
 		return err
 	}
-	d.family = newFamily()
+	if d.run, err = leftover.New(demoPrefix, o.keep); err != nil {
+		return err
+	}
+	d.dir = d.run.Dir
+	d.family = newFamily(d.run.Env())
 	defer func() { err = d.finish(ctx, err) }()
 	for _, step := range []struct {
 		name string

@@ -2,17 +2,28 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
 	"github.com/pkt-cash/pkt-cloud/node/audit"
+	"github.com/pkt-cash/pkt-cloud/node/internal/leftover"
 )
+
+// sweep removes what demos left that were killed.
+func (d *demo) sweep(ctx context.Context) error {
+	end, cancel := context.WithTimeout(ctx, cleanupPatience)
+	defer cancel()
+	found, err := leftover.Sweep(end, demoPrefix)
+	if err != nil {
+		return fmt.Errorf("remove what an earlier demo left: %w", err)
+	}
+	if len(found) > 0 {
+		d.tell("sweep", "removed what a killed demo left: "+strings.Join(found, ", "))
+	}
+	return nil
+}
 
 // stopAll ends the processes; what they wrote is then at rest.
 func (d *demo) stopAll() error {
@@ -43,7 +54,7 @@ func (d *demo) audit() error {
 // cleanup destroys the containers and removes the directories, in whatever
 // state they are. All processes have ended.
 func (d *demo) cleanup(ctx context.Context) error {
-	errs := []error{d.destroyContainers(ctx)}
+	errs := []error{leftover.Containers(ctx, d.path("provider", "runtime"))}
 	if d.registry != nil {
 		d.registry.close()
 	}
@@ -54,57 +65,17 @@ func (d *demo) cleanup(ctx context.Context) error {
 		d.provider.Close()
 	}
 	if d.o.keep {
+		errs = append(errs, d.run.Close())
 		d.tell("keep", "only the directory is left; remove it with: rm -r "+d.dir)
 		return errors.Join(errs...)
 	}
-	errs = append(errs, os.RemoveAll(d.dir))
-	if left := leftBehind(d.dir); len(left) > 0 {
+	errs = append(errs, os.RemoveAll(d.dir), d.run.Close())
+	left := append(leftover.What(d.dir), leftover.Groups(d.path("provider", "runtime"))...)
+	if _, err := os.Lstat(d.dir); err == nil {
+		left = append(left, "directory "+d.dir)
+	}
+	if len(left) > 0 {
 		errs = append(errs, fmt.Errorf("left behind: %s", strings.Join(left, ", ")))
 	}
 	return errors.Join(errs...)
-}
-
-// destroyContainers ends what outlives a provider on purpose.
-func (d *demo) destroyContainers(ctx context.Context) error {
-	dir := d.path("provider", "runtime")
-	if _, err := os.Stat(dir); err != nil {
-		return nil
-	}
-	r, err := libcontainer.New(libcontainer.Config{Dir: dir})
-	if err != nil {
-		return err
-	}
-	list, err := r.List(ctx)
-	for _, s := range list {
-		err = errors.Join(err, r.Destroy(ctx, s.ID))
-	}
-	return errors.Join(err, r.Close())
-}
-
-// leftBehind looks for what belongs to a directory: itself, mounts, loop
-// devices, control groups and processes.
-func leftBehind(dir string) []string {
-	var left []string
-	if _, err := os.Lstat(dir); err == nil {
-		left = append(left, "directory "+dir)
-	}
-	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(b), dir) {
-		left = append(left, "a mount in "+dir)
-	}
-	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, l := range loops {
-		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {
-			left = append(left, "loop device "+strings.Split(l, "/")[3])
-		}
-	}
-	sum := sha256.Sum256([]byte(filepath.Join(dir, "provider", "runtime")))
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/pktcloud-" + hex.EncodeToString(sum[:4]))
-	left = append(left, groups...)
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, l := range lines {
-		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {
-			left = append(left, "process "+strings.Split(l, "/")[2])
-		}
-	}
-	return left
 }

@@ -24,6 +24,7 @@ const (
 // family runs this program's own subcommands as processes that do not outlive
 // it.
 type family struct {
+	env   string      // beside this program's own
 	spawn chan func() // run on one thread, on which the children's lives depend
 	done  chan struct{}
 
@@ -39,9 +40,10 @@ type child struct {
 }
 
 // newFamily starts the thread that starts children: the kernel ends a child
-// when the thread that started it ends, not when the process does.
-func newFamily() *family {
-	f := &family{spawn: make(chan func()), done: make(chan struct{}), children: map[string]*child{}}
+// when the thread that started it ends, not when the process does. The
+// children have a further variable in their environment.
+func newFamily(env string) *family {
+	f := &family{env: env, spawn: make(chan func()), done: make(chan struct{}), children: map[string]*child{}}
 	go func() {
 		defer close(f.done)
 		runtime.LockOSThread()
@@ -64,7 +66,8 @@ func (f *family) command(args []string, out io.Writer) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PKTCLOUD_DIR=") })
+	inherited := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PKTCLOUD_DIR=") })
+	cmd.Env = append(inherited, f.env)
 	cmd.Stdout, cmd.Stderr = out, out
 	bindLife(cmd)
 	return cmd, nil

@@ -4,11 +4,8 @@ package systemtest
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -18,6 +15,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/internal/leftover"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -133,22 +131,11 @@ func (w *world) openLeases(t *testing.T, p *party) int {
 // containers lists what a provider's containers consist of: their monitors,
 // mounts, loop devices and control groups.
 func (p *party) containers() []string {
-	var left []string
 	dir := filepath.Join(p.dir, "runtime")
-	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(b), dir) {
-		left = append(left, "a mount in "+dir)
+	left := leftover.What(dir)
+	for _, group := range leftover.Groups(dir) {
+		boxes, _ := filepath.Glob(group + "/*/")
+		left = append(left, boxes...)
 	}
-	find := func(pattern, kind string, holds bool) {
-		paths, _ := filepath.Glob(pattern)
-		for _, path := range paths {
-			if b, err := os.ReadFile(path); !holds || err == nil && strings.Contains(string(b), dir) {
-				left = append(left, kind+" "+path)
-			}
-		}
-	}
-	sum := sha256.Sum256([]byte(dir))
-	find("/sys/block/loop*/loop/backing_file", "loop device", true)
-	find("/sys/fs/cgroup/*/pktcloud-"+hex.EncodeToString(sum[:4])+"/*/", "control group", false)
-	find("/proc/[0-9]*/cmdline", "process", true)
 	return left
 }

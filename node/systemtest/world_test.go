@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +28,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/container/image"
 	"github.com/pkt-cash/pkt-cloud/node/audit"
 	"github.com/pkt-cash/pkt-cloud/node/client"
+	"github.com/pkt-cash/pkt-cloud/node/internal/leftover"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -38,7 +38,7 @@ var binaries sync.Map
 func binary(t *testing.T, tags string) string {
 	t.Helper()
 	build, _ := binaries.LoadOrStore(tags, sync.OnceValues(func() (string, error) {
-		dir, err := os.MkdirTemp("", "pktcloud-systemtest-") //nolint:usetesting // it serves all tests
+		dir, err := os.MkdirTemp("", "bin-") //nolint:usetesting // it serves all tests
 		if err != nil {
 			return "", err
 		}
@@ -56,15 +56,39 @@ func binary(t *testing.T, tags string) string {
 	return path
 }
 
+// runPrefix begins the names of the directories of runs of these tests.
+const runPrefix = "pktcloud-test-"
+
+// TestMain removes what earlier runs left that were killed, and sees to it that
+// the next can do the same: all temporary directories are in one that is
+// marked, and all processes carry its name.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	binaries.Range(func(_, build any) bool {
-		if path, err := build.(func() (string, error))(); err == nil {
-			os.RemoveAll(filepath.Dir(path))
-		}
-		return true
-	})
+	code, err := runMarked(m)
+	if err != nil {
+		log.Print(err)
+		code = 1
+	}
 	os.Exit(code)
+}
+
+func runMarked(m *testing.M) (code int, err error) {
+	found, err := leftover.Sweep(context.Background(), runPrefix)
+	if len(found) > 0 {
+		log.Printf("removed what killed runs left: %s", strings.Join(found, ", "))
+	}
+	if err != nil {
+		return 0, err
+	}
+	run, err := leftover.New(runPrefix, false)
+	if err != nil {
+		return 0, err
+	}
+	name, value, _ := strings.Cut(run.Env(), "=")
+	if err := errors.Join(os.Setenv(name, value), os.Setenv("TMPDIR", run.Dir)); err != nil {
+		return 0, err
+	}
+	code = m.Run()
+	return code, errors.Join(os.RemoveAll(run.Dir), run.Close())
 }
 
 // world is a devnet, a provider and a tenant, and a registry with one image.
@@ -248,23 +272,14 @@ func (p *party) client() *client.Client {
 	return c
 }
 
-// removeLeftovers ends what a provider's runtime still holds when a test ends
-// early: the monitors below its directory, and the cgroups that they leave.
+// removeLeftovers ends the containers that a provider still has when a test
+// ends early.
 func (p *party) removeLeftovers() {
 	if p.process != nil {
 		p.kill()
 	}
-	out, err := exec.Command("pgrep", "-f", p.dir).Output()
-	if err != nil {
-		return // nothing runs there
-	}
-	for pid := range strings.FieldsSeq(string(out)) {
-		exec.Command("kill", "-9", pid).Run() // it may be gone
-	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/pktcloud-*")
-	for range 20 {
-		groups = slices.DeleteFunc(groups, func(dir string) bool { return os.Remove(dir) == nil }) // those in use stay
-		time.Sleep(20 * time.Millisecond)
+	if err := leftover.Containers(context.Background(), filepath.Join(p.dir, "runtime")); err != nil {
+		p.w.t.Errorf("the containers of the %s: %v", p.name, err)
 	}
 }
 
