@@ -233,7 +233,7 @@ func (b *Bank) Payee() *Payee { return &Payee{b} }
 func (p *Payee) PayeeDetail(context.Context) ([]byte, error) { return []byte("payee"), nil }
 
 // Accept implements peer.Payee.
-func (p *Payee) Accept(_ context.Context, params settle.Params, funding []byte) (pktcloud.ID, error) {
+func (p *Payee) Accept(_ context.Context, params settle.Params, funding []byte, first ...pktcloud.Signed[settle.Voucher]) (pktcloud.ID, error) {
 	c, err := settle.NewChannel(params, settle.Payee, 1)
 	if err != nil {
 		return pktcloud.ID{}, err
@@ -243,9 +243,15 @@ func (p *Payee) Accept(_ context.Context, params settle.Params, funding []byte) 
 	}
 	p.bank.mu.Lock()
 	defer p.bank.mu.Unlock()
-	if p.bank.payees[c.ID] == nil {
-		p.bank.payees[c.ID] = &c
+	if known := p.bank.payees[c.ID]; known != nil {
+		c = *known
 	}
+	for _, v := range first {
+		if c, err = c.Accept(v, rail{}); err != nil {
+			return pktcloud.ID{}, err
+		}
+	}
+	p.bank.payees[c.ID] = &c
 	return c.ID, nil
 }
 

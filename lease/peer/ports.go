@@ -72,8 +72,9 @@ type Payer interface {
 type Payee interface {
 	// PayeeDetail returns a fresh payment key for a quote.
 	PayeeDetail(ctx context.Context) ([]byte, error)
-	// Accept verifies a channel and keeps it.
-	Accept(ctx context.Context, p settle.Params, funding []byte) (pktcloud.ID, error)
+	// Accept verifies a channel and the vouchers that come with it, and keeps
+	// all of them or nothing.
+	Accept(ctx context.Context, p settle.Params, funding []byte, first ...pktcloud.Signed[settle.Voucher]) (pktcloud.ID, error)
 	// Announce broadcasts the funding transaction.
 	Announce(ctx context.Context, channel pktcloud.ID) error
 	// Receive accepts a voucher; an equal one again gives nil.

@@ -325,17 +325,18 @@ func (p *Provider) commit(ctx context.Context, l *link, m lease.Commit) (*runner
 // agreeTo judges a commit by what changes with time, takes the channel, and
 // makes the lease durable. p.agree is held.
 func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcloud.Signed[market.Quote]) (*runner, error) {
-	if p.clock.Now().Unix() >= m.Terms.CommitBy {
-		return nil, lease.Refusal(lease.CodeLate, "commitBy has passed; ask for a new quote")
-	}
 	if _, err := p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Params.Rail); err != nil {
-		return nil, err
-	}
-	if err := p.takeChannel(ctx, m, q.Body.PayeeDetail); err != nil {
 		return nil, err
 	}
 	sig, err := lease.SignTerms(p.device, m.Terms)
 	if err != nil {
+		return nil, err
+	}
+	// Judged twice: what is refused leaves no channel, and time passes meanwhile.
+	if _, _, err := lease.NewProvider(m, sig, lease.Now{Unix: p.clock.Now().Unix()}); err != nil {
+		return nil, err
+	}
+	if err := p.takeChannel(ctx, m, q.Body.PayeeDetail); err != nil {
 		return nil, err
 	}
 	state, effects, err := lease.NewProvider(m, sig, lease.Now{Unix: p.clock.Now().Unix()})
@@ -370,7 +371,15 @@ func (p *Provider) takeChannel(ctx context.Context, m lease.Commit, detail []byt
 	if !ok || m.Params.MinDepth < rail.MinDepth || m.Params.Capacity < rail.MinCapacity || m.Params.Capacity > rail.MaxCapacity {
 		return lease.Refusal(lease.CodeChannel, "the offer wants a depth of %d and a channel of %s to %s", rail.MinDepth, rail.MinCapacity, rail.MaxCapacity)
 	}
-	channel, err := p.cfg.Payee.Accept(ctx, m.Params, m.Funding)
+	var first []pktcloud.Signed[settle.Voucher]
+	if len(m.Voucher) != 0 {
+		v, err := settle.ParseVoucher(m.Voucher)
+		if err != nil {
+			return &lease.Error{Code: lease.CodePayment, Detail: "the first voucher", Err: err}
+		}
+		first = append(first, v)
+	}
+	channel, err := p.cfg.Payee.Accept(ctx, m.Params, m.Funding, first...)
 	if errors.Is(err, settle.ErrLedgerUnavailable) {
 		return &lease.Error{Code: lease.CodeBusy, Detail: "the chain is out of sight, try again", Err: err}
 	}
@@ -380,16 +389,6 @@ func (p *Provider) takeChannel(ctx context.Context, m lease.Commit, detail []byt
 	p.quoted.used(detail)
 	if channel != m.Terms.Channel {
 		return lease.Refusal(lease.CodeChannel, "the channel is not the one of the terms")
-	}
-	if len(m.Voucher) == 0 {
-		return nil
-	}
-	v, err := settle.ParseVoucher(m.Voucher)
-	if err == nil {
-		err = p.cfg.Payee.Receive(ctx, v)
-	}
-	if err != nil {
-		return &lease.Error{Code: lease.CodePayment, Detail: "the first voucher", Err: err}
 	}
 	return nil
 }

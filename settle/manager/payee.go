@@ -38,12 +38,28 @@ func (m *Manager) PayeeDetail(ctx context.Context) ([]byte, error) {
 
 // Accept takes a channel as its payee, after it checked that the parameters are
 // for this device and a detail that it issued, that time and margin suffice,
-// and that the funding pays them and cannot be changed. The channel is durable
-// when it returns; the same one again gives the same id. What was agreed about
-// capacity, depth and the unconfirmed limit is the caller's to compare. Errors
-// match [settle.ErrParams], [settle.ErrFunding], [settle.ErrFee],
-// [settle.ErrLate] or [settle.ErrLedgerUnavailable].
-func (m *Manager) Accept(ctx context.Context, p settle.Params, funding []byte) (pktcloud.ID, error) {
+// and that the funding pays them and cannot be changed. The vouchers that come
+// with it are accepted too, in their order; where one is refused the channel is
+// not taken. All is durable when it returns; the same again gives the same id.
+// What was agreed about capacity, depth and the unconfirmed limit is the
+// caller's to compare. Errors match [settle.ErrParams], [settle.ErrFunding],
+// [settle.ErrFee], [settle.ErrLate] or [settle.ErrLedgerUnavailable], or are
+// those of [settle.Channel.Accept].
+func (m *Manager) Accept(ctx context.Context, p settle.Params, funding []byte, first ...pktcloud.Signed[settle.Voucher]) (pktcloud.ID, error) {
+	id, err := m.take(ctx, p, funding, first)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	for _, v := range first {
+		if err := m.Receive(ctx, v); err != nil {
+			return pktcloud.ID{}, err
+		}
+	}
+	return id, nil
+}
+
+// take takes a channel whose first vouchers will be accepted.
+func (m *Manager) take(ctx context.Context, p settle.Params, funding []byte, first []pktcloud.Signed[settle.Voucher]) (pktcloud.ID, error) {
 	chain, err := pktchain.ChannelOf(m.cfg.Network, p)
 	if err != nil {
 		return pktcloud.ID{}, err
@@ -73,8 +89,14 @@ func (m *Manager) Accept(ctx context.Context, p settle.Params, funding []byte) (
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
-	if _, err := settle.NewChannel(p, settle.Payee, tip.Height); err != nil {
+	c, err := settle.NewChannel(p, settle.Payee, tip.Height)
+	if err != nil {
 		return pktcloud.ID{}, err
+	}
+	for _, v := range first {
+		if c, err = c.Accept(v, chain.Rail()); err != nil {
+			return pktcloud.ID{}, err
+		}
 	}
 	output := m.cfg.Ledger.Output
 	if coins, ok := m.cfg.Ledger.(settle.CoinReader); ok { // strangers name the inputs
