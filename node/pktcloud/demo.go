@@ -48,7 +48,8 @@ func (a *app) demoCommand() *cobra.Command {
 own directory and keys, and a registry with a small image. The tenant finds the
 provider's offer, agrees a lease, opens a channel, and a real container runs;
 it pays interval by interval, both close, and the chain pays out. Every step is
-told with the time that it took. Nothing is left behind.`,
+told with the time that it took. Nothing is left behind; what a demo leaves that
+was killed, the next one removes.`,
 		RunE: func(c *cobra.Command, command []string) error {
 			o.command = command
 			return a.runDemo(c.Context(), o)

@@ -97,8 +97,8 @@ func Sweep(ctx context.Context, prefix string) (found []string, err error) {
 // returns nil.
 func take(dir string) (lock *os.File, keep bool) {
 	st, err := os.Lstat(dir)
-	if err != nil || !st.IsDir() || st.Mode().Perm() != 0o700 || int(st.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
-		return nil, false // somebody else made it
+	if err != nil || !st.IsDir() || st.Mode().Perm()&0o022 != 0 || int(st.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		return nil, false // others may have put into it what they like
 	}
 	path := filepath.Join(dir, marker)
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)

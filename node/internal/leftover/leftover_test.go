@@ -75,7 +75,7 @@ func TestSweep(t *testing.T) {
 	}
 	third := sleeper(t, living.Env())
 	exposed, fourth := killed(t, false)
-	if err := os.Chmod(exposed, 0o755); err != nil {
+	if err := os.Chmod(exposed, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	other := sleeper(t, "PKTCLOUD_RUN="+dead+"1")
