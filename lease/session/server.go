@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -267,27 +268,69 @@ func (s *Server) exec(ctx context.Context, st network.Stream, h Header) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stdin, input := io.Pipe()
+	stdin, feed := io.Pipe()
 	resize := make(chan Size, 1)
+	f := &frames{w: st}
+	var waiting atomic.Bool
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
-		if err := receive(st, input, resize); err != nil {
+		if err := receive(st, &input{feed, &waiting}, resize); err != nil {
 			cancel() // the tenant is gone: the program is killed
 		}
 	})
-	f := &frames{w: st}
+	wg.Go(func() {
+		if err := knock(ctx, f, &waiting); err != nil {
+			cancel()
+		}
+	})
 	code, err := s.cfg.Workload.Exec(ctx, h.Lease, ExecRequest{
 		Args: h.Args, Env: h.Env, WorkDir: h.WorkDir, TTY: h.TTY, Size: h.Size,
 		Stdin: stdin, Stdout: kindWriter{f, kindStdout}, Stderr: kindWriter{f, kindStderr}, Resize: resize,
 	})
+	cancel()
 	stdin.Close() //nolint:errcheck // never fails; ends the receiver's write
 	return errors.Join(f.end(code, err), st.CloseRead())
 }
 
+// knockInterval is how often a tenant whose input waits is looked for.
+const knockInterval = time.Second
+
+// knock returns an error once the tenant is gone, and nil when ctx ends. While
+// input waits for a program that reads none, nobody reads on to the stream's
+// end; but then a frame without bytes cannot be written [SESSION-6].
+func knock(ctx context.Context, f *frames, waiting *atomic.Bool) error {
+	t := time.NewTicker(knockInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if waiting.Load() {
+				if err := f.write(kindStdout, nil); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// input is a program's standard input, and whether a write to it waits.
+type input struct {
+	*io.PipeWriter
+	waiting *atomic.Bool
+}
+
+func (i *input) Write(b []byte) (int, error) {
+	i.waiting.Store(true)
+	defer i.waiting.Store(false)
+	return i.PipeWriter.Write(b)
+}
+
 // receive takes the tenant's frames. Input waits until the program reads it:
 // that is the back-pressure.
-func receive(r io.Reader, stdin *io.PipeWriter, resize chan Size) error {
+func receive(r io.Reader, stdin *input, resize chan Size) error {
 	defer stdin.Close() //nolint:errcheck // never fails
 	for {
 		kind, p, err := readFrame(r)

@@ -281,21 +281,33 @@ func TestHostileHeader(t *testing.T) {
 	}
 }
 
+// more is input without an end.
+type more struct{}
+
+func (more) Read(b []byte) (int, error) { return len(b), nil }
+
+// TestProgramIsKilled: also where the tenant has sent more than the program
+// will ever read, so that nobody reads on to the end of the stream [SESSION-6].
 func TestProgramIsKilled(t *testing.T) {
-	target, _, _ := serve(t, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := session.Exec(ctx, target, session.ExecRequest{Args: []string{"wait"}}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("got %v from a program that waits, want the context's end", err)
-	}
-	// The only session is free once the program has ended.
-	for end := time.Now().Add(10 * time.Second); ; {
-		_, err := session.Exec(t.Context(), target, session.ExecRequest{Args: []string{"echo"}})
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, lease.CodeBusy) || time.Now().After(end) {
-			t.Fatalf("got %v, want the first program killed", err)
-		}
+	for name, stdin := range map[string]io.Reader{"no input": nil, "unread input": more{}} {
+		t.Run(name, func(t *testing.T) {
+			target, _, _ := serve(t, 1)
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err := session.Exec(ctx, target, session.ExecRequest{Args: []string{"wait"}, Stdin: stdin})
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("got %v from a program that waits, want the context's end", err)
+			}
+			// The only session is free once the program has ended.
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				_, err := session.Exec(t.Context(), target, session.ExecRequest{Args: []string{"echo"}})
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, lease.CodeBusy) || time.Now().After(end) {
+					t.Fatalf("got %v, want the first program killed", err)
+				}
+			}
+		})
 	}
 }

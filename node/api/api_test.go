@@ -496,50 +496,6 @@ func TestAmountsAreStrings(t *testing.T) {
 	}
 }
 
-// endless is a service whose programs run until they are ended.
-type endless struct {
-	service.Service
-	started, ended chan struct{}
-}
-
-func (e endless) Exec(ctx context.Context, _ string, _ service.ExecRequest, _ service.Streams) (int, error) {
-	close(e.started)
-	<-ctx.Done()
-	close(e.ended)
-	return 0, ctx.Err()
-}
-
-// TestExecEndsWithItsClient: a program does not outlive the one who ran it
-// [API-11].
-func TestExecEndsWithItsClient(t *testing.T) {
-	f := newFixture(t)
-	l := f.lease(t)
-	e := endless{f.twin, make(chan struct{}), make(chan struct{})}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	guard, err := api.NewGuard(f.token, ln.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- api.Serve(ctx, ln, api.New(e, guard, "test")) }()
-	t.Cleanup(func() { cancel(); <-done })
-	client := client.New(ln.Addr().String(), f.token)
-	call, leave := context.WithCancel(t.Context())
-	go func() { <-e.started; leave() }()
-	if _, err := client.Exec(call, l.Label, service.ExecRequest{Args: []string{"sleep"}}, service.Streams{}); err == nil {
-		t.Error("a call that was given up succeeded")
-	}
-	select {
-	case <-e.ended:
-	case <-time.After(10 * time.Second):
-		t.Error("the program goes on without its client")
-	}
-}
-
 // TestOpenAPI: the description names every operation and version 3.1.
 func TestOpenAPI(t *testing.T) {
 	f := newFixture(t)

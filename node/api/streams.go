@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -140,10 +141,15 @@ func (a *API) runExec(ctx context.Context, lease string, conn net.Conn, in *bufi
 	ctx, cancel := context.WithCancel(ctx)
 	stdin, feed := io.Pipe()
 	resize := make(chan service.Size, 1)
+	var waiting atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer cancel() // a client that goes away ends the program
-		readExec(ctx, in, feed, resize)
+		readExec(ctx, in, &input{feed, &waiting}, resize)
+	})
+	wg.Go(func() {
+		defer cancel()
+		knock(ctx, out, &waiting)
 	})
 	code, err := a.svc.Exec(ctx, lease, request, service.Streams{
 		Stdin: stdin, Stdout: out.Pipe(stream.Stdout), Stderr: out.Pipe(stream.Stderr), Resize: resize,
@@ -161,8 +167,41 @@ func (a *API) runExec(ctx context.Context, lease string, conn net.Conn, in *bufi
 	wg.Wait()
 }
 
+// knockInterval is how often a client whose input waits is looked for.
+const knockInterval = time.Second
+
+// knock returns when the client has left, or ctx ends. While input waits for a
+// program that reads none, nobody reads on to the connection's end; but then a
+// frame without bytes cannot be written [API-11].
+func knock(ctx context.Context, out *stream.Writer, waiting *atomic.Bool) {
+	t := time.NewTicker(knockInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if waiting.Load() && out.Write(stream.Stdout, nil) != nil {
+				return
+			}
+		}
+	}
+}
+
+// input is a program's standard input, and whether a write to it waits.
+type input struct {
+	*io.PipeWriter
+	waiting *atomic.Bool
+}
+
+func (i *input) Write(b []byte) (int, error) {
+	i.waiting.Store(true)
+	defer i.waiting.Store(false)
+	return i.PipeWriter.Write(b)
+}
+
 // readExec hands the client's frames on until it leaves.
-func readExec(ctx context.Context, in io.Reader, stdin *io.PipeWriter, resize chan service.Size) {
+func readExec(ctx context.Context, in io.Reader, stdin *input, resize chan service.Size) {
 	defer stdin.CloseWithError(io.ErrUnexpectedEOF)
 	for {
 		kind, payload, err := stream.Read(in)
