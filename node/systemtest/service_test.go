@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -21,7 +22,7 @@ func TestFrozenServiceIsNotPaid(t *testing.T) {
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	l := w.rent()
 	w.paidIntervals(l.ID, 3)
-	thaw := freeze(t)
+	thaw := w.freeze()
 	defer thaw()
 	const intervalAndProbe = 1*time.Second + 5*time.Second
 	time.Sleep(intervalAndProbe)
@@ -50,7 +51,7 @@ func TestUnpaidServiceIsFrozen(t *testing.T) {
 		p, err = provider.Lease(t.Context(), l.ID.String())
 		return p.Phase == "suspended", err
 	})
-	if !frozen(t) {
+	if !w.frozen() {
 		t.Error("the lease is suspended and its container is not frozen")
 	}
 	for _, e := range p.Exposure {
@@ -81,9 +82,9 @@ func TestNodeRestartsUnderItsLease(t *testing.T) {
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	l := w.rent()
 	w.paidIntervals(l.ID, 2)
-	before := containerProcess(t)
+	before := w.containerProcess()
 	w.provider.kill()
-	if containerProcess(t) != before {
+	if w.containerProcess() != before {
 		t.Fatal("the container died with the node")
 	}
 	w.provider.start()
@@ -92,7 +93,7 @@ func TestNodeRestartsUnderItsLease(t *testing.T) {
 		l := w.lease(l)
 		return l.Phase == "active" && l.Served > served+1, nil
 	})
-	if containerProcess(t) != before {
+	if w.containerProcess() != before {
 		t.Error("the container was started again")
 	}
 	w.closeLease(l.ID)
@@ -153,23 +154,28 @@ func (w *world) closeOrEnd(l service.Lease) {
 	})
 }
 
-// containerProcess is the process id of the newest workload, busybox httpd.
-func containerProcess(t *testing.T) string {
-	t.Helper()
-	out, err := exec.Command("pgrep", "-n", "-f", "^/bin/busybox httpd").Output()
-	if err != nil {
-		t.Fatal("no workload runs")
+// containerProcess is the process id of this world's workload, busybox httpd:
+// others run on the machine, and a child of it for each request.
+func (w *world) containerProcess() string {
+	w.t.Helper()
+	group := "/" + libcontainer.Group(filepath.Join(w.provider.dir, "runtime")) + "/"
+	out, err := exec.Command("pgrep", "-f", "^/bin/busybox httpd").Output()
+	for pid := range strings.FieldsSeq(string(out)) { // oldest first
+		if in, err := os.ReadFile(filepath.Join("/proc", pid, "cgroup")); err == nil && strings.Contains(string(in), group) {
+			return pid
+		}
 	}
-	return strings.TrimSpace(string(out))
+	w.t.Fatalf("no workload runs (%v)", err)
+	return ""
 }
 
-// freezerOf returns the file and the words that freeze the cgroup of the one
-// workload that runs.
-func freezerOf(t *testing.T) (file, freeze, thaw string) {
-	t.Helper()
-	groups, err := os.ReadFile(filepath.Join("/proc", containerProcess(t), "cgroup"))
+// freezerOf returns the file and the words that freeze the cgroup of the
+// workload.
+func (w *world) freezerOf() (file, freeze, thaw string) {
+	w.t.Helper()
+	groups, err := os.ReadFile(filepath.Join("/proc", w.containerProcess(), "cgroup"))
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(groups)) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -183,18 +189,18 @@ func freezerOf(t *testing.T) (file, freeze, thaw string) {
 	return file, "1", "0"
 }
 
-func freeze(t *testing.T) (thaw func()) {
-	t.Helper()
-	file, on, off := freezerOf(t)
+func (w *world) freeze() (thaw func()) {
+	w.t.Helper()
+	file, on, off := w.freezerOf()
 	if err := os.WriteFile(file, []byte(on), 0); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	return func() { os.WriteFile(file, []byte(off), 0) }
 }
 
-func frozen(t *testing.T) bool {
-	t.Helper()
-	file, on, _ := freezerOf(t)
+func (w *world) frozen() bool {
+	w.t.Helper()
+	file, on, _ := w.freezerOf()
 	state, err := os.ReadFile(file)
 	return err == nil && strings.TrimSpace(string(state)) == on
 }
