@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -38,7 +39,7 @@ func (p SessionProber) Probe(ctx context.Context, v View) error {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { giveUp(conn) })
 	defer stop()
 	if v.Manifest.Probe.HTTPPath == "" {
 		return nil
@@ -63,6 +64,16 @@ func (p SessionProber) Probe(ctx context.Context, v View) error {
 		return fmt.Errorf("the service answers %s", resp.Status)
 	}
 	return nil
+}
+
+// giveUp ends a connection so that the provider knows it, also where the
+// service never answers: a close alone would leave the session waiting for it.
+func giveUp(conn net.Conn) {
+	if s, ok := conn.(interface{ Reset() error }); ok {
+		s.Reset() //nolint:errcheck // given up
+		return
+	}
+	conn.Close()
 }
 
 // probes are the tenant's looks at the service since the last statement that
