@@ -17,6 +17,7 @@ const (
 	deviceFile   = "device.key"
 	databaseFile = "node.db"
 	lockFile     = "lock"
+	birthdayFile = "birthday" // of the phrase: a height, or newPhrase
 	runtimeDir   = "runtime"
 	imagesDir    = "images"
 )

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/pkt-cash/pkt-cloud/internal/durable"
@@ -28,7 +29,13 @@ type InitConfig struct {
 	// is the optional one of BIP39.
 	Phrase     keystore.Phrase
 	Passphrase string
+	// Birthday is a height of the chain at which a restored phrase had no money
+	// yet; the search for its coins begins there. Zero is always right.
+	Birthday uint64
 }
+
+// newPhrase stands in the birthday file of a phrase that has never seen a chain.
+const newPhrase = "new"
 
 // Init makes a data directory with a keystore, and returns the phrase that
 // restores it. An existing keystore is never overwritten.
@@ -55,11 +62,49 @@ func Init(c InitConfig) (keystore.Phrase, error) {
 	if kc.Password == "" {
 		return keystore.Phrase{}, service.Errorf(service.CodeInvalid, "the keystore needs a password")
 	}
+	birthday := strconv.FormatUint(c.Birthday, 10)
+	if c.Phrase.IsZero() {
+		birthday = newPhrase
+	}
+	if err := durable.WriteFile(filepath.Join(c.Dir, birthdayFile), []byte(birthday+"\n")); err != nil {
+		return keystore.Phrase{}, translate(err)
+	}
 	k, err := keystore.Create(path, kc)
 	if err != nil {
 		return keystore.Phrase{}, translate(err)
 	}
 	return k.Phrase(), nil
+}
+
+// readBirthday reads the birthday of a data directory's phrase: zero without
+// the file.
+func readBirthday(dir string) (height uint64, isNew bool, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, birthdayFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	text := strings.TrimSpace(string(b))
+	if text == newPhrase {
+		return 0, true, nil
+	}
+	if height, err = strconv.ParseUint(text, 10, 64); err != nil {
+		return 0, false, service.Errorf(service.CodeInvalid, "%s holds no height; put 0 there", filepath.Join(dir, birthdayFile))
+	}
+	return height, false, nil
+}
+
+// keepBirthday puts a new phrase's birthday, once the wallet has one, in place
+// of the word that it is new: should the database be lost, the phrase is not.
+func (n *Node) keepBirthday() error {
+	_, isNew, err := readBirthday(n.cfg.Dir)
+	height, born := n.wallet.Birthday()
+	if err != nil || !isNew || !born {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(n.cfg.Dir, birthdayFile), []byte(strconv.FormatUint(height, 10)+"\n"))
 }
 
 // openKeystore opens the keystore of a data directory.

@@ -74,8 +74,12 @@ func (n *Node) WalletHistory(ctx context.Context) ([]service.Movement, error) {
 	return moves, nil
 }
 
-// endOf reads the transaction that closed a channel.
+// endOf says what the transaction that closed a channel paid. Of one that closed
+// before the manager kept that, the chain is asked.
 func (n *Node) endOf(ctx context.Context, s manager.Status) (pktchain.End, bool) {
+	if s.End.TxID != ([32]byte{}) {
+		return s.End, true
+	}
 	c, err := pktchain.ChannelOf(n.network, s.Params)
 	if err != nil {
 		return pktchain.End{}, false
@@ -98,6 +102,9 @@ func (n *Node) keepWallet(ctx context.Context) error {
 		if !restored {
 			err = n.wallet.Restore(ctx)
 			restored = err == nil
+			if restored {
+				err = n.keepBirthday()
+			}
 		} else {
 			err = n.wallet.Rebroadcast(ctx)
 		}

@@ -146,7 +146,14 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.wallet, err = wallet.Open(ctx, seed, wallet.Config{Network: n.network, Ledger: n.ledger, Store: n.store}); err != nil {
+	birthday, isNew, err := readBirthday(n.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	n.wallet, err = wallet.Open(ctx, seed, wallet.Config{
+		Network: n.network, Ledger: n.ledger, Store: n.store, Birthday: birthday, New: isNew,
+	})
+	if err != nil {
 		return err
 	}
 	n.manager, err = manager.New(ctx, manager.Config{

@@ -63,14 +63,30 @@ type Ledger interface {
 	FeeRate(ctx context.Context) (pktcloud.Amount, error)
 }
 
-// ScriptWatcher is what a [Ledger] may offer besides [LEDGER-13].
-type ScriptWatcher interface {
-	// Watch names scripts before their coins are asked for, so that one search
-	// of the chain serves all of them. Watching twice does nothing.
-	Watch(ctx context.Context, scripts [][]byte) error
+// Watcher is what a [Ledger] may offer besides [LEDGER-13]: one that keeps no
+// index, and has to search its chain for what it is asked about.
+type Watcher interface {
+	// Watch names what will be asked about. It asks nobody and returns at once:
+	// the next question searches the chain, one time for all that was named
+	// until then, from the lowest From on [LEDGER-15]. Naming something twice
+	// does nothing, unless it is from a lower height.
+	Watch(list ...Watch)
 	// Used reports whether an output ever paid script, spent or not.
 	Used(ctx context.Context, script []byte) (bool, error)
 }
+
+// Watch is a script, or without one an output. No block below From holds an
+// output that pays the script, or the output; zero is always right.
+type Watch struct {
+	Script []byte
+	At     Outpoint
+	From   uint64
+}
+
+// Birthday is the height from which to look for what nobody could have mined
+// before the best block had the height tip. It leaves room for blocks that are
+// taken back: they may return lower.
+func Birthday(tip uint64) uint64 { return tip - min(tip, ReorgMargin) }
 
 // CoinReader is what a [Ledger] may offer besides [LEDGER-14].
 type CoinReader interface {

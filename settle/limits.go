@@ -12,4 +12,5 @@ const (
 	MaxMinDepth        = 1000
 	MaxMarginBlocks    = 1 << 16
 	MaxExt             = 16
+	ReorgMargin        = 100 // blocks between a best block and a birthday taken from it
 )

@@ -23,6 +23,7 @@ const maxSecret = 4 << 10
 func (a *app) initCommand() *cobra.Command {
 	var phraseFile, passphraseFile, passwordFile string
 	var unattended bool
+	var birthday uint64
 	c := &cobra.Command{
 		Use: "init", Short: "Make a data directory with a new identity and wallet", Args: cobra.NoArgs,
 		Long: `Init makes the keystore of a data directory and prints, once, the phrase that
@@ -31,6 +32,10 @@ one instead. Secrets are read from files or from the terminal, never from the
 command line.`,
 		RunE: func(*cobra.Command, []string) error {
 			config := node.InitConfig{Dir: a.dir, Unattended: unattended}
+			config.Birthday = birthday
+			if birthday > 0 && phraseFile == "" {
+				return service.Errorf(service.CodeInvalid, "--birthday belongs to a phrase that is restored; give --phrase-file too")
+			}
 			if phraseFile != "" {
 				text, err := readSecret(phraseFile)
 				if err != nil {
@@ -65,6 +70,7 @@ command line.`,
 	}
 	f := c.Flags()
 	f.StringVar(&phraseFile, "phrase-file", "", "restore the phrase in this file")
+	f.Uint64Var(&birthday, "birthday", 0, "a block at which the restored phrase had no money yet; older ones are not searched")
 	f.StringVar(&passphraseFile, "passphrase-file", "", "the optional BIP39 passphrase, the first line of this file")
 	f.StringVar(&passwordFile, "password-file", "", "the password that encrypts the keystore, the first line of this file")
 	f.BoolVar(&unattended, "unattended", false, "leave a random password in the data directory, so that the node starts by itself;\nwhoever can read the directory then has the money")

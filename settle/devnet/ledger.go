@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	_ settle.Ledger        = (*Chain)(nil)
-	_ settle.ScriptWatcher = (*Chain)(nil)
+	_ settle.Ledger  = (*Chain)(nil)
+	_ settle.Watcher = (*Chain)(nil)
 )
 
 // Codes with which a pktd refuses a transaction.
@@ -173,10 +173,10 @@ func (c *Chain) Coins(_ context.Context, script []byte) ([]settle.Coin, error) {
 	return c.view.Coins(script), nil
 }
 
-// Watch implements settle.ScriptWatcher; every script is watched anyway.
-func (c *Chain) Watch(context.Context, [][]byte) error { return nil }
+// Watch implements settle.Watcher; everything is watched anyway.
+func (c *Chain) Watch(...settle.Watch) {}
 
-// Used implements settle.ScriptWatcher.
+// Used implements settle.Watcher.
 func (c *Chain) Used(_ context.Context, script []byte) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

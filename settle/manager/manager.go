@@ -106,6 +106,7 @@ type Status struct {
 	Announced    bool            `json:"announced"`
 	ClosingTxID  [32]byte        `json:"-"` // zero while there is none
 	ClosingDepth uint64          `json:"closing_depth"`
+	End          pktchain.End    `json:"-"` // what the transaction that ended the channel paid; zero while the chain has none
 }
 
 // Manager runs the channels of one device. Its methods may be called from
@@ -189,6 +190,7 @@ func (m *Manager) status(ch *channel) Status {
 		ID: c.ID, Params: c.Params, Role: c.Role, Phase: c.Phase, FundingTxID: ch.chain.Detail.Funding.TxID,
 		Funded: c.Funded, Depth: c.Depth, Height: c.Height, Paid: c.Paid(), Room: c.Room(), Final: c.Close.Final,
 		Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced,
+		End: pktchain.End(st.seen.End),
 	}
 	if c.Spent.Known {
 		s.ClosingTxID = c.Spent.TxID

@@ -82,13 +82,13 @@ func (m *Manager) begin(ctx context.Context, r channelRecord) error {
 	}
 	m.mu.Lock()
 	r.Order = m.order
+	st := state{Channel: c, seen: seenRecord{Since: settle.Birthday(m.tip.Height)}} // the funding is not mined yet
 	m.mu.Unlock()
-	st := state{Channel: c}
 	ch, err := newChannel(m.cfg.Network, r, st)
 	if err != nil {
 		return err
 	}
-	if err := m.apply(ctx, put{keyChannels + c.ID.Hex(), r}, put{keyStates + c.ID.Hex(), st}); err != nil {
+	if err := m.apply(ctx, put{keyChannels + c.ID.Hex(), r}, put{keyStates + c.ID.Hex(), st}, put{keySeen + c.ID.Hex(), st.seen}); err != nil {
 		return err
 	}
 	m.add(ch)

@@ -21,6 +21,7 @@ const (
 	keyPayees   = "settle/payee/"   // and the public key in hexadecimal
 	keyChannels = "settle/channel/" // and the channel's id in hexadecimal
 	keyStates   = "settle/state/"   // likewise
+	keySeen     = "settle/seen/"    // likewise
 )
 
 // maxStored bounds a stored record.
@@ -62,6 +63,23 @@ type state struct {
 	EndFee    pktcloud.Amount `cbor:"end_fee"`
 	EndHeight uint64          `cbor:"end_height"` // height at which End was last made
 	Settled   pktcloud.Amount `cbor:"settled"`
+
+	seen seenRecord // stored by itself: a store from before it has none
+}
+
+// seenRecord is what the chain said of a channel that must be known without it.
+type seenRecord struct {
+	Since uint64    `cbor:"since"` // no block below holds the funding [SETTLE-37]; zero is always right
+	End   endRecord `cbor:"end"`
+}
+
+// endRecord is a pktchain.End; zero while the channel has none.
+type endRecord struct {
+	TxID   [32]byte        `cbor:"tx"`
+	Refund bool            `cbor:"refund"`
+	Payee  pktcloud.Amount `cbor:"payee"`
+	Payer  pktcloud.Amount `cbor:"payer"`
+	Fee    pktcloud.Amount `cbor:"fee"`
 }
 
 // channel is one channel. Whoever holds its turn may change its state; anybody
@@ -134,7 +152,11 @@ func (m *Manager) change(ctx context.Context, ch *channel, fn func(st state) (st
 		return old, err
 	}
 	if what == persist {
-		if err := m.apply(ctx, put{keyStates + ch.id.Hex(), next}); err != nil {
+		puts := []put{{keyStates + ch.id.Hex(), next}}
+		if next.seen != old.seen {
+			puts = append(puts, put{keySeen + ch.id.Hex(), next.seen})
+		}
+		if err := m.apply(ctx, puts...); err != nil {
 			return old, err
 		}
 	}
@@ -171,7 +193,7 @@ var errStored = errors.New("settle: the store is damaged; restore it from the re
 
 // load reads everything from the store.
 func (m *Manager) load(ctx context.Context) error {
-	states := map[string]state{}
+	states, sights := map[string]state{}, map[string]seenRecord{}
 	err := m.cfg.Store.Load(ctx, "settle/", func(key string, value []byte) error {
 		var err error
 		switch {
@@ -187,6 +209,10 @@ func (m *Manager) load(ctx context.Context) error {
 			var st state
 			err = pktcloud.Unmarshal(value, &st, maxStored)
 			states[strings.TrimPrefix(key, keyStates)] = st
+		case strings.HasPrefix(key, keySeen):
+			var r seenRecord
+			err = pktcloud.Unmarshal(value, &r, maxStored)
+			sights[strings.TrimPrefix(key, keySeen)] = r
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", errStored, key, err)
@@ -205,6 +231,7 @@ func (m *Manager) load(ctx context.Context) error {
 		if !ok {
 			return fmt.Errorf("%w: %s has no state", errStored, key)
 		}
+		st.seen = sights[strings.TrimPrefix(key, keyChannels)]
 		return m.restore(ctx, r, st)
 	})
 }
@@ -227,7 +254,12 @@ func (m *Manager) restore(ctx context.Context, r channelRecord, st state) error 
 	return nil
 }
 
+// add takes a channel in, and names its funding to the ledger.
 func (m *Manager) add(ch *channel) {
+	st := ch.state.Load()
+	if w, ok := m.cfg.Ledger.(settle.Watcher); ok && followed(st.Channel.Phase) {
+		w.Watch(settle.Watch{At: ch.chain.Detail.Funding, From: st.seen.Since})
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.channels[ch.id] = ch

@@ -8,6 +8,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 )
 
 const (
@@ -17,6 +18,9 @@ const (
 	retryInterval = 2 * time.Second
 	// bumpBlocks is after how many blocks in vain a claim or refund pays more.
 	bumpBlocks = 3
+	// sinceStep is how far a channel's birthday moves at once, since each move is
+	// a write.
+	sinceStep = 1000
 )
 
 // Run follows the ledger until ctx ends, and then returns nil. With each block
@@ -93,8 +97,8 @@ func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
 // follow brings one channel up to date and does what it needs.
 func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error {
 	st := ch.state.Load()
-	if p := st.Channel.Phase; p == settle.Closed || p == settle.Refunded {
-		return nil // an abandoned one may be funded at any time, by who has the transaction [SETTLE-29]
+	if !followed(st.Channel.Phase) {
+		return nil
 	}
 	out, err := m.cfg.Ledger.Output(ctx, ch.chain.Detail.Funding)
 	if err != nil {
@@ -119,6 +123,10 @@ func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error
 	return m.tolerate(ch, "end", m.broadcastEnd(ctx, ch, next))
 }
 
+// followed reports whether the chain is asked about a channel. An abandoned one
+// may be funded at any time, by who has the transaction [SETTLE-29].
+func followed(p settle.Phase) bool { return p != settle.Closed && p != settle.Refunded }
+
 // tolerate logs a refusal of the network, which passes or is answered by a
 // higher fee, and returns other errors.
 func (m *Manager) tolerate(ch *channel, what string, err error) error {
@@ -133,19 +141,31 @@ func (m *Manager) tolerate(ch *channel, what string, err error) error {
 // finds out again by itself, such as a depth, is not worth a sync.
 func (m *Manager) observe(ctx context.Context, ch *channel, tip settle.Tip, out settle.Output) (state, error) {
 	o := settle.Observation{Height: tip.Height, Funded: out.Known, Depth: out.Depth}
-	var settled pktcloud.Amount
+	var seen pktchain.End
 	if out.Spend != nil {
 		end, err := ch.chain.EndOf(out.Spend.Raw)
 		if err != nil {
 			m.cfg.Log.Error("the funding output is spent in an unknown way", "channel", ch.id, "err", err)
 		}
 		o.Spent = settle.Spent{Known: true, TxID: out.Spend.TxID, Depth: out.Spend.Depth, Refund: end.Refund}
-		settled = end.Payee
+		seen = end
+	}
+	since := tip.Height // a funding that is not mined will be mined above
+	if out.Depth > 0 {
+		since -= min(since, out.Depth-1)
 	}
 	return m.change(ctx, ch, func(st state) (state, effect, error) {
 		was := st.Channel
-		st.Channel, st.Settled = was.Observe(o), settled
+		st.Channel, st.Settled = was.Observe(o), seen.Payee
+		st.seen.End = endRecord(seen)
+		moved := settle.Birthday(since) >= st.seen.Since+sinceStep
+		if moved {
+			st.seen.Since = settle.Birthday(since)
+		}
 		if st.Channel.Phase == was.Phase && st.Channel.Spent == was.Spent {
+			if moved {
+				return st, persist, nil
+			}
 			return st, remember, nil
 		}
 		m.cfg.Log.Info("channel", "channel", ch.id, "phase", st.Channel.Phase, "height", tip.Height, "depth", o.Depth)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/btcsuite/btcd/address/v2/base58"
 	"github.com/btcsuite/btcd/address/v2/bech32"
@@ -24,6 +25,10 @@ type Network struct {
 	PrivateKey   byte   // version byte of a WIF key
 	Magic        uint32 // of the network between nodes, by which a chain is known
 	UnitsPerCoin uint64
+	// BlockTime is the mean time between blocks; zero where they come on demand,
+	// so that no age of the best block means anything, and where a chain may
+	// begin anew under the same name.
+	BlockTime time.Duration
 	// RelayFloor is the least fee rate that nodes relay, in units per 1000
 	// virtual bytes; it sets dust as well.
 	RelayFloor pktcloud.Amount
@@ -34,6 +39,7 @@ var networks = []Network{
 	{
 		Rail: "pkt", HRP: "pkt", CoinType: 390, PubKeyHash: 0x75, ScriptHash: 0x38, PrivateKey: 0xe0,
 		Magic: 0x082f00fc, UnitsPerCoin: pktcloud.UnitsPerPKT, RelayFloor: settle.RelayFloor,
+		BlockTime: time.Minute,
 	},
 	{
 		Rail: "pkt-devnet", HRP: "dpk", CoinType: 1, PubKeyHash: 0x6f, ScriptHash: 0xc4, PrivateKey: 0xef,

@@ -35,8 +35,8 @@ type Config struct {
 	CookieFile string // user:password, as a pktd leaves it in its directory
 	CertFile   string // PEM, for a node with a certificate of its own
 
-	// Birthday is a height below which nothing of the caller's can be found:
-	// a script or a spent output asked for the first time is searched from
+	// Birthday is a height below which nothing of the caller's can be found. A
+	// script or a spent output that was not named by Watch is searched from
 	// there to the tip.
 	Birthday uint64
 	// PollInterval is the time between questions of WaitTip; zero means
@@ -56,19 +56,25 @@ type Driver struct {
 	cfg Config
 	rpc *client
 
+	naming sync.Mutex
+	named  []settle.Watch // not taken into the view yet
+
 	mu      sync.Mutex // guards all below; held while the node is asked
 	checked bool       // the node's network is the right one
 	view    *chainview.View
-	scripts map[string]bool // of the view, kept for a new one
+	scripts map[string]uint64        // watched by the view, and from what height
+	points  map[wire.OutPoint]uint64 // likewise
+	search  search
+	first   *block // the one that the view began with
 	pool    map[chainhash.Hash]*wire.MsgTx
 	seen    []chainhash.Hash // the pool in the order of arrival
 	fresh   time.Time        // when the last refresh that succeeded began
 }
 
 var (
-	_ settle.Ledger        = (*Driver)(nil)
-	_ settle.ScriptWatcher = (*Driver)(nil)
-	_ settle.CoinReader    = (*Driver)(nil)
+	_ settle.Ledger     = (*Driver)(nil)
+	_ settle.Watcher    = (*Driver)(nil)
+	_ settle.CoinReader = (*Driver)(nil)
 )
 
 // New returns a driver. It does not ask the node yet.
@@ -81,7 +87,7 @@ func New(cfg Config) (*Driver, error) {
 		cfg.PollInterval = DefaultPollInterval
 	}
 	cfg.FeeRate = max(cfg.FeeRate, settle.RelayFloor)
-	return &Driver{cfg: cfg, rpc: rpc, scripts: map[string]bool{}}, nil
+	return &Driver{cfg: cfg, rpc: rpc, scripts: map[string]uint64{}, points: map[wire.OutPoint]uint64{}}, nil
 }
 
 // Tip implements settle.Ledger.
@@ -118,13 +124,23 @@ func (d *Driver) Output(ctx context.Context, at settle.Outpoint) (settle.Output,
 		return settle.Output{}, err
 	}
 	defer unlock()
+	if err := d.searchNamed(ctx); err != nil {
+		return settle.Output{}, err
+	}
 	return d.output(ctx, at)
 }
 
+// output is Output once everything named was searched for. The caller holds
+// d.mu.
 func (d *Driver) output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
 	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
-	if !d.view.WatchedPoint(point) {
-		if _, err := d.locate(ctx, point, d.search); err != nil {
+	if !d.view.WatchedPoint(point) && !d.view.InPool(point.Hash) {
+		found, err := d.locate(ctx, point)
+		if err == nil && !found {
+			d.watch(settle.Watch{At: at, From: d.cfg.Birthday})
+			err = d.searchNamed(ctx)
+		}
+		if err != nil {
 			return settle.Output{}, err
 		}
 	}
@@ -139,8 +155,8 @@ func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output
 	}
 	defer unlock()
 	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
-	if !d.view.WatchedPoint(point) {
-		if found, err := d.locate(ctx, point, nil); err != nil || !found {
+	if !d.view.Has(point) {
+		if found, err := d.locate(ctx, point); err != nil || !found {
 			return settle.Output{}, err
 		}
 	}
@@ -154,31 +170,20 @@ func (d *Driver) Coins(ctx context.Context, script []byte) ([]settle.Coin, error
 		return nil, err
 	}
 	defer unlock()
-	if err := d.watch(ctx, [][]byte{script}); err != nil {
+	if err := d.searchScript(ctx, script); err != nil {
 		return nil, err
 	}
 	return d.view.Coins(script), nil
 }
 
-// Watch implements settle.ScriptWatcher: one search of the chain serves all
-// scripts together.
-func (d *Driver) Watch(ctx context.Context, scripts [][]byte) error {
-	unlock, err := d.lockFresh(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return d.watch(ctx, scripts)
-}
-
-// Used implements settle.ScriptWatcher, from Birthday on.
+// Used implements settle.Watcher.
 func (d *Driver) Used(ctx context.Context, script []byte) (bool, error) {
 	unlock, err := d.lockFresh(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	if err := d.watch(ctx, [][]byte{script}); err != nil {
+	if err := d.searchScript(ctx, script); err != nil {
 		return false, err
 	}
 	return d.view.Used(script), nil
@@ -242,6 +247,15 @@ func (d *Driver) known(ctx context.Context, tx *wire.MsgTx, spentToo bool) (bool
 		return false, err
 	}
 	defer unlock()
+	if err := d.searchNamed(ctx); err != nil {
+		return false, err
+	}
+	for i := range tx.TxOut {
+		if d.view.WatchedPoint(wire.OutPoint{Hash: txid, Index: uint32(i)}) {
+			out, err := d.view.Output(settle.Outpoint{TxID: txid, Index: uint32(i)})
+			return out.Depth > 0, err
+		}
+	}
 	at := tx.TxIn[0].PreviousOutPoint
 	out, err := d.output(ctx, settle.Outpoint{TxID: at.Hash, Index: at.Index})
 	return err == nil && out.Spend != nil && out.Spend.TxID == txid, err
@@ -249,6 +263,9 @@ func (d *Driver) known(ctx context.Context, tx *wire.MsgTx, spentToo bool) (bool
 
 // rawBlock asks for a block and checks that it is the one asked for.
 func (d *Driver) rawBlock(ctx context.Context, hash chainhash.Hash) (*block, error) {
+	if d.first != nil && d.first.header.BlockHash() == hash {
+		return d.first, nil
+	}
 	var text string
 	if err := d.rpc.call(ctx, &text, "getblock", hash.String(), 0); err != nil {
 		return nil, unavailable("read block "+hash.String(), err)

@@ -73,7 +73,9 @@ func fixture(c *devnet.Chain, l settle.Ledger) settletest.LedgerFixture {
 
 func TestLedgerOverDevnet(t *testing.T) {
 	chain, d := serve(t, Config{})
-	if err := settletest.TestLedger(t.Context(), fixture(chain, d)); err != nil {
+	f := fixture(chain, d)
+	f.Restart = func() (settle.Ledger, error) { return New(d.cfg) }
+	if err := settletest.TestLedger(t.Context(), f); err != nil {
 		t.Error(err)
 	}
 }
@@ -194,11 +196,39 @@ func TestUnspentNeverSearches(t *testing.T) {
 	if _, err := d.Tip(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	count := countBlocks(t, d)
+	for i := range byte(3) {
+		out, err := d.Unspent(t.Context(), settle.Outpoint{TxID: [32]byte{i, 1}})
+		if err != nil || out.Known {
+			t.Errorf("got %+v, %v for an output that does not exist, want not known", out, err)
+		}
+	}
+	if n := count.blocks.Load(); n != 0 {
+		t.Errorf("got %d blocks read for outputs that do not exist, want none", n)
+	}
+	out, err := d.Unspent(t.Context(), settle.Outpoint{TxID: txid})
+	if err != nil || !out.Known || out.Amount != 5000 || out.Depth != 4 || out.Spend != nil {
+		t.Errorf("got %+v, %v, want an unspent output of 5000 units, 4 deep", out, err)
+	}
+	if n := count.blocks.Load(); n > 1 {
+		t.Errorf("got %d blocks read for one output, want one", n)
+	}
+}
+
+// counter stands before a node and counts the blocks that are read.
+type counter struct {
+	blocks atomic.Int64
+	most   atomic.Int64 // blocks to let through; zero means all
+}
+
+// countBlocks puts a counter before a driver's node.
+func countBlocks(t *testing.T, d *Driver) *counter {
+	t.Helper()
 	node, err := url.Parse(d.rpc.url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var blocks atomic.Int64
+	c := new(counter)
 	forward := httputil.NewSingleHostReverseProxy(node)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -206,27 +236,38 @@ func TestUnspentNeverSearches(t *testing.T) {
 			t.Error(err)
 		}
 		if bytes.Contains(body, []byte(`"getblock"`)) {
-			blocks.Add(1)
+			if most := c.most.Load(); most > 0 && c.blocks.Load() >= most {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			c.blocks.Add(1)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		forward.ServeHTTP(w, r)
 	}))
-	defer proxy.Close()
+	t.Cleanup(proxy.Close)
 	d.rpc.url = proxy.URL
-	for i := range byte(3) {
-		out, err := d.Unspent(t.Context(), settle.Outpoint{TxID: [32]byte{i, 1}})
-		if err != nil || out.Known {
-			t.Errorf("got %+v, %v for an output that does not exist, want not known", out, err)
-		}
+	return c
+}
+
+// TestTimeOfTheBlock shows [LEDGER-16]: a node that stands still cannot make its
+// best block young.
+func TestTimeOfTheBlock(t *testing.T) {
+	all := recorded(t, "channel-life.jsonl")
+	r, d := newReplay(t, all)
+	r.chain(all)
+	tip, err := d.Tip(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := blocks.Load(); n != 0 {
-		t.Errorf("got %d blocks read for outputs that do not exist, want none", n)
+	b, err := d.rawBlock(t.Context(), tip.Hash)
+	if err != nil {
+		t.Fatal(err)
 	}
-	out, err := d.Unspent(t.Context(), settle.Outpoint{TxID: txid})
-	if err != nil || !out.Known || out.Amount != 5000 || out.Depth != 4 || out.Spend != nil {
-		t.Errorf("got %+v, %v, want an unspent output of 5000 units, 4 deep", out, err)
+	if want := b.header.Timestamp.Unix(); tip.Time != want || want < 1_700_000_000 {
+		t.Errorf("got %d, want the header's %d", tip.Time, want)
 	}
-	if n := blocks.Load(); n > 1 {
-		t.Errorf("got %d blocks read for one output, want one", n)
+	if again, err := d.Tip(t.Context()); err != nil || again != tip {
+		t.Errorf("asked again: got %+v, %v, want %+v", again, err, tip)
 	}
 }

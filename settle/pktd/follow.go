@@ -119,19 +119,13 @@ func (d *Driver) follow(ctx context.Context) error {
 			return d.begin(ctx, count)
 		}
 	}
-	return d.connectTo(ctx, d.view, count)
+	return d.connectTo(ctx, count)
 }
 
-// begin makes a new view. Without scripts to look for it begins at the best
-// block; otherwise at Birthday, since older blocks may have changed.
+// begin makes a new view, at the best block. What is watched has to be searched
+// for again, since older blocks may have changed.
 func (d *Driver) begin(ctx context.Context, count uint64) error {
-	view := chainview.New(false)
-	start := count
-	for s := range d.scripts {
-		view.WatchScript([]byte(s))
-		start = min(d.cfg.Birthday, count)
-	}
-	hash, err := d.blockHash(ctx, start)
+	hash, err := d.blockHash(ctx, count)
 	if err != nil {
 		return moved(err)
 	}
@@ -139,20 +133,24 @@ func (d *Driver) begin(ctx context.Context, count uint64) error {
 	if err != nil {
 		return err
 	}
-	first := b.forView(start)
+	view := chainview.New(false)
+	d.search = search{}
+	for s, from := range d.scripts {
+		view.WatchScript([]byte(s))
+		d.search.include(from)
+	}
+	for at, from := range d.points {
+		view.WatchPoint(at)
+		d.search.include(from)
+	}
+	first := b.forView(count)
 	view.Start(settle.Tip{Height: first.Height, Hash: first.Hash, Time: first.Time})
-	if start > 0 { // no chain lets the very first block's reward be spent
-		view.Rescan(first)
-	}
-	if err := d.connectTo(ctx, view, count); err != nil {
-		return err
-	}
-	d.view = view
+	d.view, d.first = view, b
 	return nil
 }
 
-func (d *Driver) connectTo(ctx context.Context, view *chainview.View, count uint64) error {
-	for tip := view.Tip(); tip.Height < count; tip = view.Tip() {
+func (d *Driver) connectTo(ctx context.Context, count uint64) error {
+	for tip := d.view.Tip(); tip.Height < count; tip = d.view.Tip() {
 		hash, err := d.blockHash(ctx, tip.Height+1)
 		if err != nil {
 			return moved(err)
@@ -164,7 +162,7 @@ func (d *Driver) connectTo(ctx context.Context, view *chainview.View, count uint
 		if b.header.PrevBlock != tip.Hash {
 			return errMoved
 		}
-		view.Connect(b.forView(tip.Height + 1))
+		d.view.Connect(b.forView(tip.Height + 1))
 	}
 	return nil
 }
@@ -241,93 +239,4 @@ func (d *Driver) poolTx(ctx context.Context, txid chainhash.Hash) (*wire.MsgTx, 
 		return nil, fmt.Errorf("%w: transaction %s: the node sent another", settle.ErrLedgerUnavailable, txid)
 	}
 	return tx, nil
-}
-
-// watch follows scripts from Birthday on. The caller holds d.mu.
-func (d *Driver) watch(ctx context.Context, scripts [][]byte) error {
-	var added [][]byte
-	for _, s := range scripts {
-		if !d.view.Watched(s) {
-			added = append(added, s)
-			d.view.WatchScript(s)
-		}
-	}
-	if len(added) == 0 {
-		return nil
-	}
-	if err := d.search(ctx); err != nil {
-		d.view.Unwatch(added, nil)
-		return err
-	}
-	for _, s := range added {
-		d.scripts[string(s)] = true
-	}
-	return nil
-}
-
-// locate follows one outpoint. Where the node still has it unspent in a block,
-// that block tells all; otherwise search looks for it, or with a nil search it
-// is not found. The caller holds d.mu.
-func (d *Driver) locate(ctx context.Context, at wire.OutPoint, search func(context.Context) error) (found bool, err error) {
-	var coin *struct {
-		BestBlock     string `json:"bestblock"`
-		Confirmations uint64 `json:"confirmations"`
-	}
-	err = d.rpc.call(ctx, &coin, "gettxout", at.Hash.String(), at.Index, false)
-	if err != nil && !isCode(err, codeNotFound) {
-		return false, unavailable("look up output "+at.String(), err)
-	}
-	unspent := err == nil && coin != nil && coin.Confirmations > 0
-	if !unspent && search == nil {
-		return false, nil
-	}
-	tip := d.view.Tip()
-	d.view.WatchPoint(at)
-	switch {
-	case !unspent:
-		err = search(ctx)
-	case coin.BestBlock != chainhash.Hash(tip.Hash).String() || coin.Confirmations > tip.Height:
-		err = fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
-	default:
-		err = d.rescan(ctx, tip.Height-coin.Confirmations+1)
-	}
-	if err != nil {
-		d.view.Unwatch(nil, []wire.OutPoint{at})
-	}
-	return err == nil, err
-}
-
-// search looks again at every block from Birthday to the tip.
-func (d *Driver) search(ctx context.Context) error {
-	tip := d.view.Tip()
-	var last chainhash.Hash
-	for h := max(d.cfg.Birthday, 1); h <= tip.Height; h++ {
-		hash, err := d.blockHash(ctx, h)
-		if err != nil {
-			return unavailable("search the chain", err)
-		}
-		b, err := d.rawBlock(ctx, hash)
-		if err != nil {
-			return err
-		}
-		if h > max(d.cfg.Birthday, 1) && b.header.PrevBlock != last || h == tip.Height && hash != tip.Hash {
-			return fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
-		}
-		last = hash
-		d.view.Rescan(b.forView(h))
-	}
-	return nil
-}
-
-func (d *Driver) rescan(ctx context.Context, height uint64) error {
-	hash, err := d.blockHash(ctx, height)
-	if err != nil {
-		return unavailable("read the chain", err)
-	}
-	b, err := d.rawBlock(ctx, hash)
-	if err != nil {
-		return err
-	}
-	d.view.Rescan(b.forView(height))
-	return nil
 }

@@ -22,6 +22,9 @@ type LedgerFixture struct {
 	Fund func(ctx context.Context, script []byte, amount pktcloud.Amount) error
 	// Invalidate takes the best n blocks back; nil where the chain cannot.
 	Invalidate func(ctx context.Context, n int) error
+	// Restart returns a ledger over the same chain that has learnt nothing yet;
+	// nil where a ledger keeps all there is.
+	Restart func() (settle.Ledger, error)
 	// Break makes the chain unreachable, for good; nil where that cannot be.
 	Break func() error
 }
@@ -47,6 +50,7 @@ func TestLedger(ctx context.Context, f LedgerFixture) error {
 		{"LEDGER-4", ledgerRefusals},
 		{"LEDGER-8", ledgerCoins},
 		{"LEDGER-12", ledgerReplacement},
+		{"LEDGER-15", ledgerWatch},
 		{"LEDGER-1", ledgerOneState},
 		{"LEDGER-9", ledgerReorg},
 		{"LEDGER-10", ledgerFeeRate},

@@ -32,6 +32,10 @@ const (
 	// CoinbaseMaturity is how many confirmations a block reward needs before
 	// it can be spent.
 	CoinbaseMaturity = 100
+	// lookAhead is how many addresses that were not given out yet are watched:
+	// those of another machine with the same phrase, or of a store that was put
+	// back to an older state.
+	lookAhead = 2 * GapLimit
 	// SettledDepth is how deep a payment lies before the wallet stops
 	// broadcasting it again.
 	SettledDepth = 100
@@ -41,6 +45,8 @@ const (
 const (
 	nextPrefix = "wallet/next/" // + chain: decimal index of the next address
 	sentPrefix = "wallet/sent/" // + txid: raw transaction
+	// birthdayKey holds, in decimal, a height below which no coin of the seed lies.
+	birthdayKey = "wallet/birthday"
 )
 
 // Put is one change of a [Store]. A nil value deletes the key.
@@ -58,11 +64,18 @@ type Store interface {
 	Load(ctx context.Context, prefix string, fn func(key string, value []byte) error) error
 }
 
-// Config is what a wallet works with. All fields are required.
+// Config is what a wallet works with. Network, Ledger and Store are required.
 type Config struct {
 	Network pktchain.Network
 	Ledger  settle.Ledger
 	Store   Store
+	// Birthday is a height below which no coin of the seed lies. It counts when
+	// the store is used for the first time; zero is always right [WALLET-8].
+	Birthday uint64
+	// New says that the seed was made for this store and used nowhere else: the
+	// wallet then takes its birthday from the chain, before it gives out the
+	// first address.
+	New bool
 }
 
 // Wallet is the wallet of one seed. It is safe for concurrent use; a call may
@@ -76,6 +89,11 @@ type Wallet struct {
 	used     [chains]uint32 // first index that is not known to be used
 	spare    [chains]uint32 // counts addresses given out again
 	reserved map[settle.Outpoint]bool
+	watcher  settle.Watcher // nil when the ledger is none
+	watched  [chains]uint32 // addresses named to it
+	birthday uint64
+	unborn   bool   // the birthday is still to be taken from the chain
+	seen     uint64 // height at which all addresses given out were watched
 }
 
 // Open returns the wallet of a 64-byte BIP 39 seed. It reads the store, not the
@@ -87,6 +105,7 @@ func Open(ctx context.Context, seed []byte, cfg Config) (*Wallet, error) {
 		return nil, err
 	}
 	w := &Wallet{cfg: cfg, keys: k, reserved: map[settle.Outpoint]bool{}}
+	w.watcher, _ = cfg.Ledger.(settle.Watcher)
 	err = cfg.Store.Load(ctx, nextPrefix, func(key string, value []byte) error {
 		chain, err := strconv.ParseUint(strings.TrimPrefix(key, nextPrefix), 10, 8)
 		if err != nil || chain >= chains {
@@ -98,6 +117,9 @@ func Open(ctx context.Context, seed []byte, cfg Config) (*Wallet, error) {
 	})
 	if err == nil {
 		err = cfg.Store.Load(ctx, sentPrefix, func(_ string, raw []byte) error { return w.Reserve(ctx, raw) })
+	}
+	if err == nil {
+		err = w.openBirthday(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read wallet: %w", err)
@@ -169,10 +191,8 @@ func (w *Wallet) coins(ctx context.Context) ([]coin, error) {
 			places, scripts = append(places, place{chain, i}), append(scripts, script)
 		}
 	}
-	if watcher, ok := w.cfg.Ledger.(settle.ScriptWatcher); ok && len(scripts) > 0 {
-		if err := watcher.Watch(ctx, scripts); err != nil {
-			return nil, fmt.Errorf("watch the wallet's addresses: %w", err)
-		}
+	if err := w.watch(ctx); err != nil {
+		return nil, fmt.Errorf("watch the wallet's addresses: %w", err)
 	}
 	var all []coin
 	for i, p := range places {
@@ -219,6 +239,9 @@ func (w *Wallet) fresh(ctx context.Context, chain uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.beBorn(ctx); err != nil {
+		return nil, err
+	}
 	if err := w.saveNext(ctx, chain, index+1); err != nil {
 		return nil, err
 	}
@@ -238,6 +261,9 @@ func (w *Wallet) saveNext(ctx context.Context, chain, next uint32) error {
 // chain does not answer, none counts as used: giving an address out twice is
 // better than one that a restored wallet would not find.
 func (w *Wallet) findUsed(ctx context.Context, chain uint32) {
+	if w.watch(ctx) != nil {
+		return
+	}
 	for i := w.next[chain]; i > w.used[chain]; i-- {
 		script, err := w.keys.script(chain, i-1)
 		if err != nil {
@@ -255,8 +281,8 @@ func (w *Wallet) findUsed(ctx context.Context, chain uint32) {
 }
 
 func (w *Wallet) wasUsed(ctx context.Context, script []byte) (bool, error) {
-	if watcher, ok := w.cfg.Ledger.(settle.ScriptWatcher); ok {
-		return watcher.Used(ctx, script)
+	if w.watcher != nil {
+		return w.watcher.Used(ctx, script)
 	}
 	coins, err := w.cfg.Ledger.Coins(ctx, script)
 	return len(coins) > 0, err
@@ -264,17 +290,20 @@ func (w *Wallet) wasUsed(ctx context.Context, script []byte) (bool, error) {
 
 // Restore searches the chain for addresses of the seed that were used before,
 // until GapLimit in a row were not, and makes what it found durable
-// [WALLET-7]. On a ledger that is no settle.ScriptWatcher only addresses that
+// [WALLET-7]. On a ledger that is no settle.Watcher only addresses that
 // hold coins count as used. Errors match settle.ErrLedgerUnavailable; calling
 // it again is harmless.
 func (w *Wallet) Restore(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.watch(ctx); err != nil {
+		return fmt.Errorf("search for used addresses: %w", err)
+	}
 	for chain := range uint32(chains) {
 		found := w.next[chain]
 		for i := uint32(0); i < found+GapLimit; i++ {
-			if i%GapLimit == 0 {
-				if err := w.watchFrom(ctx, chain, i); err != nil {
+			if i >= w.watched[chain] { // beyond what was looked ahead
+				if err := w.watchTo(chain, i+lookAhead, w.birthday); err != nil {
 					return err
 				}
 			}
@@ -295,27 +324,6 @@ func (w *Wallet) Restore(ctx context.Context) error {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// watchFrom names two gap limits of scripts at once, so that a ledger that has
-// to search the chain does so rarely.
-func (w *Wallet) watchFrom(ctx context.Context, chain, index uint32) error {
-	watcher, ok := w.cfg.Ledger.(settle.ScriptWatcher)
-	if !ok {
-		return nil
-	}
-	var scripts [][]byte
-	for i := range uint32(2 * GapLimit) {
-		script, err := w.keys.script(chain, index+i)
-		if err != nil {
-			return err
-		}
-		scripts = append(scripts, script)
-	}
-	if err := watcher.Watch(ctx, scripts); err != nil {
-		return fmt.Errorf("search for used addresses: %w", err)
 	}
 	return nil
 }

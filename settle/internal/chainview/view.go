@@ -41,6 +41,8 @@ type View struct {
 	byScript map[string]map[wire.OutPoint]bool
 	undo     []step // one a block, the tip last
 	tip      settle.Tip
+	run      []step     // of blocks looked at again in a row, below those of undo
+	runTip   settle.Tip // the last of them
 
 	pool       map[chainhash.Hash]*poolTx
 	poolSpends map[wire.OutPoint]chainhash.Hash
@@ -89,8 +91,9 @@ func New(all bool) *View {
 // Watched reports whether the view already follows a script.
 func (v *View) Watched(script []byte) bool { return v.all || v.scripts[string(script)] }
 
-// WatchedPoint reports whether the view already follows an outpoint.
-func (v *View) WatchedPoint(at wire.OutPoint) bool { return v.all || v.points[at] }
+// WatchedPoint reports whether the view already follows an outpoint, by itself
+// or since it pays a script that is followed.
+func (v *View) WatchedPoint(at wire.OutPoint) bool { return v.all || v.points[at] || v.Has(at) }
 
 // WatchScript makes the view keep outputs that pay script from now on; blocks
 // connected earlier are for the caller to Rescan.
@@ -99,21 +102,17 @@ func (v *View) WatchScript(script []byte) { v.scripts[string(script)] = true }
 // WatchPoint makes the view keep one output from now on.
 func (v *View) WatchPoint(at wire.OutPoint) { v.points[at] = true }
 
-// Unwatch forgets what a failed rescan began to watch.
-func (v *View) Unwatch(scripts [][]byte, points []wire.OutPoint) {
-	for _, s := range scripts {
-		delete(v.scripts, string(s))
-	}
-	for _, p := range points {
-		delete(v.points, p)
-	}
-}
+// Unwatch forgets an output that a failed rescan began to watch.
+func (v *View) Unwatch(at wire.OutPoint) { delete(v.points, at) }
+
+// Has reports whether the view knows an output of a block.
+func (v *View) Has(at wire.OutPoint) bool { return v.outputs[at] != nil }
 
 // Tip returns the block connected last.
 func (v *View) Tip() settle.Tip { return v.tip }
 
 // Start sets the tip that the first connected block must follow.
-func (v *View) Start(tip settle.Tip) { v.tip, v.undo = tip, nil }
+func (v *View) Start(tip settle.Tip) { v.tip, v.undo, v.run, v.runTip = tip, nil, nil, settle.Tip{} }
 
 // Connect adds the block that follows the tip.
 func (v *View) Connect(b Block) {
@@ -123,10 +122,12 @@ func (v *View) Connect(b Block) {
 	s := step{tip: v.tip}
 	v.scan(b, &s)
 	v.tip = settle.Tip{Height: b.Height, Hash: b.Hash, Time: b.Time}
-	v.undo = append(v.undo, s)
-	if len(v.undo) > UndoDepth {
-		v.undo = slices.Delete(v.undo, 0, len(v.undo)-UndoDepth)
-	}
+	v.undo = latest(append(v.undo, s))
+}
+
+// latest bounds what can be undone.
+func latest(steps []step) []step {
+	return slices.Delete(steps, 0, max(0, len(steps)-UndoDepth))
 }
 
 // Disconnect takes the tip back. It reports false when the view does not reach
@@ -163,7 +164,9 @@ func (v *View) forget(at wire.OutPoint) {
 }
 
 // Rescan looks once more at a block at or below the tip, for what Watch named
-// since it was connected. Looking twice changes nothing.
+// since it was connected. Looking twice changes nothing. Blocks looked at in
+// ascending order up to the first one that was connected can be taken back like
+// that one.
 func (v *View) Rescan(b Block) {
 	var s step
 	v.scan(b, &s)
@@ -172,6 +175,22 @@ func (v *View) Rescan(b Block) {
 	if i := len(v.undo) - 1 - int(below); below < uint64(len(v.undo)) {
 		v.undo[i].created = append(v.undo[i].created, s.created...)
 		v.undo[i].spent = append(v.undo[i].spent, s.spent...)
+		return
+	}
+	if v.runTip.Height > 0 && b.Height == v.runTip.Height+1 {
+		s.tip = v.runTip
+		v.run = latest(append(v.run, s))
+	} else {
+		v.run = nil // the step of a first block would lack the block before
+	}
+	v.runTip = settle.Tip{Height: b.Height, Hash: b.Hash, Time: b.Time}
+	first := v.tip
+	if len(v.undo) > 0 {
+		first = v.undo[0].tip
+	}
+	if v.runTip == first {
+		v.undo = latest(append(v.run, v.undo...))
+		v.run, v.runTip = nil, settle.Tip{}
 	}
 }
 
@@ -179,8 +198,11 @@ func (v *View) scan(b Block, s *step) {
 	var order uint64
 	for i, tx := range b.Txs {
 		for _, in := range tx.TxIn {
-			if o := v.outputs[in.PreviousOutPoint]; o != nil && o.spend == nil {
+			o := v.outputs[in.PreviousOutPoint]
+			if o != nil && o.spend == nil {
 				o.spend = &spend{tx: tx, height: b.Height}
+			}
+			if o != nil && o.spend.height == b.Height { // found on an earlier look, too
 				s.spent = append(s.spent, in.PreviousOutPoint)
 			}
 		}
@@ -191,18 +213,18 @@ func (v *View) scan(b Block, s *step) {
 			if !v.all && !v.scripts[string(out.PkScript)] && !v.points[at] {
 				continue
 			}
-			if v.Put(at, out, b.Height, order, i == 0) {
+			v.put(at, out, b.Height, order, i == 0)
+			if o := v.outputs[at]; o != nil && o.height == b.Height {
 				s.created = append(s.created, at)
 			}
 		}
 	}
 }
 
-// Put records an output that the driver found by itself, unspent up to the tip.
-// It reports false when the output was known.
-func (v *View) Put(at wire.OutPoint, out *wire.TxOut, height, order uint64, coinbase bool) bool {
+// put records an output that the view did not know.
+func (v *View) put(at wire.OutPoint, out *wire.TxOut, height, order uint64, coinbase bool) {
 	if v.outputs[at] != nil || out.Value < 0 {
-		return false
+		return
 	}
 	v.outputs[at] = &output{
 		amount: pktcloud.Amount(out.Value), script: out.PkScript,
@@ -213,7 +235,6 @@ func (v *View) Put(at wire.OutPoint, out *wire.TxOut, height, order uint64, coin
 		v.byScript[key] = map[wire.OutPoint]bool{}
 	}
 	v.byScript[key][at] = true
-	return true
 }
 
 // SetPool replaces the mempool, given oldest first.
