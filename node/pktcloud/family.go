@@ -66,8 +66,8 @@ func (f *family) command(args []string, out io.Writer) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self, args...)
-	inherited := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PKTCLOUD_DIR=") })
-	cmd.Env = append(inherited, f.env)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PKTCLOUD_DIR=") })
+	cmd.Env = append(cmd.Env, f.env)
 	cmd.Stdout, cmd.Stderr = out, out
 	bindLife(cmd)
 	return cmd, nil

@@ -111,7 +111,7 @@ func take(dir string) (lock *os.File, keep bool) {
 			return f, string(text) == kept
 		}
 	}
-	f.Close() //nolint:errcheck // nothing was written
+	f.Close()
 	return nil, false
 }
 
