@@ -54,7 +54,7 @@ test-system:
 soak:
 	@[ "$$(id -u)" = 0 ] || { echo 'make soak makes containers and cgroups: please run it as root'; exit 1; }
 	@scripts/setup system
-	@$(GO) run ./internal/tools/gotest -each -tagged soak -p 1 -timeout 60m
+	@$(GO) run ./internal/tools/gotest -logs -tagged soak -p 1 -timeout 60m
 
 lint:
 	@scripts/setup lint

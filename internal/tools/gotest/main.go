@@ -29,13 +29,14 @@ func main() {
 }
 
 func run(args []string) error {
-	tagged, capabilities, doctor, verbose := "", "", "", false
+	tagged, capabilities, doctor, verbose, logs := "", "", "", false, false
 	// The flags of go test follow ours and are not known here.
 	ours := flag.NewFlagSet("gotest", flag.ContinueOnError)
 	ours.StringVar(&tagged, "tagged", "", "run the packages that have test files behind this build `tag`, with the tag set")
 	ours.StringVar(&capabilities, "capabilities", "", "check first that the machine has what this `file` lists, and count skipped tests as failures, but those that name something optional of it")
 	ours.StringVar(&doctor, "doctor", "", "the `command` that checks the machine; see capabilities")
 	ours.BoolVar(&verbose, "each", false, "print a line for each test, not only for each package")
+	ours.BoolVar(&logs, "logs", false, "print what tests say as they say it, be they good or not")
 	// Parsed one by one, since flag refuses those of go test.
 	for len(args) > 0 {
 		name, _, _ := strings.Cut(strings.TrimLeft(args[0], "-"), "=")
@@ -43,7 +44,7 @@ func run(args []string) error {
 			break
 		}
 		n := 1
-		if !strings.Contains(args[0], "=") && name != "each" {
+		if !strings.Contains(args[0], "=") && name != "each" && name != "logs" {
 			n = 2
 		}
 		if err := ours.Parse(args[:min(n, len(args))]); err != nil {
@@ -52,7 +53,7 @@ func run(args []string) error {
 		args = args[min(n, len(args)):]
 	}
 
-	s := summary{out: os.Stdout, each: verbose}
+	s := summary{out: os.Stdout, each: verbose, logs: logs}
 	if capabilities != "" {
 		text, err := os.ReadFile(capabilities)
 		if err != nil {

@@ -46,6 +46,7 @@ func TestSummary(t *testing.T) {
 		absent   string
 	}{
 		{"all pass", good + noTests, false, nil, true, []string{"ok  \tm/a\t0.1s\n", "[no test files]", "ok  \t2 packages, 0 failed\t1 tests passed, 0 failed, 0 skipped"}, "quiet"},
+		{"with logs", good, false, nil, true, []string{"a_test.go:1: quiet\n", "ok  \tm/a\t0.1s\n"}, ""},
 		{"one fails", good + bad, false, nil, false, []string{"got 1, want 2", "FAIL\tm/c", "--- FAIL: m/c TestC\n", "FAIL\t2 packages, 1 failed\t1 tests passed, 1 failed"}, "quiet"},
 		{"a skip is told", skipped + good, false, nil, true, []string{"--- SKIP: m/a TestB: b_test.go:1: needs PKTD_RPC\n", "1 skipped"}, ""},
 		{"a skip is a failure", skipped + good, true, nil, false, []string{"needs PKTD_RPC [must run here]", "FAIL\t"}, ""},
@@ -57,7 +58,7 @@ func TestSummary(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out strings.Builder
-			s := summary{out: &out, noSkips: c.noSkips, optional: c.optional}
+			s := summary{out: &out, noSkips: c.noSkips, optional: c.optional, logs: c.name == "with logs"}
 			if err := s.read(strings.NewReader(c.in)); err != nil {
 				t.Fatal(err)
 			}

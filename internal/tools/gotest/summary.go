@@ -24,6 +24,7 @@ type event struct {
 type summary struct {
 	out      io.Writer
 	each     bool     // print a line for each test
+	logs     bool     // pass on what tests say
 	noSkips  bool     // a skipped test is a failure …
 	optional []string // … unless its reason holds one of these names
 
@@ -88,6 +89,10 @@ func (s *summary) take(e event) {
 	}
 	switch e.Action {
 	case "output":
+		if s.logs && e.Test != "" {
+			fmt.Fprint(s.out, e.Output)
+			return
+		}
 		pkg.write(e.Test, e.Output)
 	case "pass", "fail", "skip":
 		if e.Test == "" {
