@@ -4,9 +4,7 @@ package systemtest
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -21,6 +19,8 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/node/client"
+	"github.com/pkt-cash/pkt-cloud/node/internal/leftover"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
@@ -57,8 +57,9 @@ func TestSoak(t *testing.T) {
 			s.everyInterval(side, id)
 		}
 	}
-	for _, left := range leftIn(s.w.dir) {
-		t.Errorf("left behind: %s", left)
+	left := append(leftover.What(s.w.dir), leftover.Groups(filepath.Join(s.w.provider.dir, "runtime"))...)
+	if len(left) > 0 {
+		t.Errorf("left behind: %s", strings.Join(left, ", "))
 	}
 	s.flat()
 }
@@ -67,6 +68,7 @@ func TestSoak(t *testing.T) {
 type soak struct {
 	t        *testing.T
 	w        *world
+	tenant   *client.Client
 	leases   int
 	duration time.Duration
 	profiles string // folder of the sockets of profile_soak.go
@@ -107,14 +109,14 @@ func newSoak(t *testing.T) *soak {
 	for _, p := range []*party{s.w.provider, s.w.tenant} {
 		s.nodes = append(s.nodes, &measured{name: p.name, pid: p.cmd.Process.Pid})
 	}
-	s.monitors.name = "monitors"
+	s.monitors.name, s.tenant = "monitors", s.w.tenant.client()
 	return s
 }
 
 // rentAll makes the leases, one after another, and waits until all are paid.
 func (s *soak) rentAll() []pktcloud.ID {
 	s.t.Helper()
-	c := s.w.tenant.client()
+	c := s.tenant
 	// Each channel spends a confirmed coin.
 	for range s.leases {
 		address, err := c.WalletAddress(s.t.Context())
@@ -159,6 +161,9 @@ func (s *soak) rentAll() []pktcloud.ID {
 func (s *soak) watch() {
 	s.t.Helper()
 	every := max(s.duration/40, time.Second)
+	fmt.Fprintf(s.t.Output(), "%8s  %-32s  %-32s  %s\n", "", "provider", "tenant", "monitors")
+	fmt.Fprintf(s.t.Output(), "%8s  %10s %10s %10s  %10s %10s %10s  %10s %6s\n", "time",
+		"RSS MiB", "goroutines", "files", "RSS MiB", "goroutines", "files", "RSS MiB", "files")
 	began := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -171,6 +176,8 @@ func (s *soak) watch() {
 			}
 		}
 		s.monitors.sum(at, filepath.Join(s.w.provider.dir, "runtime"))
+		s.print()
+		s.allActive(at)
 		if at >= s.duration {
 			break
 		}
@@ -183,7 +190,27 @@ func (s *soak) watch() {
 	for _, m := range s.nodes {
 		m.live[1] = m.ask(s.t, s.profiles, "live")
 	}
-	s.print()
+}
+
+// allActive stops at the first lease that no longer runs, while all that can
+// explain it is still there.
+func (s *soak) allActive(at time.Duration) {
+	s.t.Helper()
+	leases, err := s.tenant.Leases(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, l := range leases {
+		if l.Phase == "active" && l.Paid > 0 {
+			continue
+		}
+		for _, e := range l.History {
+			if e.Kind != "voucher" {
+				s.t.Logf("%s %s: %s", time.UnixMilli(e.Time).UTC().Format("15:04:05.000"), e.Kind, e.Text)
+			}
+		}
+		s.t.Fatalf("after %s lease %s is %s", at.Round(time.Second), l.ID, l.Phase)
+	}
 }
 
 // warmUp is the time in which caches fill and the first collections happen.
@@ -256,23 +283,16 @@ func processesOf(dir string) []int {
 	return pids
 }
 
+// print shows the last look.
 func (s *soak) print() {
-	var b strings.Builder
-	fmt.Fprintf(&b, "\n%8s  %-32s  %-32s  %s\n", "", "provider", "tenant", "monitors")
-	fmt.Fprintf(&b, "%8s  %10s %10s %10s  %10s %10s %10s  %10s %6s\n", "time",
-		"RSS MiB", "goroutines", "files", "RSS MiB", "goroutines", "files", "RSS MiB", "files")
-	for i, one := range s.monitors.samples {
-		fmt.Fprintf(&b, "%8s", one.at.Round(time.Second))
-		for _, m := range s.nodes {
-			x := m.samples[i]
-			fmt.Fprintf(&b, "  %10.1f %10d %10d", mib(x.resident), x.goroutines, x.files)
-		}
-		fmt.Fprintf(&b, "  %10.1f %6d\n", mib(one.resident), one.files)
-	}
+	out := s.t.Output()
+	one := s.monitors.samples[len(s.monitors.samples)-1]
+	fmt.Fprintf(out, "%8s", one.at.Round(time.Second))
 	for _, m := range s.nodes {
-		fmt.Fprintf(&b, "%s: alive after a collection %.2f MiB at %s, %.2f MiB at the end\n", m.name, mib(m.live[0]), s.warmUp(), mib(m.live[1]))
+		x := m.samples[len(m.samples)-1]
+		fmt.Fprintf(out, "  %10.1f %10d %10d", mib(x.resident), x.goroutines, x.files)
 	}
-	s.t.Log(b.String())
+	fmt.Fprintf(out, "  %10.1f %6d\n", mib(one.resident), one.files)
 }
 
 func mib(n uint64) float64 { return float64(n) / (1 << 20) }
@@ -321,7 +341,9 @@ func (s *soak) everyInterval(side *party, id pktcloud.ID) {
 			}
 			return err
 		case "dispute":
-			s.t.Errorf("%s there was a dispute", who)
+			d, err := lease.ParseDispute(value)
+			s.t.Errorf("%s dispute over statement %d: %s %s", who, d.Body.Sequence, d.Body.Code, d.Body.Text)
+			return err
 		}
 		return nil
 	})
@@ -396,8 +418,9 @@ func (s *soak) flat() {
 		}
 		s.t.Logf("%-8s  %-10s  %8.1f -> %8.1f%s  (bound +%.1f)  %s", name, what, from, to, unit, bound, verdict)
 	}
-	// One more for every second lease would be a leak that is on its way.
-	many := float64(s.leases) / 2
+	// Some come and go with a probe. One more for every second lease would be a
+	// leak that is on its way.
+	many := max(float64(s.leases)/2, 8)
 	for _, m := range s.nodes {
 		first, last := s.quarters(m)
 		grown(m.name, "resident", median(first, sample.mib), median(last, sample.mib), mib(maxResidentGrowth), " MiB")
@@ -427,28 +450,4 @@ func median(samples []sample, of func(sample) float64) float64 {
 	}
 	slices.Sort(values)
 	return values[len(values)/2]
-}
-
-// leftIn looks for what belongs to a world after all of it has ended: mounts,
-// loop devices, control groups and processes.
-func leftIn(dir string) []string {
-	var left []string
-	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(b), dir) {
-		left = append(left, "a mount in "+dir)
-	}
-	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, l := range loops {
-		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), dir) {
-			left = append(left, "loop device "+l)
-		}
-	}
-	sum := sha256.Sum256([]byte(filepath.Join(dir, "provider", "runtime")))
-	for _, pattern := range []string{"/sys/fs/cgroup/*/pktcloud-", "/sys/fs/cgroup/pktcloud-"} {
-		groups, _ := filepath.Glob(pattern + hex.EncodeToString(sum[:4]))
-		left = append(left, groups...)
-	}
-	for _, pid := range processesOf(dir) {
-		left = append(left, fmt.Sprintf("process %d", pid))
-	}
-	return left
 }
