@@ -69,6 +69,9 @@ type Config struct {
 	ProxyPort int
 	// Pages is the address of the web pages, if they are served.
 	Pages string
+	// Patience is how long CreateLease waits for a provider's answer to the
+	// commit; zero means peer.DefaultPatience.
+	Patience time.Duration
 	// Log receives what a person should know; nil means none.
 	Log *slog.Logger
 }

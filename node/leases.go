@@ -25,9 +25,6 @@ const (
 	// probePath is what the tenant's own probe asks of a service with a port.
 	probePath    = "/"
 	probeSeconds = 5
-	// quietSeconds is how long after its agreement nothing is said about what a
-	// lease still waits for.
-	quietSeconds = 5
 )
 
 // CreateLease agrees a lease under an offer.
@@ -44,7 +41,7 @@ func (n *Node) CreateLease(ctx context.Context, r service.LeaseRequest) (service
 	if errors.Is(err, wallet.ErrFunds) {
 		return service.Lease{}, n.tooLittle(ctx, err)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, peer.ErrUnanswered) { // an error would make people order twice
 		return service.Lease{}, translate(err)
 	}
 	v, ok := n.tenant.Lease(id)
@@ -217,6 +214,35 @@ func (n *Node) Lease(ctx context.Context, name string) (service.Lease, error) {
 	return n.leaseOf(ctx, v, n.labels()), nil
 }
 
+// AwaitLease returns a lease once its service runs, or never will.
+func (n *Node) AwaitLease(ctx context.Context, name string, most time.Duration) (service.Lease, error) {
+	v, err := n.find(name)
+	if err != nil {
+		return service.Lease{}, err
+	}
+	of, subscribe := n.tenant.Lease, n.tenant.Subscribe
+	if v.Role == lease.RoleProvider {
+		of, subscribe = n.provider.Lease, n.provider.Subscribe
+	}
+	changes, cancel := subscribe()
+	defer cancel()
+	late := time.NewTimer(min(most, service.MaxWait))
+	defer late.Stop()
+	for waiting := true; waiting; {
+		if v, _ = of(v.ID); v.Phase >= lease.Active {
+			break
+		}
+		select {
+		case <-changes:
+		case <-late.C:
+			waiting = false
+		case <-ctx.Done():
+			return service.Lease{}, translate(ctx.Err())
+		}
+	}
+	return n.leaseOf(ctx, v, n.labels()), nil
+}
+
 // Leases returns all leases, newest first.
 func (n *Node) Leases(ctx context.Context) ([]service.Lease, error) {
 	labels, out := n.labels(), []service.Lease{}
@@ -231,6 +257,9 @@ func (n *Node) CloseLease(ctx context.Context, name string) (service.Lease, erro
 	v, err := n.find(name)
 	if err != nil {
 		return service.Lease{}, err
+	}
+	if v.Phase == lease.Proposed {
+		return service.Lease{}, service.Errorf(service.CodeConflict, "%s", unanswered)
 	}
 	if !v.Phase.Final() {
 		if v.Role == lease.RoleProvider {
@@ -256,13 +285,16 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 		ID: v.ID, Label: cmp.Or(labels[v.ID], v.ID.Hex()[:labelDigits]), Role: v.Role.String(), Phase: v.Phase.String(), Peer: other, Offer: t.Offer,
 		Image: v.Manifest.Image, Port: uint16(v.Manifest.Port), Resources: service.Resources(t.Resources), Rate: t.Rate,
 		Interval: t.IntervalSeconds, Term: t.TermSeconds, Created: v.Agreed, Ends: v.Agreed + int64(t.TermSeconds),
-		Served: v.Served, Intervals: v.Sequence, Due: v.Due, Paid: v.Paid, CloseReason: string(v.Reason), Problem: n.problemOf(v),
+		Served: v.Served, Intervals: v.Sequence, Due: v.Due, Paid: v.Paid, CloseReason: string(v.Reason), Problem: problemOf(v),
 		Exposure: []service.Exposure{
 			{Name: "credit", Bears: "provider", Now: v.Exposure.Credit, Peak: v.Max.Credit, Limit: t.Limits.Credit},
 			{Name: "prepaid", Bears: "tenant", Now: v.Exposure.Prepaid, Peak: v.Max.Prepaid, Limit: t.Limits.Prepaid},
 			{Name: "unconfirmed", Bears: "provider", Now: v.Exposure.Unconfirmed, Peak: v.Max.Unconfirmed, Limit: t.Limits.Unconfirmed},
 		},
 		History: []service.Entry{},
+	}
+	if !v.Fault.IsZero() {
+		l.Fault = &service.Fault{Code: string(v.Fault.Code), Text: v.Fault.Text}
 	}
 	if v.Role == lease.RoleTenant && v.Phase.Running() && l.Port != 0 && n.cfg.ProxyPort != 0 {
 		l.Endpoint = fmt.Sprintf("http://web.%s.localhost:%d/", l.Label, n.cfg.ProxyPort)
@@ -276,31 +308,6 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 	return l
 }
 
-// problemOf says what keeps a lease from going on and what to do about it.
-func (n *Node) problemOf(v peer.View) string {
-	port, waited := v.Manifest.Port, time.Now().Unix()-v.Agreed
-	switch {
-	case v.Reason == lease.ReasonWorkload && v.Role == lease.RoleProvider:
-		return v.Text
-	case v.Reason == lease.ReasonWorkload && v.Served == 0 && port != 0:
-		return fmt.Sprintf("The program did not start, or nothing answered on port %d. Check the command, its path in the image and --port. Nothing was paid for it.", port)
-	case v.Reason == lease.ReasonWorkload && v.Served == 0:
-		return "The program did not start, or ended at once. Check the command and its path in the image. Nothing was paid for it."
-	case v.Phase.Final() || v.Phase == lease.Closing:
-		return ""
-	case v.Text != "" && v.Phase == lease.Suspended:
-		return v.Text
-	case !v.Connected && waited > quietSeconds:
-		if v.Role == lease.RoleTenant {
-			return "The provider is not connected. Nothing is paid while it is away."
-		}
-		return "The tenant is not connected."
-	case (v.Phase == lease.Funded || v.Phase == lease.Starting) && waited > quietSeconds && port != 0:
-		return fmt.Sprintf("The service does not run yet: the provider fetches its image, or nothing answers on port %d inside the container. Nothing is paid before it does.", port)
-	}
-	return ""
-}
-
 // channelOf shows a lease's channel; what is not known stays zero.
 func (n *Node) channelOf(ctx context.Context, id pktcloud.ID) service.Channel {
 	c := service.Channel{ID: id}
@@ -310,7 +317,7 @@ func (n *Node) channelOf(ctx context.Context, id pktcloud.ID) service.Channel {
 		return c
 	}
 	c.Capacity, c.Paid, c.Phase, c.Depth, c.Closed = s.Params.Capacity, s.Paid, s.Phase.String(), s.Depth, s.ClosingDepth
-	c.Funding, c.Closing = txid(s.FundingTxID), txid(s.ClosingTxID)
+	c.Funding, c.Closing, c.Reserve = txid(s.FundingTxID), txid(s.ClosingTxID), s.Params.Reserve
 	if c.Closing != "" {
 		if end, ok := n.endOf(ctx, s); ok {
 			c.Claimed, c.Fee = end.Payee, end.Fee

@@ -254,7 +254,7 @@ func (n *Node) openProvider(ctx context.Context) (err error) {
 
 func (n *Node) openTenant(ctx context.Context) (err error) {
 	n.tenant, err = peer.NewTenant(ctx, peer.TenantConfig{
-		Host: n.host, Device: n.device, Account: n.account, Store: n.store, Payer: channels{n.manager}, Log: n.cfg.Log,
+		Host: n.host, Device: n.device, Account: n.account, Store: n.store, Payer: channels{n.manager}, Patience: n.cfg.Patience, Log: n.cfg.Log,
 	})
 	return err
 }

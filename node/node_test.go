@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/service"
+	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/devnet"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 )
@@ -371,10 +373,14 @@ func TestNoSuchProgram(t *testing.T) {
 	r.Command, r.Port = []string{"nosuchprog"}, 0
 	l, err := w.tenant.CreateLease(t.Context(), r)
 	w.check(err)
+	l, err = w.tenant.AwaitLease(t.Context(), l.Label, patience)
+	if err != nil || l.Pending() || l.Fault == nil || l.Fault.Code != "program" || !strings.Contains(l.Fault.Text, "nosuchprog") {
+		t.Errorf("the tenant waited for %s with %+v, %v, want the provider's word on the program", l.Phase, l.Fault, err)
+	}
 	for name, side := range map[string]struct {
 		node *running
 		text string
-	}{"tenant": {w.tenant, "command"}, "provider": {w.provider, "nosuchprog"}} {
+	}{"tenant": {w.tenant, `nosuchprog`}, "provider": {w.provider, "nosuchprog"}} {
 		w.until(name+" sees the end", func() bool {
 			v, err := side.node.Lease(t.Context(), l.ID.String())
 			w.check(err)
@@ -384,6 +390,92 @@ func TestNoSuchProgram(t *testing.T) {
 		if l.CloseReason != "workload" || !strings.Contains(l.Problem, side.text) {
 			t.Errorf("%s: closed because %q, problem %q", name, l.CloseReason, l.Problem)
 		}
+	}
+}
+
+// TestAwaitLease: a wait ends when the service runs, or with its time.
+func TestAwaitLease(t *testing.T) {
+	w := newWorld(t)
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	if _, err := w.tenant.AwaitLease(t.Context(), "none", patience); !errors.Is(err, service.CodeNotFound) {
+		t.Errorf("got %v, want %s", err, service.CodeNotFound)
+	}
+	r := request(w.offer())
+	r.Port = 8081 // where nothing answers
+	l, err := w.tenant.CreateLease(t.Context(), r)
+	w.check(err)
+	began := time.Now()
+	if l, err = w.tenant.AwaitLease(t.Context(), l.Label, 300*time.Millisecond); err != nil || !l.Pending() || time.Since(began) < 300*time.Millisecond {
+		t.Errorf("got %s, %v after %s, want a lease that still starts after the whole wait", l.Phase, err, time.Since(began))
+	}
+	_, err = w.tenant.CloseLease(t.Context(), l.Label)
+	w.check(err)
+	_, err = w.chain.Mine(2, nil)
+	w.check(err)
+	w.until("the money is back", func() bool { b, err := w.tenant.WalletBalance(t.Context()); return err == nil && b.Unconfirmed == 0 })
+	w.until("a lease is agreed", func() bool { // the offer is replaced when what is free changes
+		l, err = w.tenant.CreateLease(t.Context(), request(w.offer()))
+		return err == nil
+	})
+	for _, side := range []*running{w.tenant, w.provider} {
+		if l, err = side.AwaitLease(t.Context(), l.ID.String(), patience); err != nil || l.Phase != "active" {
+			t.Errorf("got %s, %v, want active", l.Phase, err)
+		}
+	}
+	if l.Channel.Reserve != node.DefaultReserve {
+		t.Errorf("got a reserve of %d units, want %d", uint64(l.Channel.Reserve), node.DefaultReserve)
+	}
+}
+
+// gatedLedger is a chain that can be made to keep its users waiting.
+type gatedLedger struct {
+	settle.Ledger
+	gate atomic.Pointer[chan struct{}]
+}
+
+func (l *gatedLedger) Tip(ctx context.Context) (settle.Tip, error) {
+	if g := l.gate.Load(); g != nil {
+		select {
+		case <-*g:
+		case <-ctx.Done():
+			return settle.Tip{}, ctx.Err()
+		}
+	}
+	return l.Ledger.Tip(ctx)
+}
+
+// TestUnansweredOrder: a provider that was sent the commit and is silent holds
+// nobody up; the order says so, and goes on by itself [API-13].
+func TestUnansweredOrder(t *testing.T) {
+	w := newWorld(t)
+	slow := &gatedLedger{Ledger: w.chain}
+	w.provider.stop()
+	w.provider.config.Ledger = slow
+	w.provider = w.start(w.provider.config)
+	info, err := w.provider.Info(t.Context())
+	w.check(err)
+	w.tenant.stop()
+	w.tenant.config.Bootstrap, w.tenant.config.Patience = info.Addresses, 300*time.Millisecond
+	w.tenant = w.start(w.tenant.config)
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	o := w.offer()
+	gate := make(chan struct{})
+	slow.gate.Store(&gate)
+	l, err := w.tenant.CreateLease(t.Context(), request(o))
+	if err != nil || l.Phase != "proposed" {
+		t.Fatalf("got %s, %v, want the order, proposed", l.Phase, err)
+	}
+	if _, err := w.tenant.CloseLease(t.Context(), l.Label); !errors.Is(err, service.CodeConflict) || !strings.Contains(err.Error(), "has not answered") {
+		t.Errorf("closing it: got %v, want %s with the reason", err, service.CodeConflict)
+	}
+	w.until("the lease says what it waits for", func() bool {
+		l, err := w.tenant.Lease(t.Context(), l.Label)
+		return err == nil && l.Phase == "proposed" && strings.Contains(l.Problem, "has not answered")
+	})
+	slow.gate.Store(nil)
+	close(gate)
+	if l, err = w.tenant.AwaitLease(t.Context(), l.Label, patience); err != nil || l.Phase != "active" {
+		t.Errorf("got %s, %v, want active by itself", l.Phase, err)
 	}
 }
 

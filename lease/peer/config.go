@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -20,6 +21,9 @@ const (
 	DefaultMaxLeases    = 64
 	DefaultQuoteSeconds = 120
 )
+
+// DefaultPatience is that of a tenant's config without one.
+const DefaultPatience = 20 * time.Second
 
 // ProviderConfig is what a [Provider] works with. Host, Device, Account, Store,
 // Payee, Workload and Offer are required.
@@ -55,7 +59,10 @@ type TenantConfig struct {
 	Account []byte
 	Store   Store
 	Payer   Payer
-	Prober  Prober       // nil: SessionProber
-	Clock   Clock        // nil: SystemClock
-	Log     *slog.Logger // nil: none
+	Prober  Prober // nil: SessionProber
+	// Patience is how long Create waits for an answer to the commit; zero means
+	// DefaultPatience.
+	Patience time.Duration
+	Clock    Clock        // nil: SystemClock
+	Log      *slog.Logger // nil: none
 }

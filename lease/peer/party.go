@@ -22,6 +22,8 @@ var (
 	errTwice   = errors.New("lease: Run was called twice")
 	// ErrUnreachable marks a provider that does not answer.
 	ErrUnreachable = errors.New("lease: the provider does not answer")
+	// ErrUnanswered marks a lease whose commit was sent, and not yet answered.
+	ErrUnanswered = errors.New("lease: the provider has not answered the commit yet")
 )
 
 // party is what both sides have: leases, their journal, and who watches.

@@ -43,6 +43,7 @@ type world struct {
 	payer    func(peer.Payer) peer.Payer // what a hostile or poor tenant pays with; nil: the bank's own
 	payee    func(peer.Payee) peer.Payee // likewise
 	quotes   int64                       // seconds that a quote stands; zero: the default
+	patience time.Duration               // of the tenant for an answer; zero: the default
 }
 
 func keyOf(name string) pktcloud.PrivateKey {
@@ -138,7 +139,7 @@ func (w *world) startTenant() {
 	}
 	tn, err := peer.NewTenant(w.t.Context(), peer.TenantConfig{
 		Host: h, Device: w.devices[0], Account: w.account(0), Store: w.stores[0], Payer: payer,
-		Prober: w.prober, Log: testLog(w.t, "tenant"),
+		Prober: w.prober, Patience: w.patience, Log: testLog(w.t, "tenant"),
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -249,6 +249,32 @@ func TestFaultReachesTheTenant(t *testing.T) {
 	}
 }
 
+// TestSilentProvider shows that a provider which takes a commit and does not
+// answer holds Create up no longer than the tenant's patience, and that the
+// lease comes to be without Create, also after a restart.
+func TestSilentProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stops[0]()
+	w.patience = 200 * time.Millisecond
+	w.startTenant()
+	w.stores[1].Down(true) // it can promise nothing
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	id, err := w.tenant.Create(ctx, w.request())
+	if !errors.Is(err, peer.ErrUnanswered) {
+		t.Fatalf("got %v, want no answer", err)
+	}
+	w.stops[0]()
+	w.startTenant()
+	if v, ok := w.tenant.Lease(id); !ok || v.Phase != lease.Proposed {
+		t.Fatalf("got %s, %v after a restart, want the lease, proposed", v.Phase, ok)
+	}
+	w.stores[1].Down(false)
+	w.until("the lease is active", func() bool { v, _ := w.tenant.Lease(id); return v.Phase == lease.Active })
+	w.closeAndCheck(id)
+}
+
 func TestWorkloadEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -53,6 +53,9 @@ func NewTenant(ctx context.Context, cfg TenantConfig) (*Tenant, error) {
 	if cfg.Prober == nil {
 		cfg.Prober = SessionProber{Host: cfg.Host}
 	}
+	if cfg.Patience == 0 {
+		cfg.Patience = DefaultPatience
+	}
 	t := &Tenant{cfg: cfg}
 	t.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
 	t.init(lease.RoleTenant, t)

@@ -17,9 +17,10 @@ import (
 // Create agrees a lease: it asks for a quote, opens a channel, commits, and
 // returns the lease's id once the provider has acknowledged. The workload
 // starts at once, see [Tenant.WaitActive]. Errors are refusals of package
-// lease, the provider's among them, or match [ErrUnreachable]. When ctx ends after the commit was sent
-// the lease may still come to be: it is among List, and its id is returned
-// with the error.
+// lease, the provider's among them, or match [ErrUnreachable]. When ctx ends
+// after the commit was sent, or no answer comes within the patience of the
+// config, [ErrUnanswered], the lease may still come to be: it is among List, Run
+// goes on asking, and its id is returned with the error.
 func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
 	run, err := t.running(ctx)
 	if err != nil {
@@ -47,7 +48,12 @@ func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
 		abandoned := t.cfg.Payer.Abandon(context.WithoutCancel(ctx), commit.Terms.Channel)
 		return pktcloud.ID{}, errors.Join(err, abandoned)
 	}
-	v, err := r.wait(ctx, func(v View) bool { return v.Phase != lease.Proposed })
+	patient, cancel := context.WithTimeoutCause(ctx, t.cfg.Patience, ErrUnanswered)
+	defer cancel()
+	v, err := r.wait(patient, func(v View) bool { return v.Phase != lease.Proposed })
+	if err != nil && ctx.Err() == nil && patient.Err() != nil {
+		return r.id, context.Cause(patient)
+	}
 	if err != nil {
 		return r.id, err
 	}

@@ -84,6 +84,10 @@ type (
 	leaseInput struct {
 		Lease string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
 	}
+	showInput struct {
+		Lease string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
+		Wait  int    `query:"wait" minimum:"0" maximum:"60" doc:"answer once the service runs or never will, at the latest after so many seconds"`
+	}
 	offersInput struct {
 		CPU     uint64 `query:"cpu" doc:"thousandths of a core"`
 		Memory  uint64 `query:"memory" doc:"bytes"`
@@ -143,7 +147,12 @@ func (a *API) routes() {
 	post(a, "create-lease", "/leases", "Agree a lease under an offer", func(ctx context.Context, i *struct{ Body service.LeaseRequest }) (service.Lease, error) {
 		return a.svc.CreateLease(ctx, i.Body)
 	})
-	get(a, "show-lease", "/leases/{lease}", "One lease", func(ctx context.Context, i *leaseInput) (service.Lease, error) { return a.svc.Lease(ctx, i.Lease) })
+	get(a, "show-lease", "/leases/{lease}", "One lease", func(ctx context.Context, i *showInput) (service.Lease, error) {
+		if i.Wait > 0 {
+			return a.svc.AwaitLease(ctx, i.Lease, time.Duration(i.Wait)*time.Second)
+		}
+		return a.svc.Lease(ctx, i.Lease)
+	})
 	post(a, "close-lease", "/leases/{lease}/close", "End a lease", func(ctx context.Context, i *leaseInput) (service.Lease, error) {
 		return a.svc.CloseLease(ctx, i.Lease)
 	})

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -519,6 +520,48 @@ func TestOpenAPI(t *testing.T) {
 	} {
 		if len(doc.Paths[api.Base+p]) == 0 {
 			t.Errorf("%s is missing", p)
+		}
+	}
+}
+
+// waiting is a node that notes how long it is asked to wait.
+type waiting struct {
+	*servicetest.Twin
+	most time.Duration
+}
+
+func (w *waiting) AwaitLease(ctx context.Context, name string, most time.Duration) (service.Lease, error) {
+	w.most = most
+	return w.Twin.AwaitLease(ctx, name, most)
+}
+
+// TestWaitForLease: the wait of a request is the service's, and bounded
+// [API-12].
+func TestWaitForLease(t *testing.T) {
+	f := newFixture(t)
+	l := f.lease(t)
+	w := &waiting{Twin: f.twin}
+	handler := api.New(w, f.guard, "test")
+	for query, want := range map[string]struct {
+		status int
+		most   time.Duration
+	}{
+		"":          {200, 0},
+		"?wait=0":   {200, 0},
+		"?wait=30":  {200, 30 * time.Second},
+		"?wait=60":  {200, service.MaxWait},
+		"?wait=61":  {422, 0},
+		"?wait=-1":  {422, 0},
+		"?wait=1e9": {422, 0},
+	} {
+		w.most = 0
+		r := httptest.NewRequest(http.MethodGet, "/api/v1/leases/"+l.Label+query, nil)
+		r.Host = f.host
+		r.Header.Set("Authorization", "Bearer "+f.token)
+		rec := httptest.NewRecorder()
+		handler.ServeHTTP(rec, r)
+		if rec.Code != want.status || w.most != want.most {
+			t.Errorf("%q: got %d and a wait of %s, want %d and %s", query, rec.Code, w.most, want.status, want.most)
 		}
 	}
 }

@@ -180,6 +180,12 @@ func (c *Client) Lease(ctx context.Context, name string) (service.Lease, error) 
 	return call[service.Lease](ctx, c, http.MethodGet, leasePath(name), nil, nil)
 }
 
+// AwaitLease asks for one lease once its service runs, or never will.
+func (c *Client) AwaitLease(ctx context.Context, name string, most time.Duration) (service.Lease, error) {
+	q := url.Values{"wait": {strconv.FormatInt(int64(min(most, service.MaxWait)/time.Second), 10)}}
+	return call[service.Lease](ctx, c, http.MethodGet, leasePath(name), q, nil)
+}
+
 func leasePath(name string) string { return "/leases/" + url.PathEscape(name) }
 
 // Leases asks for all leases.

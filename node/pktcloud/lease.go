@@ -1,11 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node"
@@ -64,11 +71,14 @@ func (a *app) leaseCreate() *cobra.Command {
 	var most, capacity money
 	var r service.LeaseRequest
 	var limits limitFlags
+	var wait bool
 	c := &cobra.Command{
 		Use: "create --image REF --max-price PKT [flags] [-- COMMAND...]", Short: "Agree a lease and start it",
 		Long: `Create agrees a lease under an offer, by default the cheapest that matches, and
-returns once the provider has acknowledged it. No more than --max-price an hour
-is ever agreed to.`,
+returns once the provider has acknowledged it, or with --wait once its service
+runs. No more than --max-price an hour is ever agreed to. An interrupt ends the
+command, not the lease: "pktcloud lease list" shows it, "pktcloud lease close"
+ends it.`,
 		RunE: func(c *cobra.Command, command []string) error {
 			n, err := a.node()
 			if err != nil {
@@ -83,10 +93,18 @@ is ever agreed to.`,
 				return err
 			}
 			lease, err := n.CreateLease(c.Context(), r)
+			if errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%w; %q shows whether the lease was begun: then it goes on without this command", errInterrupted, a.command("lease list"))
+			}
 			if err != nil {
 				return err
 			}
-			return a.show(lease, func(w io.Writer) { printLease(w, lease) })
+			if wait {
+				if lease, err = a.awaitService(c.Context(), n, lease); err != nil {
+					return err
+				}
+			}
+			return a.showCreated(lease)
 		},
 	}
 	resources = usual()
@@ -100,6 +118,7 @@ is ever agreed to.`,
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
 	f.Uint64Var(&r.TermSeconds, "term", 0, "seconds (default an hour)")
 	f.Uint64Var(&r.IntervalSeconds, "interval", 0, "seconds between payments (default 5)")
+	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")
 	limits.add(f)
 	for _, name := range []string{"image", "max-price"} {
 		if err := c.MarkFlagRequired(name); err != nil {
@@ -107,6 +126,68 @@ is ever agreed to.`,
 		}
 	}
 	return c
+}
+
+// awaiter is what awaitService needs of a node.
+type awaiter interface {
+	AwaitLease(ctx context.Context, name string, most time.Duration) (service.Lease, error)
+}
+
+// awaitService waits until a lease's service runs.
+func (a *app) awaitService(ctx context.Context, n awaiter, l service.Lease) (service.Lease, error) {
+	for said := ""; l.Pending(); {
+		if status := cmp.Or(l.Problem, "The lease is "+l.Phase+"."); status != said && isTerminal(a.err) {
+			fmt.Fprintf(a.err, "%s: %s\n", l.Label, status)
+			said = status
+		}
+		next, err := n.AwaitLease(ctx, l.ID.String(), 5*time.Second)
+		if errors.Is(err, context.Canceled) {
+			return l, fmt.Errorf("%w; the lease goes on: see %q, or end it with %q", errInterrupted, a.command("lease show", l.Label), a.command("lease close", l.Label))
+		}
+		if err != nil {
+			return l, err
+		}
+		l = next
+	}
+	switch l.Phase {
+	case "active", "suspended":
+		return l, nil
+	case "refused":
+		return l, service.Errorf(service.CodeRefused, "the provider refused the lease: %s", l.Problem)
+	}
+	why := cmp.Or(l.Problem, "The reason is: "+l.CloseReason+".")
+	return l, service.Errorf(service.CodeWorkload, "lease %s ended before its service ran. %s", l.Label, why)
+}
+
+// showCreated shows a new lease and what to do next. One that the provider has
+// not acknowledged ends the command with the code for what cannot be reached.
+func (a *app) showCreated(l service.Lease) error {
+	err := a.show(l, func(w io.Writer) {
+		printLease(w, l)
+		if l.Pending() {
+			fmt.Fprintf(w, "\nThe service does not run yet. Next: %s\n", a.command("lease show", l.Label))
+		}
+	})
+	if err == nil && l.Phase == "proposed" {
+		fmt.Fprintf(a.err, "pktcloud: the provider has not answered; the node goes on asking, see %q\n", a.command("lease show", l.Label))
+		err = exitCode(service.CodeUnreachable.Exit())
+	}
+	return err
+}
+
+// command is a command line for the node that this one asked.
+func (a *app) command(name string, args ...string) string {
+	line := "pktcloud " + name
+	if a.dir != node.DefaultDir() {
+		line += " --dir " + a.dir
+	}
+	return strings.Join(append([]string{line}, args...), " ")
+}
+
+// isTerminal reports whether somebody watches.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // limitFlags are those that say how much may be at risk.

@@ -29,7 +29,7 @@ func main() {
 }
 
 // exitUsage is the exit code for a command line that cannot be understood, and
-// exitInterrupted that of a demo that was stopped halfway.
+// exitInterrupted that of a command that was stopped halfway.
 const (
 	exitUsage       = 2
 	exitInterrupted = 130
@@ -169,8 +169,9 @@ const exitCodes = `Exit codes:
   6  there is no such offer or lease, or a short name fits several
   7  the other side, or the chain, cannot be reached
   8  too little money, or above a limit on money
+  9  the lease ended before its service ran ("pktcloud lease create --wait")
 
-130  interrupted halfway ("pktcloud demo")
+130  interrupted halfway ("pktcloud demo", "pktcloud lease create")
 
 "pktcloud exec" ends with the exit code of the program that it ran, and with 125
 when the program could not be run.`

@@ -152,7 +152,11 @@ func printLease(w io.Writer, l service.Lease) {
 	t.row("id", l.ID)
 	t.row("phase", l.Phase)
 	if l.CloseReason != "" {
-		t.row("closed because", l.CloseReason)
+		because := l.CloseReason
+		if l.Fault != nil {
+			because += " (" + l.Fault.Code + ")"
+		}
+		t.row("closed because", because)
 	}
 	t.row("role", l.Role)
 	t.row("other side", l.Peer)

@@ -25,6 +25,7 @@ const (
 	CodeExpired      Code = "expired"      // the offer's time is over
 	CodeLedger       Code = "ledger"       // the chain cannot be reached
 	CodeNotRunning   Code = "not-running"  // the program or port is not there
+	CodeWorkload     Code = "workload"     // the lease ended before its service ran
 	CodeMissing      Code = "missing"      // this machine lacks a capability
 	CodeRateLimited  Code = "rate-limited" // too many requests
 	CodeFull         Code = "disk-full"    // the data directory's disk
@@ -48,6 +49,7 @@ var table = map[Code]struct{ status, exit int }{
 	CodeExpired:      {http.StatusGone, 4},
 	CodeLedger:       {http.StatusServiceUnavailable, 7},
 	CodeNotRunning:   {http.StatusConflict, 1},
+	CodeWorkload:     {http.StatusConflict, 9},
 	CodeMissing:      {http.StatusNotImplemented, 5},
 	CodeRateLimited:  {http.StatusTooManyRequests, 1},
 	CodeFull:         {http.StatusInsufficientStorage, 1},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 )
@@ -31,13 +32,21 @@ type Market interface {
 	PullImage(ctx context.Context, ref string) (Image, error)
 }
 
+// MaxWait bounds one wait for a lease.
+const MaxWait = time.Minute
+
 // Leases makes, shows and ends leases. A lease is named by its id, by a unique
 // prefix of its label, or by the label.
 type Leases interface {
 	// CreateLease agrees a lease and returns once the provider has
-	// acknowledged it; starting goes on by itself.
+	// acknowledged it; starting goes on by itself. A provider that was sent the
+	// commit and does not answer is asked on and on: the lease is returned,
+	// "proposed", after about 20 seconds.
 	CreateLease(ctx context.Context, r LeaseRequest) (Lease, error)
 	Lease(ctx context.Context, name string) (Lease, error)
+	// AwaitLease returns a lease as soon as its service runs, or never will, and
+	// as it then is after so long, at most [MaxWait].
+	AwaitLease(ctx context.Context, name string, most time.Duration) (Lease, error)
 	Leases(ctx context.Context) ([]Lease, error)
 	// CloseLease ends a lease and returns once the other side has signed or
 	// ctx has ended; the closing then goes on by itself. It is idempotent.

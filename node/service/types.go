@@ -110,7 +110,23 @@ type Lease struct {
 	Endpoint    string             `json:"endpoint,omitempty" doc:"address to open in a browser on this machine"`
 	History     []Entry            `json:"history"`
 	CloseReason string             `json:"close_reason,omitempty"`
+	Fault       *Fault             `json:"fault,omitempty" doc:"why the workload did not start, or ended, by the provider's signed word"`
 	Problem     string             `json:"problem,omitempty" doc:"what is wrong now and what to do"`
+}
+
+// Pending reports whether the lease's service may still begin to run.
+func (l Lease) Pending() bool {
+	switch l.Phase {
+	case "proposed", "agreed", "funded", "starting":
+		return true
+	}
+	return false
+}
+
+// Fault is why a workload did not run.
+type Fault struct {
+	Code string `json:"code" enum:"image,program,port,exit,machine"`
+	Text string `json:"text" doc:"the provider's sentence, printable ASCII"`
 }
 
 // Exposure is one of the lease's limits: who risks it, how much is at risk
@@ -136,6 +152,7 @@ type Channel struct {
 	Claimed  pktcloud.Amount `json:"claimed" doc:"what the payee receives by the closing, before its fee"`
 	Fee      pktcloud.Amount `json:"fee" doc:"the closing's fee"`
 	FundFee  pktcloud.Amount `json:"funding_fee"`
+	Reserve  pktcloud.Amount `json:"reserve" doc:"part of the capacity that goes to the payee when it ends the channel alone, and back to the payer, less the fee, when both end it"`
 }
 
 // Entry is a line of a lease's history.

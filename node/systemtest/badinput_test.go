@@ -57,6 +57,7 @@ func TestBadInput(t *testing.T) {
 	t.Run("machine", w.badMachine)
 	t.Run("image", w.badImages)
 	t.Run("money", w.badMoney)
+	t.Run("start", w.badStarts)
 	t.Run("provider gone", w.providerGone)
 	t.Run("expired", w.expiredOffer)
 	t.Run("chain gone", w.chainGone)

@@ -190,6 +190,29 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// TestFaultIsShown: why a workload did not run, in words that steer nothing.
+func TestFaultIsShown(t *testing.T) {
+	twin, s := newWeb(t)
+	deploy(t, s, offerID(t, twin), func(url.Values) {})
+	leases, err := twin.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	label := leases[0].Label
+	if err := twin.Update(label, func(l *service.Lease) {
+		l.Phase, l.CloseReason, l.Problem = "closed", "workload", `The program could not be started. The provider says: "<b>no</b>".`
+		l.Fault, l.Channel.Reserve = &service.Fault{Code: "program", Text: "<b>no</b>"}, 10_000
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := get(t, s.URL+"/leases/"+label)
+	for _, want := range []string{"reason: workload (program)", "&lt;b&gt;no&lt;/b&gt;", `id="reserve"`, "to the provider when it has to close alone"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%q is missing from\n%s", want, body)
+		}
+	}
+}
+
 // TestLoginInPart: a part of a page that lost its session loads the page
 // again, which then shows the login.
 func TestLoginInPart(t *testing.T) {

@@ -183,6 +183,11 @@ func (t *Twin) Lease(_ context.Context, name string) (service.Lease, error) {
 	return t.leases[i], nil
 }
 
+// AwaitLease returns one lease, as it is: the twin's never wait.
+func (t *Twin) AwaitLease(ctx context.Context, name string, _ time.Duration) (service.Lease, error) {
+	return t.Lease(ctx, name)
+}
+
 // Leases returns all leases.
 func (t *Twin) Leases(context.Context) ([]service.Lease, error) {
 	t.mu.Lock()

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkt-cash/pkt-cloud/node"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// script is a node whose lease is in one phase after the other; then ctx ends.
+type script struct {
+	leases []service.Lease
+	cancel context.CancelFunc
+}
+
+func (s *script) AwaitLease(ctx context.Context, _ string, _ time.Duration) (service.Lease, error) {
+	if len(s.leases) == 0 {
+		s.cancel()
+		return service.Lease{}, ctx.Err()
+	}
+	l := s.leases[0]
+	s.leases = s.leases[1:]
+	return l, nil
+}
+
+// TestAwaitService: the wait ends with the service, or says why there is none.
+func TestAwaitService(t *testing.T) {
+	in := func(phase, problem string) service.Lease {
+		return service.Lease{Label: "3dd82074", Phase: phase, Problem: problem, CloseReason: "requested"}
+	}
+	for _, c := range []struct {
+		name string
+		then []service.Lease
+		want int
+		says []string
+	}{
+		{"it runs", []service.Lease{in("funded", ""), in("active", "")}, 0, nil},
+		{"no program", []service.Lease{in("funded", ""), in("closing", "The program could not be started.")}, 9, []string{"3dd82074", "The program could not be started."}},
+		{"closed meanwhile", []service.Lease{in("closed", "")}, 9, []string{"The reason is: requested."}},
+		{"refused at last", []service.Lease{in("proposed", ""), in("refused", "too late")}, 4, []string{"too late"}},
+		{"interrupted", []service.Lease{in("funded", "")}, 130, []string{"the lease goes on", "lease close --dir /d 3dd82074"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var errOut bytes.Buffer
+			a := &app{dir: "/d", out: &bytes.Buffer{}, err: &errOut}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			_, err := a.awaitService(ctx, &script{c.then, cancel}, in("agreed", ""))
+			if got := a.report(err); got != c.want {
+				t.Errorf("got exit code %d (%v), want %d", got, err, c.want)
+			}
+			for _, part := range c.says {
+				if !strings.Contains(errOut.String(), part) {
+					t.Errorf("%q lacks %q", errOut.String(), part)
+				}
+			}
+		})
+	}
+}
+
+// TestShowCreated: what is not sure yet is said, with what to do next.
+func TestShowCreated(t *testing.T) {
+	for phase, c := range map[string]struct {
+		want int
+		says string
+	}{
+		"proposed": {7, "Next: pktcloud lease show 3dd82074"},
+		"agreed":   {0, "Next: pktcloud lease show 3dd82074"},
+		"active":   {0, ""},
+	} {
+		var out, errOut bytes.Buffer
+		a := &app{dir: node.DefaultDir(), out: &out, err: &errOut}
+		if got := a.report(a.showCreated(service.Lease{Label: "3dd82074", Phase: phase})); got != c.want {
+			t.Errorf("%s: got exit code %d, want %d", phase, got, c.want)
+		}
+		if next := strings.Contains(out.String(), "Next: "); next != (c.says != "") || !strings.Contains(out.String(), c.says) {
+			t.Errorf("%s: got %q, want %q", phase, out.String(), c.says)
+		}
+		if told := strings.Contains(errOut.String(), "has not answered"); told != (c.want == 7) {
+			t.Errorf("%s: got %q on standard error", phase, errOut.String())
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/peer"
+)
+
+// quietSeconds is how long after its agreement nothing is said about what a
+// lease still waits for.
+const quietSeconds = 5
+
+const unanswered = "The provider was sent the order and has not answered. This node goes on asking, and nothing is paid before it agrees. " +
+	"What was set aside is free again once it refuses, or after 30 days without a word from it."
+
+// problemOf says what keeps a lease from going on and what to do about it.
+func problemOf(v peer.View) string {
+	port, waited := v.Manifest.Port, time.Now().Unix()-v.Agreed
+	switch {
+	case v.Reason == lease.ReasonWorkload && v.Role == lease.RoleProvider:
+		return v.Text
+	case v.Reason == lease.ReasonWorkload:
+		return faultOf(v)
+	case v.Phase == lease.Refused:
+		return v.Text
+	case v.Phase.Final() || v.Phase == lease.Closing:
+		return ""
+	case v.Phase == lease.Proposed && waited > quietSeconds:
+		return unanswered
+	case v.Text != "" && v.Phase == lease.Suspended:
+		return v.Text
+	case !v.Connected && waited > quietSeconds:
+		if v.Role == lease.RoleTenant {
+			return "The provider is not connected. Nothing is paid while it is away."
+		}
+		return "The tenant is not connected."
+	case (v.Phase == lease.Funded || v.Phase == lease.Starting) && waited > quietSeconds && port != 0:
+		return fmt.Sprintf("The service does not run yet: the provider fetches its image, or nothing answers on port %d inside the container. Nothing is paid before it does.", port)
+	}
+	return ""
+}
+
+// faultOf tells the tenant why its workload did not run: this node's words for
+// the code, and then the provider's own.
+func faultOf(v peer.View) string {
+	text := map[lease.FaultCode]string{
+		lease.FaultImage:   "The image could not be fetched or used.",
+		lease.FaultProgram: "The program could not be started. Check the command and its path in the image.",
+		lease.FaultPort:    fmt.Sprintf("Nothing answered on port %d. Check --port, and that the service listens there.", v.Manifest.Port),
+		lease.FaultExit:    "The program ended.",
+		lease.FaultMachine: "The provider's machine could not run it. Choose another offer.",
+	}[v.Fault.Code]
+	text = cmp.Or(text, "The workload ended, and the provider does not say why.")
+	if !v.Fault.IsZero() {
+		text += fmt.Sprintf(" The provider says: %q.", v.Fault.Text)
+	}
+	if v.Paid == 0 {
+		text += " Nothing was paid for it."
+	}
+	return text
+}
