@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,27 +17,6 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle/settletest"
 	"github.com/pkt-cash/pkt-cloud/settle/wallet"
 )
-
-// dying makes a store work until its nth write, at which the machine dies:
-// before or after the write, and no write succeeds from then on.
-func dying(s *settletest.Store, n int, after bool) *atomic.Bool {
-	var dead atomic.Bool
-	start := s.Applies()
-	s.FailAfterWhen(func(apply int) bool {
-		if apply-start == n {
-			dead.Store(true)
-		}
-		return apply-start == n
-	})
-	s.FailWhen(func(apply int) bool {
-		if apply-start == n && !after {
-			dead.Store(true)
-			return true
-		}
-		return apply-start > n
-	})
-	return &dead
-}
 
 // TestCrashAtEveryWrite kills one side at its nth write, for every n of a whole
 // life, and lets both go on: the payee gets exactly what was agreed, and no
@@ -71,7 +49,7 @@ func crashingLife(t *testing.T, role settle.Role, n int, after bool) bool {
 	}
 	defer w.payer.stop()
 	defer w.payee.stop()
-	dead := dying(victim.store, n, after)
+	dead := victim.store.DieAt(n, after)
 	// do repeats a step over a crash of the victim.
 	do := func(what string, step func() error) {
 		t.Helper()
@@ -103,7 +81,7 @@ func crashingLife(t *testing.T, role settle.Role, n int, after bool) bool {
 		var v pktcloud.Signed[settle.Voucher]
 		do("pay", func() error { v, err = w.payer.m.Pay(ctx, id, entry("a", sum)); return err })
 		do("receive", func() error { return w.payee.m.Receive(ctx, v) })
-		if dead.Load() && sum == 20_000 {
+		if dead() && sum == 20_000 {
 			victim.crash()
 		}
 		if latest, _ := w.payee.m.Latest(id); latest.Body.Total != sum {
@@ -117,7 +95,7 @@ func crashingLife(t *testing.T, role settle.Role, n int, after bool) bool {
 	restarted := false
 	for _, s := range []*side{w.payer, w.payee} {
 		st := s.until(id, "closed", func(st manager.Status) bool {
-			if dead.Load() && !restarted { // Run met the write
+			if dead() && !restarted { // Run met the write
 				restarted = true
 				victim.crash()
 			}
@@ -130,7 +108,7 @@ func crashingLife(t *testing.T, role settle.Role, n int, after bool) bool {
 	if got := w.balance(w.payee); got != 42_000 {
 		t.Errorf("%s write %d: the payee has %d units, want 42000", role, n, uint64(got))
 	}
-	return dead.Load()
+	return dead()
 }
 
 // A payer that died between opening a channel and using it finds the channel

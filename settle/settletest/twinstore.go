@@ -34,12 +34,23 @@ func (s *Store) FailWhen(fail func(apply int) bool) {
 	s.before = fail
 }
 
-// FailAfterWhen is FailWhen with everything stored: the caller is told that it
-// failed, as by a machine that dies right after the write.
-func (s *Store) FailAfterWhen(fail func(apply int) bool) {
+// DieAt makes the machine die at the nth Apply from now on, before that write or
+// right after it: its caller is told that it failed, and no later one succeeds.
+// The function that it returns tells whether it came to that.
+func (s *Store) DieAt(n int, after bool) (dead func() bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.after = fail
+	last, died := s.applies+n, false
+	s.before = func(apply int) bool {
+		died = died || apply >= last
+		return apply > last || apply == last && !after
+	}
+	s.after = func(apply int) bool { return apply == last }
+	return func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return died
+	}
 }
 
 // Applies returns how often Apply was called.
