@@ -130,7 +130,9 @@ func crashOnce(t *testing.T, side, n int) {
 	w.stores[side].DownAfter(n)
 	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 	defer cancel()
-	id, err := w.tenant.Create(ctx, w.request())
+	r := w.request()
+	r.GraceSeconds = 300 // however long this machine takes to start one side again
+	id, err := w.tenant.Create(ctx, r)
 	if err == nil {
 		err = w.tenant.WaitActive(ctx, id)
 	}
