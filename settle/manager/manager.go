@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -127,9 +128,9 @@ type Manager struct {
 	channels map[pktcloud.ID]*channel
 	funded   map[settle.Outpoint]pktcloud.ID
 	order    uint64
-	tip      tipRecord
+	sight    settle.Sight
+	stale    bool   // the last answer of the ledger was too old
 	stored   uint64 // height of the tip in the store
-	blind    bool   // the ledger was out of reach when last asked
 }
 
 // New loads the channels of a store and reserves the coins of those that are
@@ -153,7 +154,7 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
-		blind: true,
+		sight: settle.Sight{Lost: true},
 	}
 	if err := m.load(ctx); err != nil {
 		return nil, err
@@ -231,34 +232,39 @@ func (m *Manager) channel(id pktcloud.ID) (*channel, error) {
 	return ch, nil
 }
 
-// secondsPerBlock is how fast blocks are assumed to come while the chain is out
-// of sight: faster than they do, so that safety comes early [SETTLE-23].
-const secondsPerBlock = 45
-
 // height is the best block's height; while the chain is out of sight, what it
 // may have become.
 func (m *Manager) height() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := m.tip.Height
-	if m.blind && h > 0 {
-		if elapsed := m.cfg.Now().Unix() - m.tip.Seen; elapsed > 0 {
-			h += uint64(elapsed) / secondsPerBlock
-		}
-	}
-	return h
+	return m.sight.Height(m.cfg.Now().Unix(), m.cfg.Network.BlockTime)
 }
 
-// askTip asks the ledger for its best block and keeps the answer.
+// askTip asks the ledger for its best block and keeps the answer. A block that
+// is too old is no answer [SETTLE-35].
 func (m *Manager) askTip(ctx context.Context) (settle.Tip, error) {
 	tip, err := m.cfg.Ledger.Tip(ctx)
 	if err != nil {
 		return settle.Tip{}, err
 	}
+	if sight := m.see(tip); sight.Stale(sight.Last, m.cfg.Network.BlockTime) {
+		return settle.Tip{}, fmt.Errorf("%w: its best block %d is of %s; its node stands still or is still reading the chain, or this machine's clock is wrong",
+			settle.ErrLedgerUnavailable, tip.Height, time.Unix(tip.Time, 0).UTC().Format(time.DateTime))
+	}
+	return tip, nil
+}
+
+// see takes in a best block that the ledger named.
+func (m *Manager) see(tip settle.Tip) settle.Sight {
+	now := m.cfg.Now().Unix()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tip, m.blind = tipRecord{Height: tip.Height, Seen: m.cfg.Now().Unix()}, false
-	return tip, nil
+	was := m.stale
+	m.sight = m.sight.See(tip, now)
+	if m.stale = m.sight.Stale(now, m.cfg.Network.BlockTime); m.stale && !was {
+		m.cfg.Log.Warn("the chain is out of sight: its best block is old", "height", tip.Height, "time", time.Unix(tip.Time, 0).UTC())
+	}
+	return m.sight
 }
 
 // rate is the fee rate to pay now, at least least times the relay floor.

@@ -36,6 +36,7 @@ type side struct {
 // world is a payer and a payee over one chain.
 type world struct {
 	t            testing.TB
+	net          pktchain.Network
 	ledger       *settletest.Ledger
 	clock        *clock
 	payer, payee *side
@@ -69,7 +70,12 @@ func network(t testing.TB) pktchain.Network {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, ledger: settletest.NewLedger(network(t)), clock: &clock{now: time.Unix(1_800_000_000, 0)}}
+	return newWorldOn(t, network(t))
+}
+
+func newWorldOn(t testing.TB, n pktchain.Network) *world {
+	t.Helper()
+	w := &world{t: t, net: n, ledger: settletest.NewLedger(n), clock: &clock{now: time.Unix(1_800_000_000, 0)}}
 	w.payer, w.payee = w.side("payer"), w.side("payee")
 	script, err := w.payer.wallet.ReceiveScript(t.Context())
 	if err != nil {
@@ -82,13 +88,13 @@ func newWorld(t testing.TB) *world {
 
 func (w *world) side(name string) *side {
 	seed := sha256.Sum256([]byte(name))
-	keys, err := pktchain.NewKeychain(network(w.t), append(seed[:], seed[:]...))
+	keys, err := pktchain.NewKeychain(w.net, append(seed[:], seed[:]...))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s := &side{t: w.t, name: name, wallet: settletest.NewWallet(network(w.t), w.ledger, name), store: settletest.NewStore()}
+	s := &side{t: w.t, name: name, wallet: settletest.NewWallet(w.net, w.ledger, name), store: settletest.NewStore()}
 	s.cfg = manager.Config{
-		Network: network(w.t), Ledger: w.ledger, Store: s.store, Wallet: s.wallet, Keychain: keys,
+		Network: w.net, Ledger: w.ledger, Store: s.store, Wallet: s.wallet, Keychain: keys,
 		DeviceKey: pktcloud.NewPrivateKey(seed), Reserve: reserve, Now: w.clock.Now,
 	}
 	s.start()

@@ -161,7 +161,7 @@ func (m *Manager) CompleteClose(ctx context.Context, channel pktcloud.ID, o sett
 		if err != nil {
 			return st, unchanged, err
 		}
-		return st.ending(ch, raw, o.Fee)
+		return m.ending(ch, st, raw, o.Fee)
 	})
 	if err != nil {
 		return txid, err
@@ -170,12 +170,14 @@ func (m *Manager) CompleteClose(ctx context.Context, channel pktcloud.ID, o sett
 }
 
 // ending puts the transaction that ends the channel into the state.
-func (st state) ending(ch *channel, raw []byte, fee pktcloud.Amount) (state, effect, error) {
+func (m *Manager) ending(ch *channel, st state, raw []byte, fee pktcloud.Amount) (state, effect, error) {
 	end, err := ch.chain.EndOf(raw)
 	if err != nil {
 		return st, unchanged, err
 	}
-	st.End, st.EndTx, st.EndFee, st.EndHeight = raw, end.TxID, fee, st.Channel.Height
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st.End, st.EndTx, st.EndFee, st.EndHeight = raw, end.TxID, fee, m.sight.Tip.Height // of no estimate: fees rise with blocks
 	return st, persist, nil
 }
 
@@ -211,8 +213,8 @@ func (m *Manager) claim(ch *channel, st state, fee pktcloud.Amount) (state, effe
 	if err != nil {
 		return st, unchanged, err
 	}
-	part := c.Paid() + c.Params.Reserve
-	fee = min(fee, part.SubFloor(m.cfg.Network.Dust(ch.chain.Detail.PayeeScript)))
+	part := m.claimable(ch, c)
+	fee = min(fee, part)
 	if fee < ch.chain.ClaimFee(0) || fee <= st.EndFee {
 		return st, unchanged, settle.Refuse(settle.ErrDust, "the payee's part of %d units is not worth a fee beyond %d", uint64(part), uint64(fee))
 	}
@@ -221,7 +223,12 @@ func (m *Manager) claim(ch *channel, st state, fee pktcloud.Amount) (state, effe
 		return st, unchanged, err
 	}
 	st.Channel = c
-	return st.ending(ch, raw, fee)
+	return m.ending(ch, st, raw, fee)
+}
+
+// claimable is what the fee of a claim may take: the payee's part but for dust.
+func (m *Manager) claimable(ch *channel, c settle.Channel) pktcloud.Amount {
+	return (c.Paid() + c.Params.Reserve).SubFloor(m.cfg.Network.Dust(ch.chain.Detail.PayeeScript))
 }
 
 // broadcastEnd brings a channel's end on the chain, and its funding before it

@@ -82,7 +82,7 @@ func (m *Manager) begin(ctx context.Context, r channelRecord) error {
 	}
 	m.mu.Lock()
 	r.Order = m.order
-	st := state{Channel: c, seen: seenRecord{Since: settle.Birthday(m.tip.Height)}} // the funding is not mined yet
+	st := state{Channel: c, seen: seenRecord{Since: settle.Birthday(m.sight.Tip.Height)}} // the funding is not mined yet
 	m.mu.Unlock()
 	ch, err := newChannel(m.cfg.Network, r, st)
 	if err != nil {

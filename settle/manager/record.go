@@ -33,7 +33,7 @@ type indexes struct {
 	Payee uint64 `cbor:"payee"`
 }
 
-// tipRecord is the best block seen, and when, in Unix seconds.
+// tipRecord is the best block seen, and when first, in Unix seconds.
 type tipRecord struct {
 	Height uint64 `cbor:"height"`
 	Seen   int64  `cbor:"seen"`
@@ -200,7 +200,9 @@ func (m *Manager) load(ctx context.Context) error {
 		case key == keyIndexes:
 			err = pktcloud.Unmarshal(value, &m.next, maxStored)
 		case key == keyTip:
-			err = pktcloud.Unmarshal(value, &m.tip, maxStored)
+			var r tipRecord
+			err = pktcloud.Unmarshal(value, &r, maxStored)
+			m.sight = settle.Sight{Tip: settle.Tip{Height: r.Height}, First: r.Seen, Last: r.Seen, Lost: true}
 		case strings.HasPrefix(key, keyPayees):
 			var r payeeRecord
 			err = pktcloud.Unmarshal(value, &r, maxStored)

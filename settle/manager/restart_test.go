@@ -160,7 +160,7 @@ func TestRestartReadsBlocksOnce(t *testing.T) {
 	chain, blocks, cfg := overRPC(t, old)
 	store := settletest.NewStore()
 	payer := startMachine(t, store, chain)
-	payee := (&world{t: t, ledger: settletest.NewLedger(network(t)), clock: &clock{now: time.Now()}}).side("payee")
+	payee := (&world{t: t, net: network(t), ledger: settletest.NewLedger(network(t)), clock: &clock{now: time.Now()}}).side("payee")
 	payee.stop()
 	payee.cfg.Ledger, payee.cfg.Now = chain, nil
 	payee.start()

@@ -16,8 +16,6 @@ const (
 	pollInterval = 30 * time.Second
 	// retryInterval is how long Run waits for a ledger out of reach.
 	retryInterval = 2 * time.Second
-	// bumpBlocks is after how many blocks in vain a claim or refund pays more.
-	bumpBlocks = 3
 	// sinceStep is how far a channel's birthday moves at once, since each move is
 	// a write.
 	sinceStep = 1000
@@ -27,7 +25,9 @@ const (
 // it learns where the channels stand; it broadcasts again what is not mined,
 // claims by the deadline, refunds after expiry, and raises fees [SETTLE-20] to
 // [SETTLE-25]. While the ledger is out of reach it does nothing but let the
-// height run on by the clock. Call it once, as long as the Manager is used.
+// height run on by the clock; while its best block is too old, it lets the height
+// run on as well, for what needs one: vouchers and new channels [SETTLE-34]. Call
+// it once, as long as the Manager is used.
 func (m *Manager) Run(ctx context.Context) error {
 	var last settle.Tip
 	for ctx.Err() == nil {
@@ -46,7 +46,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.cfg.Log.Warn("channels are not up to date", "err", err)
 		if errors.Is(err, settle.ErrLedgerUnavailable) {
 			m.mu.Lock()
-			m.blind = true
+			m.sight.Lost = true
 			m.mu.Unlock()
 		}
 		timer := time.NewTimer(retryInterval)
@@ -72,13 +72,12 @@ func (m *Manager) wait(ctx context.Context, last settle.Tip) (settle.Tip, error)
 
 // look brings all channels up to date with a block.
 func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
-	seen := tipRecord{Height: tip.Height, Seen: m.cfg.Now().Unix()}
+	sight := m.see(tip)
 	m.mu.Lock()
 	stored := m.stored
-	m.tip, m.blind = seen, false
 	m.mu.Unlock()
 	if stored != tip.Height { // an older time of the same block only makes a guess safer
-		if err := m.apply(ctx, put{keyTip, seen}); err != nil {
+		if err := m.apply(ctx, put{keyTip, tipRecord{Height: tip.Height, Seen: sight.First}}); err != nil {
 			return err
 		}
 		m.mu.Lock()
@@ -117,7 +116,7 @@ func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error
 			return err
 		}
 	}
-	if next, err = m.act(ctx, ch); err != nil {
+	if next, err = m.act(ctx, ch, tip); err != nil {
 		return err
 	}
 	return m.tolerate(ch, "end", m.broadcastEnd(ctx, ch, next))
@@ -173,10 +172,12 @@ func (m *Manager) observe(ctx context.Context, ch *channel, tip settle.Tip, out 
 	})
 }
 
-// act does what a channel needs at this height.
-func (m *Manager) act(ctx context.Context, ch *channel) (state, error) {
+// act does what a channel needs at this block. No estimate of the height makes a
+// side claim or refund [SETTLE-35]: a chain out of sight would not take it.
+func (m *Manager) act(ctx context.Context, ch *channel, tip settle.Tip) (state, error) {
 	st := *ch.state.Load()
-	decision := st.Channel.Decide(st.Channel.Height)
+	st.Channel.Height = tip.Height
+	decision := st.Channel.Decide(tip.Height)
 	if decision != settle.ClaimNow && decision != settle.RefundNow {
 		return st, nil
 	}
@@ -185,16 +186,21 @@ func (m *Manager) act(ctx context.Context, ch *channel) (state, error) {
 		return st, err
 	}
 	return m.change(ctx, ch, func(st state) (state, effect, error) {
-		if len(st.End) > 0 && st.Channel.Height < st.EndHeight+bumpBlocks {
-			return st, unchanged, nil
+		raise := m.raise(ch, st, decision, rate)
+		fee := raise.Market
+		if len(st.End) > 0 {
+			var ok bool
+			if fee, ok = raise.Next(tip.Height); !ok {
+				return st, unchanged, nil // it is broadcast as it is
+			}
 		}
 		var next state
 		var what effect
 		var err error
 		if decision == settle.ClaimNow {
-			next, what, err = m.claim(ch, st, max(2*st.EndFee, ch.chain.ClaimFee(rate)))
+			next, what, err = m.claim(ch, st, fee)
 		} else {
-			next, what, err = m.refund(ch, st, max(2*st.EndFee, ch.chain.RefundFee(rate)))
+			next, what, err = m.refund(ch, st, fee)
 		}
 		if errors.Is(err, settle.ErrDust) || errors.Is(err, settle.ErrFee) {
 			m.cfg.Log.Warn("no fee is left to raise", "channel", ch.id, "err", err)
@@ -202,6 +208,21 @@ func (m *Manager) act(ctx context.Context, ch *channel) (state, error) {
 		}
 		return next, what, err
 	})
+}
+
+// raise says what the fee of a claim or refund may become.
+func (m *Manager) raise(ch *channel, st state, d settle.Decision, rate pktcloud.Amount) settle.Raise {
+	p := st.Channel.Params
+	r := settle.Raise{Fee: st.EndFee, Made: st.EndHeight}
+	if d == settle.ClaimNow {
+		r.Market, r.Step = ch.chain.ClaimFee(rate), ch.chain.ClaimFee(0)
+		r.Part = m.claimable(ch, st.Channel)
+		r.Last, r.Margin = p.ExpiryHeight, p.MarginBlocks
+		return r
+	}
+	r.Market, r.Step = ch.chain.RefundFee(rate), ch.chain.RefundFee(0)
+	r.Part = p.Capacity.SubFloor(m.cfg.Network.Dust(ch.chain.Detail.PayerScript))
+	return r
 }
 
 // refund makes the refund at a fee.
@@ -215,5 +236,5 @@ func (m *Manager) refund(ch *channel, st state, fee pktcloud.Amount) (state, eff
 		return st, unchanged, err
 	}
 	st.Channel = c
-	return st.ending(ch, raws[0], fee)
+	return m.ending(ch, st, raws[0], fee)
 }
