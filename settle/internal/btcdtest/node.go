@@ -181,6 +181,7 @@ func (n *Node) Invalidate(ctx context.Context, blocks int) error {
 func (n *Node) Fixture() settletest.LedgerFixture {
 	return settletest.LedgerFixture{
 		Ledger: n.Ledger, Mine: n.Mine, Fund: n.Fund, Invalidate: n.Invalidate, Break: n.Close,
+		Restart: func() (settle.Ledger, error) { return n.Driver() },
 	}
 }
 
