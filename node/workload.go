@@ -1,11 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,20 +94,24 @@ func (w *workload) Start(ctx context.Context, id pktcloud.ID, m lease.Manifest) 
 	case err != nil && !errors.Is(err, container.CodeNotFound):
 		return err
 	}
-	image, err := w.pull(ctx, m)
-	if err != nil {
+	if err := w.start(ctx, id, m); err != nil {
+		w.log.Warn("a lease's container could not be started", "lease", id, "image", m.Image, "error", err)
 		return explained(err, m)
 	}
-	err = w.runtime.Start(ctx, container.Spec{
+	return nil
+}
+
+func (w *workload) start(ctx context.Context, id pktcloud.ID, m lease.Manifest) error {
+	image, err := w.pull(ctx, m)
+	if err != nil {
+		return err
+	}
+	return w.runtime.Start(ctx, container.Spec{
 		ID: id.Hex(), Image: image.Digest, Args: m.Args, Env: m.Env,
 		Limits: container.Limits{
 			MilliCPU: m.Resources.MilliCPU, MemoryBytes: m.Resources.MemoryBytes, DiskBytes: max(m.Resources.DiskBytes, container.MinDisk), Pids: maxPids,
 		},
 	})
-	if err != nil {
-		w.log.Warn("a lease's container could not be started", "lease", id, "image", m.Image, "error", err)
-	}
-	return explained(err, m)
 }
 
 // failure is an error with what the tenant is told of it.
@@ -116,22 +122,29 @@ type failure struct {
 
 func (f *failure) Unwrap() []error { return []error{f.error, f.fault} }
 
+// imageFaults are the codes that tell of a tenant's image.
+var imageFaults = []container.Code{
+	container.CodeUnknownImage, container.CodeRegistry, container.CodeForbiddenHost, container.CodeBadImage,
+	container.CodeDigestMismatch, container.CodeWrongArch, container.CodeTooLarge,
+}
+
 // explained says what a tenant may know of an error: all about its own image
-// and program, and of this machine only that the fault lies there.
+// and program, and of this machine only that the fault lies there [LEASE-22].
 func explained(err error, m lease.Manifest) error {
 	var e *container.Error
-	if !errors.As(err, &e) {
+	switch {
+	case !errors.As(err, &e):
 		return err
-	}
-	switch e.Code {
-	case container.CodeUnknownImage, container.CodeRegistry, container.CodeForbiddenHost, container.CodeBadImage,
-		container.CodeDigestMismatch, container.CodeWrongArch, container.CodeTooLarge:
+	case slices.Contains(imageFaults, e.Code):
 		return &failure{err, lease.Faultf(lease.FaultImage, "%.120s: %s", m.Image, e.Code)}
-	case container.CodeProgram:
-		return &failure{err, lease.Faultf(lease.FaultProgram, "%.200s", e)}
-	default:
-		return err
+	case e.Code == container.CodeProgram:
+		text := e.Detail
+		if e.Err != nil {
+			text += ": " + e.Err.Error()
+		}
+		return &failure{err, lease.Faultf(lease.FaultProgram, "%.200s", cmp.Or(text, e.Code.Error()))}
 	}
+	return err
 }
 
 // Freeze implements peer.Workload.

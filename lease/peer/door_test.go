@@ -70,7 +70,7 @@ func TestStrangersWaitAtTheDoor(t *testing.T) {
 		t.Errorf("got %+v on one stream more than a device may have, want busy", m)
 	}
 	for _, r := range streams {
-		r.stream.Reset() //nolint:errcheck // given up
+		r.stream.Reset()
 	}
 
 	began := time.Now()
@@ -80,7 +80,7 @@ func TestStrangersWaitAtTheDoor(t *testing.T) {
 		for range peer.MaxWaitingOfOne {
 			s := w.stream(h, 0)
 			go func() {
-				s.Read(make([]byte, 1)) //nolint:errcheck // it ends
+				s.Read(make([]byte, 1))
 				gone <- struct{}{}
 			}()
 		}

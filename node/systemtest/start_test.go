@@ -18,7 +18,7 @@ func (w *world) badStarts(t *testing.T) {
 	rent := func(more ...string) []string {
 		return w.create(w.tenant, append([]string{"--image", w.image, "--max-price", "1", "--offer", offer.ID.String(), "--wait"}, more...)...)
 	}
-	w.fails(t, refusal{9, service.CodeWorkload, []string{"could not be started", "nosuchprog", "Nothing was paid"}}, rent("--", "/nosuchprog")...)
+	w.fails(t, refusal{9, service.CodeWorkload, []string{"could not be started", "nosuchprog", "Nothing was paid"}}, rent("/nosuchprog")...)
 	leases, err := w.tenant.client().Leases(t.Context())
 	if err != nil || len(leases) == 0 {
 		t.Fatalf("got %d leases, %v", len(leases), err)
@@ -27,7 +27,7 @@ func (w *world) badStarts(t *testing.T) {
 	if l.Fault == nil || l.Fault.Code != "program" || !strings.Contains(l.Fault.Text, "/nosuchprog: no such file") || l.Paid != 0 {
 		t.Errorf("got %+v and %d units paid, want the program and nothing", l.Fault, uint64(l.Paid))
 	}
-	shown := string(w.run("lease", "show", "--dir", w.tenant.dir, l.Label))
+	shown := w.run("lease", "show", "--dir", w.tenant.dir, l.Label)
 	if !strings.Contains(shown, "workload (program)") || !strings.Contains(shown, "The provider says: \"/nosuchprog: no such file") {
 		t.Errorf("lease show does not say why:\n%s", shown)
 	}
