@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -211,14 +213,19 @@ func (w *world) startRegistry() {
 	}
 }
 
+// freePort is one that no outgoing connection takes before, or between, the
+// starts of the process that listens there: below those that systems hand out.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20_000 + rand.N(12_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 func (w *world) chainDir() string { return filepath.Join(w.dir, "chain") }
@@ -309,7 +316,7 @@ func (w *world) trySpawn(env []string, ready any, args ...string) (*process, err
 	w.t.Cleanup(p.kill)
 	decoded := make(chan error, 1)
 	go func() {
-		decoded <- json.NewDecoder(stdout).Decode(ready)
+		decoded <- decodeReady(stdout, ready)
 		cmd.Wait()
 		close(p.done)
 	}()
@@ -323,6 +330,23 @@ func (w *world) trySpawn(env []string, ready any, args ...string) (*process, err
 		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, p.log)
 	}
 	return p, nil
+}
+
+// decodeReady reads the first value that a command prints, which may be its
+// refusal.
+func decodeReady(r io.Reader, ready any) error {
+	var first json.RawMessage
+	if err := json.NewDecoder(r).Decode(&first); err != nil {
+		return err
+	}
+	refusal := struct{ OK *bool }{}
+	if err := json.Unmarshal(first, &refusal); err != nil {
+		return err
+	}
+	if refusal.OK != nil && !*refusal.OK {
+		return fmt.Errorf("it says %s", first)
+	}
+	return json.Unmarshal(first, ready)
 }
 
 // kill is SIGKILL, and waits until the process is gone.
