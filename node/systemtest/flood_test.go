@@ -112,16 +112,26 @@ func (h *hostile) offers(t *testing.T) {
 			flood = append(flood, framed(b)...)
 			sent++
 		}
-		a := h.stranger(t)
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// It floods over its one connection: the provider would bear another one
+		// of a peer that it has cut off, and only not listen to it.
+		a := h.attacker(t, key)
+		ended := make(chan struct{}, 16)
 		a.host.SetStreamHandler(gossip.Protocol, func(s network.Stream) {
 			s.Write(flood)
 			io.Copy(io.Discard, s)
+			ended <- struct{}{}
 		})
-		a.host.Network().ClosePeer(h.target.ID)
-		if err := a.connect(); err != nil {
-			t.Fatal(err)
+		connectErr := a.connect() // it may be cut off meanwhile
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("nobody wanted the flood, or all of it was taken (connecting: %v)", connectErr)
 		}
-		eventually(t, 10*time.Second, "the flooder is cut off", func() (bool, error) {
+		eventually(t, 20*time.Second, "the flooder is cut off", func() (bool, error) {
 			return a.host.Network().Connectedness(h.target.ID) != network.Connected, nil
 		})
 	}
