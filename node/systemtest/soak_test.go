@@ -29,11 +29,12 @@ import (
 // warm-up.
 const (
 	// A process gives memory back late, so its resident size swings by some MiB.
-	// In ten minutes 20 leases have 9,000 intervals between the two quarters:
-	// 8 MiB are less than 1 KiB of each.
+	// In ten minutes 20 leases have 7,500 intervals between the middles of the two
+	// quarters: 8 MiB are about 1 KiB of each.
 	maxResidentGrowth = 8 << 20
 	// What is alive after a collection does not swing. 1 MiB is about 100 bytes
-	// of each interval, which is less than a statement or a voucher kept.
+	// of each of the 9,600 intervals from the warm-up to the end, which is less
+	// than a statement or a voucher kept.
 	maxLiveGrowth = 1 << 20
 	// A monitor is a process for each container.
 	maxMonitorGrowth = 512 << 10
