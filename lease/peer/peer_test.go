@@ -216,9 +216,17 @@ func (w *world) request() peer.Request {
 	}
 }
 
+// patient is a request for tests in which nobody shall lose a lease because this
+// machine is slow.
+func (w *world) patient() peer.Request {
+	r := w.request()
+	r.Limits.Credit, r.GraceSeconds, r.Manifest.Probe.TimeoutSeconds = 60*unitsPerSecond, 300, 10
+	return r
+}
+
 func (w *world) create(r peer.Request) pktcloud.ID {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	id, err := w.tenant.Create(ctx, r)
 	if err != nil {
@@ -232,7 +240,7 @@ func (w *world) create(r peer.Request) pktcloud.ID {
 
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); {
+	for end := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(end) {
 			w.t.Fatalf("still not: %s", what)
 		}

@@ -90,7 +90,7 @@ func TestDisputedGlitchHeals(t *testing.T) {
 func TestRestarts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	id := w.create(w.patient())
 	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
 	again := w.listenAgain()
 	w.stops[1]()
@@ -130,9 +130,7 @@ func crashOnce(t *testing.T, side, n int) {
 	w.stores[side].DownAfter(n)
 	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 	defer cancel()
-	r := w.request()
-	r.GraceSeconds = 300 // however long this machine takes to start one side again
-	id, err := w.tenant.Create(ctx, r)
+	id, err := w.tenant.Create(ctx, w.patient())
 	if err == nil {
 		err = w.tenant.WaitActive(ctx, id)
 	}
