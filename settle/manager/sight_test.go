@@ -34,8 +34,9 @@ func (w *world) catchUp() {
 	w.clock.now = time.Unix(tip.Time+10, 0)
 }
 
-// mineNow adds blocks and lets the clock follow.
+// mineNow adds blocks at the moment at which the newest of them is ten seconds old.
 func (w *world) mineNow(n int) {
+	w.clock.Add(time.Duration(n) * w.net.BlockTime) // first, so that nobody sees them earlier
 	w.ledger.Mine(n)
 	w.catchUp()
 }
@@ -46,8 +47,7 @@ func (w *world) mineNow(n int) {
 func TestStalledNode(t *testing.T) {
 	w := pacedWorld(t)
 	ctx := t.Context()
-	w.ledger.Mine(10)
-	w.catchUp()
+	w.mineNow(10)
 	id := w.open(nil)
 	if err := w.payer.m.Announce(ctx, id); err != nil {
 		t.Fatal(err)
