@@ -18,8 +18,6 @@ import (
 const (
 	MaxKeyBytes   = 512
 	MaxValueBytes = 8 << 20
-	// maxGroup bounds how many concurrent changes share one transaction.
-	maxGroup = 256
 )
 
 // Errors that functions of this package wrap. Match them with errors.Is.
@@ -50,17 +48,10 @@ type Put = struct {
 // that arrive while one is being written share the next transaction, so that
 // many channels cost few syncs of the disk.
 type Store struct {
-	db      *sql.DB
-	changes chan change
-	stop    chan struct{}
-	done    chan struct{}
-	once    sync.Once
-	commits func(changes int) // told after each transaction; for tests
-}
-
-type change struct {
-	puts   []Put
-	result chan error
+	db     *sql.DB
+	writer *writer
+	once   sync.Once
+	closed error // of the first Close
 }
 
 // Open opens the store of a file, or makes it. Errors match [ErrNewer],
@@ -83,15 +74,11 @@ func Open(path string) (*Store, error) {
 	if err := migrate(db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s := &Store{
-		db:      db,
-		changes: make(chan change, maxGroup),
-		stop:    make(chan struct{}),
-		done:    make(chan struct{}),
-		commits: func(int) {},
+	w, err := newWriter(db)
+	if err != nil {
+		return nil, errors.Join(wrap(err), db.Close())
 	}
-	go s.write()
-	return s, nil
+	return &Store{db: db, writer: w}, nil
 }
 
 func dataSource(path string) string {
@@ -116,27 +103,7 @@ func (s *Store) Apply(ctx context.Context, puts []Put) error {
 			return err
 		}
 	}
-	c := change{puts: puts, result: make(chan error, 1)}
-	select {
-	case s.changes <- c:
-	case <-s.stop:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-c.result:
-		return err
-	case <-s.done:
-		select {
-		case err := <-c.result:
-			return err
-		default:
-			return ErrClosed
-		}
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.writer.apply(ctx, puts)
 }
 
 func checkPut(p Put) error {
@@ -145,6 +112,10 @@ func checkPut(p Put) error {
 	}
 	return nil
 }
+
+// Commits is how many transactions were committed since Open, each with one
+// sync of the disk.
+func (s *Store) Commits() uint64 { return s.writer.count.Load() }
 
 // Load calls fn for each key with the prefix, in ascending order of key, from
 // one state of the store. It ends early with fn's first error.
@@ -188,91 +159,8 @@ func prefixEnd(prefix string) []byte {
 
 // Close ends the store. Changes under way are finished first.
 func (s *Store) Close() error {
-	s.once.Do(func() { close(s.stop) })
-	<-s.done
-	return wrap(s.db.Close())
-}
-
-// write is the only writer: it takes what has gathered and commits it as one.
-func (s *Store) write() {
-	defer close(s.done)
-	var broken error
-	for {
-		var group []change
-		select {
-		case c := <-s.changes:
-			group = append(group, c)
-		case <-s.stop:
-			return
-		}
-		for more := true; more && len(group) < maxGroup; {
-			select {
-			case c := <-s.changes:
-				group = append(group, c)
-			default:
-				more = false
-			}
-		}
-		err := broken
-		if err == nil {
-			err = s.commit(group)
-			s.commits(len(group))
-		}
-		if errors.Is(err, ErrBroken) {
-			broken = err
-		}
-		for _, c := range group {
-			c.result <- err
-		}
-	}
-}
-
-func (s *Store) commit(group []change) error {
-	tx, err := s.db.Begin()
-	if err != nil {
-		return wrap(err)
-	}
-	if err := applyAll(tx, group); err != nil {
-		return errors.Join(wrap(err), ignoreDone(tx.Rollback()))
-	}
-	err = tx.Commit()
-	if err == nil {
-		return nil
-	}
-	// A refused commit leaves the transaction open; rolling it back proves that
-	// nothing was stored. Anything else leaves the matter in doubt.
-	if isFull(err) && ignoreDone(tx.Rollback()) == nil {
-		return wrap(err)
-	}
-	return fmt.Errorf("%w: %w", ErrBroken, err)
-}
-
-func applyAll(tx *sql.Tx, group []change) error {
-	put, err := tx.Prepare("INSERT INTO kv(key, value) VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value")
-	if err != nil {
-		return err
-	}
-	defer put.Close() //nolint:errcheck // a statement of a transaction that ends anyway
-	for _, c := range group {
-		for _, p := range c.puts {
-			if p.Value == nil {
-				_, err = tx.Exec("DELETE FROM kv WHERE key = ?", []byte(p.Key))
-			} else {
-				_, err = put.Exec([]byte(p.Key), p.Value)
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
+	s.once.Do(func() { s.closed = wrap(errors.Join(s.writer.close(), s.db.Close())) })
+	return s.closed
 }
 
 func isFull(err error) bool {

@@ -1,0 +1,227 @@
+package settle
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/store"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/manager"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+	"github.com/pkt-cash/pkt-cloud/settle/settletest"
+)
+
+const (
+	capacity = 1 << 40
+	lifetime = 100_000
+)
+
+// side is one party of the benchmarks.
+type side struct {
+	m      *manager.Manager
+	cfg    manager.Config
+	wallet *settletest.Wallet
+}
+
+// newSide opens a party over a store.
+func newSide(b *testing.B, ledger settle.Ledger, st manager.Store, name string) *side {
+	b.Helper()
+	n, ok := pktchain.NetworkOf("pkt-devnet")
+	if !ok {
+		b.Fatal("no devnet")
+	}
+	seed := sha256.Sum256([]byte(name))
+	keys, err := pktchain.NewKeychain(n, append(seed[:], seed[:]...))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &side{wallet: settletest.NewWallet(n, ledger, name)}
+	s.cfg = manager.Config{
+		Network: n, Ledger: ledger, Store: st, Wallet: s.wallet, Keychain: keys,
+		DeviceKey: pktcloud.NewPrivateKey(seed), Reserve: 20_000,
+	}
+	if s.m, err = manager.New(b.Context(), s.cfg); err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// sqlite opens the node's store in a fresh directory.
+func sqlite(b *testing.B) *store.Store {
+	b.Helper()
+	s, err := store.Open(filepath.Join(b.TempDir(), "node.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return s
+}
+
+// open makes a channel that pays before its funding is mined.
+func open(b *testing.B, ledger *settletest.Ledger, payer, payee *side) pktcloud.ID {
+	b.Helper()
+	ctx := b.Context()
+	script, err := payer.wallet.ReceiveScript(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ledger.Mint(script, capacity+1_000_000)
+	detail, err := payee.m.PayeeDetail(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	params, funding, err := payer.m.Open(ctx, manager.OpenRequest{
+		Payee: payee.cfg.DeviceKey.Public(), PayeeDetail: detail, Capacity: capacity, Unconfirmed: capacity, MinDepth: 1, LifetimeBlocks: lifetime,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	id, err := payee.m.Accept(ctx, params, funding)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return id
+}
+
+// bare is the least that any payment can cost: one ECDSA signature, its
+// verification, and one sync of as many bytes as the store writes.
+type bare struct {
+	key  *btcec.PrivateKey
+	file *os.File
+	page []byte
+}
+
+func newBare(b *testing.B) *bare {
+	b.Helper()
+	f, err := os.Create(filepath.Join(b.TempDir(), "bare"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	key, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{7}, 32))
+	return &bare{key: key, file: f, page: make([]byte, 4096)}
+}
+
+func (x *bare) crypto(b *testing.B, i uint64) {
+	digest := sha256.Sum256(binary.BigEndian.AppendUint64(nil, i))
+	if !ecdsa.Sign(x.key, digest[:]).Verify(digest[:], x.key.PubKey()) {
+		b.Fatal("does not verify")
+	}
+}
+
+func (x *bare) sync(b *testing.B) {
+	if _, err := x.file.Write(x.page); err != nil {
+		b.Fatal(err)
+	}
+	if err := x.file.Sync(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// clock gathers how long the steps of one kind took.
+type clock []time.Duration
+
+func (c *clock) time(fn func()) {
+	began := time.Now()
+	fn()
+	*c = append(*c, time.Since(began))
+}
+
+// median is in microseconds.
+func (c *clock) median() float64 {
+	slices.Sort(*c)
+	return float64((*c)[len(*c)/2].Nanoseconds()) / 1000
+}
+
+// BenchmarkSettleVoucher makes, verifies and stores vouchers, each beside its
+// bare counterpart, so that both meet the same machine. The payee's store is
+// the node's; the payer's is in memory, since it is another machine's disk.
+func BenchmarkSettleVoucher(b *testing.B) {
+	n, _ := pktchain.NetworkOf("pkt-devnet")
+	ledger := settletest.NewLedger(n)
+	payer, payee := newSide(b, ledger, settletest.NewStore(), "payer"), newSide(b, ledger, sqlite(b), "payee")
+	id := open(b, ledger, payer, payee)
+	x := newBare(b)
+	var pay, receive, whole, crypto, sync, least clock
+	sum := pktcloud.Amount(0)
+	for b.Loop() {
+		sum++
+		whole.time(func() {
+			var v pktcloud.Signed[settle.Voucher]
+			var err error
+			pay.time(func() { v, err = payer.m.Pay(b.Context(), id, settle.Entry{Lease: pktcloud.ID{1}, Cumulative: sum}) })
+			if err != nil {
+				b.Fatal(err)
+			}
+			receive.time(func() { err = payee.m.Receive(b.Context(), v) })
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+		least.time(func() {
+			crypto.time(func() { x.crypto(b, uint64(sum)) })
+			sync.time(func() { x.sync(b) })
+		})
+	}
+	b.ReportMetric(whole.median()/least.median(), "×bare")
+	b.ReportMetric(pay.median(), "µs-pay")
+	b.ReportMetric(receive.median(), "µs-receive")
+	b.ReportMetric(crypto.median(), "µs-bare-ecdsa")
+	b.ReportMetric(sync.median(), "µs-bare-sync")
+}
+
+// BenchmarkSettleChannels pays over 100 channels at once and counts how often
+// the payee's store synced.
+func BenchmarkSettleChannels(b *testing.B) {
+	const channels = 100
+	n, _ := pktchain.NetworkOf("pkt-devnet")
+	ledger := settletest.NewLedger(n)
+	disk := sqlite(b)
+	payer, payee := newSide(b, ledger, settletest.NewStore(), "payer"), newSide(b, ledger, disk, "payee")
+	ids := make([]pktcloud.ID, channels)
+	for i := range ids {
+		ids[i] = open(b, ledger, payer, payee)
+	}
+	before, began := disk.Commits(), time.Now()
+	vouchers := 0
+	sum := pktcloud.Amount(0)
+	for b.Loop() {
+		sum++
+		var wait sync.WaitGroup
+		for _, id := range ids {
+			wait.Go(func() {
+				v, err := payer.m.Pay(context.Background(), id, settle.Entry{Lease: pktcloud.ID{1}, Cumulative: sum})
+				if err == nil {
+					err = payee.m.Receive(context.Background(), v)
+				}
+				if err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wait.Wait()
+		vouchers += channels
+	}
+	b.ReportMetric(float64(disk.Commits()-before)/float64(vouchers), "syncs/voucher")
+	b.ReportMetric(float64(vouchers)/time.Since(began).Seconds(), "vouchers/s")
+}
