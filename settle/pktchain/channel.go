@@ -3,6 +3,7 @@ package pktchain
 import (
 	"bytes"
 
+	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -28,6 +29,7 @@ type Channel struct {
 	Detail   Detail
 	script   []byte
 	pkScript []byte
+	spender  *btcec.PublicKey // Detail.Spender, read once
 }
 
 // ChannelOf reads the detail of params and checks that this chain can settle
@@ -51,7 +53,11 @@ func ChannelOf(n Network, p settle.Params) (Channel, error) {
 	if err != nil {
 		return Channel{}, err
 	}
-	return Channel{Network: n, Params: p, Detail: d, script: script, pkScript: witnessScriptHash(script)}, nil
+	spender, err := parseKey(d.Spender)
+	if err != nil {
+		return Channel{}, err
+	}
+	return Channel{Network: n, Params: p, Detail: d, script: script, pkScript: witnessScriptHash(script), spender: spender}, nil
 }
 
 // Script returns the witness script of the funding output.

@@ -126,13 +126,19 @@ func ParseDetail(data []byte) (Detail, error) {
 	return d, nil
 }
 
-// checkKey demands a compressed public key on the curve.
-func checkKey(key []byte) error {
+// parseKey reads a compressed public key on the curve.
+func parseKey(key []byte) (*btcec.PublicKey, error) {
 	if len(key) != btcec.PubKeyBytesLenCompressed {
-		return settle.Refuse(settle.ErrMalformed, "a public key of %d bytes, want %d", len(key), btcec.PubKeyBytesLenCompressed)
+		return nil, settle.Refuse(settle.ErrMalformed, "a public key of %d bytes, want %d", len(key), btcec.PubKeyBytesLenCompressed)
 	}
-	if _, err := btcec.ParsePubKey(key); err != nil {
-		return settle.Refuse(settle.ErrMalformed, "public key: %w", err)
+	pub, err := btcec.ParsePubKey(key)
+	if err != nil {
+		return nil, settle.Refuse(settle.ErrMalformed, "public key: %w", err)
 	}
-	return nil
+	return pub, nil
+}
+
+func checkKey(key []byte) error {
+	_, err := parseKey(key)
+	return err
 }

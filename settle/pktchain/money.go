@@ -28,10 +28,11 @@ func VerifyMoneyKey(m pktcloud.MoneyKey, identity pktcloud.PublicKey) error {
 	if _, ok := NetworkOf(m.Rail); !ok {
 		return settle.Refuse(settle.ErrMalformed, "a money key of the unknown rail %q", m.Rail)
 	}
-	if err := checkKey(m.Key); err != nil {
+	key, err := parseKey(m.Key)
+	if err != nil {
 		return err
 	}
-	return verifyDER(moneyDigest(m.Rail, identity), m.Key, m.Proof)
+	return verifyDER(moneyDigest(m.Rail, identity), key, m.Proof)
 }
 
 // moneyDigest is what a money key signs [SETTLE-61]: the hash of what [ID-6]

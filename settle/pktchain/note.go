@@ -234,6 +234,10 @@ func (r Restored) Channel(n Network, payTo []byte) (Channel, error) {
 	}
 	d := r.Detail
 	d.PayerScript = payTo
+	spender, err := parseKey(d.Spender)
+	if err != nil {
+		return Channel{}, err
+	}
 	p := settle.Params{Version: settle.ParamsVersion, Rail: n.Rail, Capacity: r.Capacity, ExpiryHeight: r.Expiry}
-	return Channel{Network: n, Params: p, Detail: d, script: r.Script, pkScript: witnessScriptHash(r.Script)}, nil
+	return Channel{Network: n, Params: p, Detail: d, script: r.Script, pkScript: witnessScriptHash(r.Script), spender: spender}, nil
 }

@@ -37,7 +37,7 @@ func (c Channel) VerifyVoucher(total pktcloud.Amount, proof []byte) error {
 	if err := c.checkTotal(total); err != nil {
 		return err
 	}
-	return c.verify(c.claimTx(total, 0), voucherSig, c.Detail.Spender, proof)
+	return c.verify(c.claimTx(total, 0), voucherSig, proof)
 }
 
 // VerifyClose is [Rail.VerifyClose] for a channel already read.
@@ -46,7 +46,7 @@ func (c Channel) VerifyClose(o settle.CloseOffer) error {
 	if err != nil {
 		return err
 	}
-	return c.verify(tx, wholeSig, c.Detail.Spender, o.Signature)
+	return c.verify(tx, wholeSig, o.Signature)
 }
 
 // Rail returns a rail that judges this channel alone, whatever params it is

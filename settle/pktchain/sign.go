@@ -31,8 +31,8 @@ func (c Channel) sign(tx *wire.MsgTx, kind txscript.SigHashType, key *btcec.Priv
 	return append(ecdsa.Sign(key, digest).Serialize(), byte(kind)), nil
 }
 
-// verify checks one signature of a spending transaction.
-func (c Channel) verify(tx *wire.MsgTx, kind txscript.SigHashType, key, sig []byte) error {
+// verify checks the spender's signature of a spending transaction.
+func (c Channel) verify(tx *wire.MsgTx, kind txscript.SigHashType, sig []byte) error {
 	if len(sig) == 0 || sig[len(sig)-1] != byte(kind) {
 		return settle.Refuse(settle.ErrProof, "signature type, want %#x", byte(kind))
 	}
@@ -40,11 +40,11 @@ func (c Channel) verify(tx *wire.MsgTx, kind txscript.SigHashType, key, sig []by
 	if err != nil {
 		return err
 	}
-	return verifyDER(digest, key, sig[:len(sig)-1])
+	return verifyDER(digest, c.spender, sig[:len(sig)-1])
 }
 
 // verifyDER accepts strict DER with low S only [SETTLE-48].
-func verifyDER(digest, key, der []byte) error {
+func verifyDER(digest []byte, key *btcec.PublicKey, der []byte) error {
 	sig, err := ecdsa.ParseDERSignature(der)
 	if err != nil {
 		return settle.Refuse(settle.ErrProof, "signature: %w", err)
@@ -52,11 +52,7 @@ func verifyDER(digest, key, der []byte) error {
 	if !bytes.Equal(sig.Serialize(), der) {
 		return settle.Refuse(settle.ErrProof, "a signature with a high S")
 	}
-	pub, err := btcec.ParsePubKey(key)
-	if err != nil {
-		return settle.Refuse(settle.ErrProof, "public key: %w", err)
-	}
-	if !sig.Verify(digest, pub) {
+	if !sig.Verify(digest, key) {
 		return settle.Refuse(settle.ErrProof, "the signature does not verify")
 	}
 	return nil
