@@ -30,26 +30,31 @@ const (
 
 // side is one party of the benchmarks.
 type side struct {
-	m      *manager.Manager
-	cfg    manager.Config
-	wallet *settletest.Wallet
+	m   *manager.Manager
+	cfg manager.Config
 }
 
-// newSide opens a party over a store.
-func newSide(b *testing.B, ledger settle.Ledger, st manager.Store, name string) *side {
+func devnet(b *testing.B) pktchain.Network {
 	b.Helper()
 	n, ok := pktchain.NetworkOf("pkt-devnet")
 	if !ok {
 		b.Fatal("no devnet")
 	}
+	return n
+}
+
+// newSide opens a party over a store.
+func newSide(b *testing.B, ledger *rich, st manager.Store, name string) *side {
+	b.Helper()
+	n := devnet(b)
 	seed := sha256.Sum256([]byte(name))
 	keys, err := pktchain.NewKeychain(n, append(seed[:], seed[:]...))
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := &side{wallet: settletest.NewWallet(n, ledger, name)}
+	s := &side{}
 	s.cfg = manager.Config{
-		Network: n, Ledger: ledger, Store: st, Wallet: s.wallet, Keychain: keys,
+		Network: n, Ledger: ledger, Store: st, Wallet: ledger.walletOf(name), Keychain: keys,
 		DeviceKey: pktcloud.NewPrivateKey(seed), Reserve: 20_000,
 	}
 	if s.m, err = manager.New(b.Context(), s.cfg); err != nil {
@@ -74,14 +79,9 @@ func sqlite(b *testing.B) *store.Store {
 }
 
 // open makes a channel that pays before its funding is mined.
-func open(b *testing.B, ledger *settletest.Ledger, payer, payee *side) pktcloud.ID {
+func open(b *testing.B, payer, payee *side) pktcloud.ID {
 	b.Helper()
 	ctx := b.Context()
-	script, err := payer.wallet.ReceiveScript(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
-	ledger.Mint(script, capacity+1_000_000)
 	detail, err := payee.m.PayeeDetail(ctx)
 	if err != nil {
 		b.Fatal(err)
@@ -157,10 +157,9 @@ func (c *clock) median() float64 {
 // bare counterpart, so that both meet the same machine. The payee's store is
 // the node's; the payer's is in memory, since it is another machine's disk.
 func BenchmarkSettleVoucher(b *testing.B) {
-	n, _ := pktchain.NetworkOf("pkt-devnet")
-	ledger := settletest.NewLedger(n)
+	ledger := newRich(devnet(b))
 	payer, payee := newSide(b, ledger, settletest.NewStore(), "payer"), newSide(b, ledger, sqlite(b), "payee")
-	id := open(b, ledger, payer, payee)
+	id := open(b, payer, payee)
 	x := newBare(b)
 	var pay, receive, whole, crypto, sync, least clock
 	sum := pktcloud.Amount(0)
@@ -194,13 +193,12 @@ func BenchmarkSettleVoucher(b *testing.B) {
 // the payee's store synced.
 func BenchmarkSettleChannels(b *testing.B) {
 	const channels = 100
-	n, _ := pktchain.NetworkOf("pkt-devnet")
-	ledger := settletest.NewLedger(n)
+	ledger := newRich(devnet(b))
 	disk := sqlite(b)
 	payer, payee := newSide(b, ledger, settletest.NewStore(), "payer"), newSide(b, ledger, disk, "payee")
 	ids := make([]pktcloud.ID, channels)
 	for i := range ids {
-		ids[i] = open(b, ledger, payer, payee)
+		ids[i] = open(b, payer, payee)
 	}
 	before, began := disk.Commits(), time.Now()
 	vouchers := 0

@@ -1,11 +1,14 @@
 package manager
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -224,18 +227,59 @@ func (m *Manager) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.cfg.Store.Load(ctx, keyChannels, func(key string, value []byte) error {
-		var r channelRecord
-		if err := pktcloud.Unmarshal(value, &r, maxStored); err != nil {
-			return fmt.Errorf("%w: %s: %w", errStored, key, err)
+	for key, st := range states {
+		st.seen = sights[key]
+		states[key] = st
+	}
+	return m.loadChannels(ctx, states)
+}
+
+// loadChannels takes the stored channels back, on all processors: reading keys
+// and scripts of thousands takes longer than reading the store.
+func (m *Manager) loadChannels(ctx context.Context, states map[string]state) error {
+	type stored struct {
+		key   string
+		value []byte
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	records := make(chan stored)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for r := range records {
+				if err := m.loadChannel(ctx, r.key, r.value, states); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	err := m.cfg.Store.Load(ctx, keyChannels, func(key string, value []byte) error {
+		select {
+		case records <- stored{key, bytes.Clone(value)}:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		st, ok := states[strings.TrimPrefix(key, keyChannels)]
-		if !ok {
-			return fmt.Errorf("%w: %s has no state", errStored, key)
-		}
-		st.seen = sights[strings.TrimPrefix(key, keyChannels)]
-		return m.restore(ctx, r, st)
 	})
+	close(records)
+	workers.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func (m *Manager) loadChannel(ctx context.Context, key string, value []byte, states map[string]state) error {
+	var r channelRecord
+	if err := pktcloud.Unmarshal(value, &r, maxStored); err != nil {
+		return fmt.Errorf("%w: %s: %w", errStored, key, err)
+	}
+	st, ok := states[strings.TrimPrefix(key, keyChannels)]
+	if !ok {
+		return fmt.Errorf("%w: %s has no state", errStored, key)
+	}
+	return m.restore(ctx, r, st)
 }
 
 // restore takes a stored channel back.

@@ -42,7 +42,7 @@ func ChannelOf(n Network, p settle.Params) (Channel, error) {
 	if p.Rail != n.Rail {
 		return Channel{}, settle.Refuse(settle.ErrParams, "a channel of rail %q, this side settles on %q", p.Rail, n.Rail)
 	}
-	d, err := ParseDetail(p.Detail)
+	d, spender, err := parseDetail(p.Detail)
 	if err != nil {
 		return Channel{}, err
 	}
@@ -50,10 +50,6 @@ func ChannelOf(n Network, p settle.Params) (Channel, error) {
 		return Channel{}, settle.Refuse(settle.ErrParams, "a least change of %d units is dust (below %d)", uint64(p.MinChange), uint64(dust))
 	}
 	script, err := FundingScript(d.Payee, d.Spender, p.ExpiryHeight, d.Refund)
-	if err != nil {
-		return Channel{}, err
-	}
-	spender, err := parseKey(d.Spender)
 	if err != nil {
 		return Channel{}, err
 	}

@@ -77,25 +77,34 @@ type Detail struct {
 
 // Validate checks the record's shape. Errors match [settle.ErrMalformed].
 func (d Detail) Validate() error {
+	_, err := d.validate()
+	return err
+}
+
+// validate is Validate, and returns the spender's key as it was read.
+func (d Detail) validate() (spender *btcec.PublicKey, err error) {
 	if d.Version != DetailVersion || len(d.Ext) > settle.MaxExt {
-		return settle.Refuse(settle.ErrMalformed, "channel detail version %d, want %d", d.Version, DetailVersion)
+		return nil, settle.Refuse(settle.ErrMalformed, "channel detail version %d, want %d", d.Version, DetailVersion)
 	}
-	for _, k := range append([][]byte{d.Payee, d.Spender}, d.Refund.Keys...) {
+	for _, k := range append([][]byte{d.Payee}, d.Refund.Keys...) {
 		if err := checkKey(k); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	if spender, err = parseKey(d.Spender); err != nil {
+		return nil, err
+	}
 	if err := d.Refund.validate(); err != nil {
-		return err
+		return nil, err
 	}
 	isSpender := func(k []byte) bool { return bytes.Equal(k, d.Spender) }
 	if isSpender(d.Payee) || slices.ContainsFunc(d.Refund.Keys, isSpender) {
-		return settle.Refuse(settle.ErrMalformed, "the spender's key serves another purpose as well")
+		return nil, settle.Refuse(settle.ErrMalformed, "the spender's key serves another purpose as well")
 	}
 	if !Payable(d.PayerScript) || !Payable(d.PayeeScript) || bytes.Equal(d.PayerScript, d.PayeeScript) {
-		return settle.Refuse(settle.ErrMalformed, "payer and payee need two scripts that nodes relay")
+		return nil, settle.Refuse(settle.ErrMalformed, "payer and payee need two scripts that nodes relay")
 	}
-	return nil
+	return spender, nil
 }
 
 func (r RefundKeys) validate() error {
@@ -116,14 +125,20 @@ func (d Detail) Encode() ([]byte, error) { return pktcloud.Marshal(d) }
 // ParseDetail decodes and validates a channel's detail. Errors match
 // [settle.ErrMalformed].
 func ParseDetail(data []byte) (Detail, error) {
+	d, _, err := parseDetail(data)
+	return d, err
+}
+
+func parseDetail(data []byte) (Detail, *btcec.PublicKey, error) {
 	var d Detail
 	if err := pktcloud.Unmarshal(data, &d, MaxDetailBytes); err != nil {
-		return Detail{}, settle.Refuse(settle.ErrMalformed, "channel detail: %w", err)
+		return Detail{}, nil, settle.Refuse(settle.ErrMalformed, "channel detail: %w", err)
 	}
-	if err := d.Validate(); err != nil {
-		return Detail{}, err
+	spender, err := d.validate()
+	if err != nil {
+		return Detail{}, nil, err
 	}
-	return d, nil
+	return d, spender, nil
 }
 
 // parseKey reads a compressed public key on the curve.
