@@ -14,3 +14,6 @@ const (
 	MaxExt             = 16
 	ReorgMargin        = 100 // blocks between a best block and a birthday taken from it
 )
+
+// MaxSearchBlocks is how many blocks one search of a ledger looks at.
+const MaxSearchBlocks = 500

@@ -122,8 +122,9 @@ func (l *Ledger) announce() {
 	l.changed = make(chan struct{})
 }
 
-func (l *Ledger) tip() settle.Tip {
-	h := uint64(len(l.blocks))
+func (l *Ledger) tip() settle.Tip { return l.tipAt(uint64(len(l.blocks))) }
+
+func (l *Ledger) tipAt(h uint64) settle.Tip {
 	head := binary.BigEndian.AppendUint64([]byte{l.salt}, h)
 	for _, tx := range l.blocks[h-1] {
 		id := tx.TxHash()
