@@ -118,6 +118,19 @@ func (c Channel) Issue(s pktcloud.Signed[Voucher]) (Channel, error) {
 	return c.take(s, nil)
 }
 
+// Adopt returns the payer's state after it was shown a voucher of its own that
+// it does not know, as after the loss of its store [SETTLE-64]. One that is not
+// above the latest changes nothing. Errors are those of Accept.
+func (c Channel) Adopt(s pktcloud.Signed[Voucher], r Rail) (Channel, error) {
+	if c.Role != Payer {
+		return c, Refuse(ErrRole, "only the payer adopts vouchers of its own")
+	}
+	if s.Body.Sequence <= c.Latest.Body.Sequence && s.Body.Channel == c.ID {
+		return c, nil
+	}
+	return c.take(s, r)
+}
+
 // Accept returns the payee's state after a voucher [SETTLE-13] to [SETTLE-18].
 // A voucher equal to the latest one changes nothing and is no error. Make the
 // new state durable before it is acknowledged. Errors match [ErrMalformed],

@@ -71,6 +71,10 @@ type Config struct {
 	// Reserve is set aside in channels opened here for the closing fee. Zero
 	// means none: a claim then pays its fee from the payee's money.
 	Reserve pktcloud.Amount
+	// Birthday is a height below which the phrase has funded no channel: a store
+	// that is new searches the chain from there on for those of earlier stores.
+	// Zero is always right; a height above the best block means now.
+	Birthday uint64
 	// MarginBlocks is the safety distance in channels opened here and the least
 	// one accepted; zero means DefaultMarginBlocks.
 	MarginBlocks uint64
@@ -131,6 +135,14 @@ type Manager struct {
 	sight    settle.Sight
 	stale    bool   // the last answer of the ledger was too old
 	stored   uint64 // height of the tip in the store
+
+	search       searchRecord // how far the chain was searched
+	searchStored uint64       // height of the one in the store
+	found        bool         // the search came to the best block
+	restored     map[settle.Outpoint]*restored
+
+	searching chan struct{} // holds one token while nobody searches
+	blocks    chan struct{} // a token when there was a new block
 }
 
 // New loads the channels of a store and reserves the coins of those that are
@@ -154,8 +166,10 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
-		sight: settle.Sight{Lost: true},
+		sight:    settle.Sight{Lost: true},
+		restored: map[settle.Outpoint]*restored{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
 	}
+	m.searching <- struct{}{}
 	if err := m.load(ctx); err != nil {
 		return nil, err
 	}

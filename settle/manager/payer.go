@@ -38,6 +38,9 @@ func (m *Manager) Open(ctx context.Context, r OpenRequest) (params settle.Params
 	if _, err := settle.NewChannel(p, settle.Payer, tip.Height); err != nil { // before anything is spent on it
 		return settle.Params{}, nil, err
 	}
+	if err := m.ready(ctx); err != nil {
+		return settle.Params{}, nil, err
+	}
 	index, err := m.takeIndex(ctx, settle.Payer, nil)
 	if err != nil {
 		return settle.Params{}, nil, err
@@ -81,14 +84,21 @@ func (m *Manager) begin(ctx context.Context, r channelRecord) error {
 		return err
 	}
 	m.mu.Lock()
+	since := settle.Birthday(m.sight.Tip.Height) // the funding is not mined yet
+	m.mu.Unlock()
+	return m.beginAs(ctx, r, state{Channel: c, seen: seenRecord{Since: since}})
+}
+
+// beginAs is begin for a channel that is in a state already.
+func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state) error {
+	m.mu.Lock()
 	r.Order = m.order
-	st := state{Channel: c, seen: seenRecord{Since: settle.Birthday(m.sight.Tip.Height)}} // the funding is not mined yet
 	m.mu.Unlock()
 	ch, err := newChannel(m.cfg.Network, r, st)
 	if err != nil {
 		return err
 	}
-	if err := m.apply(ctx, put{keyChannels + c.ID.Hex(), r}, put{keyStates + c.ID.Hex(), st}, put{keySeen + c.ID.Hex(), st.seen}); err != nil {
+	if err := m.apply(ctx, put{keyChannels + ch.id.Hex(), r}, put{keyStates + ch.id.Hex(), st}, put{keySeen + ch.id.Hex(), st.seen}); err != nil {
 		return err
 	}
 	m.add(ch)
@@ -166,7 +176,11 @@ func (m *Manager) Pay(ctx context.Context, channel pktcloud.ID, e settle.Entry) 
 	if err != nil {
 		return pktcloud.Signed[settle.Voucher]{}, err
 	}
+	restored := m.isRestored(ch)
 	st, err := m.change(ctx, ch, func(st state) (state, effect, error) {
+		if restored {
+			return st, unchanged, settle.Refuse(settle.ErrClosed, "the channel came back by its phrase: its vouchers may be lost, so it pays no more; close it")
+		}
 		v, err := st.Channel.Next(e)
 		if err != nil || v.Sequence == st.Channel.Latest.Body.Sequence {
 			return st, unchanged, err

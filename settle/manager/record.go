@@ -25,6 +25,8 @@ const (
 	keyChannels = "settle/channel/" // and the channel's id in hexadecimal
 	keyStates   = "settle/state/"   // likewise
 	keySeen     = "settle/seen/"    // likewise
+	keySearch   = "settle/search"
+	keyRestored = "settle/restored/" // and the funding's outpoint
 )
 
 // maxStored bounds a stored record.
@@ -206,6 +208,14 @@ func (m *Manager) load(ctx context.Context) error {
 			var r tipRecord
 			err = pktcloud.Unmarshal(value, &r, maxStored)
 			m.sight = settle.Sight{Tip: settle.Tip{Height: r.Height}, First: r.Seen, Last: r.Seen, Lost: true}
+		case key == keySearch:
+			err = pktcloud.Unmarshal(value, &m.search, maxStored)
+			m.searchStored = m.search.Height
+		case strings.HasPrefix(key, keyRestored):
+			var r restoredRecord
+			if err = pktcloud.Unmarshal(value, &r, maxStored); err == nil {
+				err = m.loadRestored(r)
+			}
 		case strings.HasPrefix(key, keyPayees):
 			var r payeeRecord
 			err = pktcloud.Unmarshal(value, &r, maxStored)

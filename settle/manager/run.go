@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -29,6 +30,9 @@ const (
 // run on as well, for what needs one: vouchers and new channels [SETTLE-34]. Call
 // it once, as long as the Manager is used.
 func (m *Manager) Run(ctx context.Context) error {
+	var search sync.WaitGroup
+	search.Go(func() { m.searchOn(ctx) })
+	defer search.Wait()
 	var last settle.Tip
 	for ctx.Err() == nil {
 		tip, err := m.wait(ctx, last)
@@ -84,13 +88,17 @@ func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
 		m.stored = tip.Height
 		m.mu.Unlock()
 	}
+	select {
+	case m.blocks <- struct{}{}:
+	default:
+	}
 	var errs []error
 	for _, ch := range m.all() {
 		if err := m.follow(ctx, ch, tip); err != nil {
 			errs = append(errs, fmt.Errorf("channel %s: %w", ch.id, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, m.followRestored(ctx, tip))...)
 }
 
 // follow brings one channel up to date and does what it needs.

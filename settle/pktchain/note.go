@@ -69,6 +69,15 @@ func (k *Keychain) aead() (cipher.AEAD, error) {
 	return aead, nil
 }
 
+// IsNote reports whether an output script is a note that this phrase sealed.
+func (k *Keychain) IsNote(script []byte) bool {
+	if len(script) != 2+SealedBytes || script[0] != txscript.OP_RETURN || script[1] != SealedBytes {
+		return false
+	}
+	_, ok := k.open(script[2:])
+	return ok
+}
+
 // open decrypts a sealed note; false means that it is not this phrase's.
 func (k *Keychain) open(sealed []byte) (Note, bool) {
 	if len(sealed) != SealedBytes {

@@ -1,0 +1,493 @@
+package manager
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+)
+
+const (
+	// openPatience is how long Open waits for the search of the chain.
+	openPatience = 10 * time.Second
+	// otherGrace is how many blocks after its expiry a channel of another
+	// machine is left to that machine.
+	otherGrace = 12
+	// settledDepth is how deep the end of a restored channel lies before it is
+	// no longer looked at.
+	settledDepth = settle.ReorgMargin
+)
+
+// searchRecord is how far the chain was searched for notes of the phrase.
+type searchRecord struct {
+	Height uint64   `cbor:"height"` // of the last block looked at
+	Hash   [32]byte `cbor:"hash"`
+	Time   int64    `cbor:"time"`
+	// Began is the best block's height when this store began: whatever the
+	// phrase funded above it and is not in the store was made elsewhere.
+	Began uint64 `cbor:"began"`
+}
+
+// restoredRecord is a channel of the phrase that this store did not open.
+type restoredRecord struct {
+	Funding   []byte          `cbor:"funding"`
+	Height    uint64          `cbor:"height"` // of the funding's block, when it was found
+	Other     bool            `cbor:"other"`  // funded by another machine since this store began
+	PayTo     []byte          `cbor:"pay_to"` // of the refund, once there is one
+	End       []byte          `cbor:"end"`
+	EndFee    pktcloud.Amount `cbor:"end_fee"`
+	EndHeight uint64          `cbor:"end_height"`
+	Spent     settle.Spent    `cbor:"spent"`
+}
+
+// restored is a restoredRecord and what its funding says. The manager's mutex
+// guards it; only Run changes a record.
+type restored struct {
+	restoredRecord
+	what pktchain.Restored
+}
+
+// Restored is what a manager knows of a channel that its phrase funded and its
+// store did not open: it was lost with another store, or belongs to another
+// machine with the same phrase. It never pays; it is refunded from its expiry
+// height on [SETTLE-63], unless the payee shows a voucher, see [Manager.Adopt].
+type Restored struct {
+	Funding      settle.Outpoint
+	Capacity     pktcloud.Amount
+	Expiry       uint64 // height from which it can be refunded
+	Height       uint64 // of the funding's block
+	Other        bool   // another machine with this phrase opened it meanwhile
+	Adopted      bool   // it is a channel of this manager by now
+	Refunded     bool   // its end, if known, pays the payer alone
+	ClosingTxID  [32]byte
+	ClosingDepth uint64
+}
+
+// Done reports whether nothing is left to do for the channel.
+func (r Restored) Done() bool { return r.ClosingDepth >= settledDepth }
+
+// Restored returns the channels that the phrase has on the chain beside those
+// of the store, as far as the chain was searched, in no order.
+func (m *Manager) Restored() []Restored {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []Restored
+	for at, r := range m.restored {
+		_, adopted := m.funded[at]
+		list = append(list, Restored{
+			Funding: at, Capacity: r.what.Capacity, Expiry: r.what.Expiry, Height: r.Height, Other: r.Other, Adopted: adopted,
+			Refunded: r.Spent.Refund, ClosingTxID: r.Spent.TxID, ClosingDepth: r.Spent.Depth,
+		})
+	}
+	return list
+}
+
+// Searched returns the height up to which the chain was searched for channels
+// of the phrase, and whether that was the best block.
+func (m *Manager) Searched() (height uint64, done bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.search.Height, m.found
+}
+
+// searchOn searches each new block until ctx ends.
+func (m *Manager) searchOn(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait := pollInterval
+		if err := m.catchUp(ctx); err != nil {
+			if ctx.Err() == nil {
+				m.cfg.Log.Warn("the chain was not searched for channels of this phrase", "err", err)
+			}
+			wait = retryInterval
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-m.blocks:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// ready makes sure that the chain was searched before an index is taken, so
+// that no index of the phrase is used twice [SETTLE-62].
+func (m *Manager) ready(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, openPatience)
+	defer cancel()
+	err := m.catchUp(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		height, _ := m.Searched()
+		return fmt.Errorf("%w: still searching for earlier channels of this phrase, at block %d of %d", settle.ErrLedgerUnavailable, height, m.height())
+	}
+	return err
+}
+
+// catchUp searches to the best block. A ledger that cannot search is left alone.
+func (m *Manager) catchUp(ctx context.Context) error {
+	searcher, ok := m.cfg.Ledger.(settle.Searcher)
+	if !ok {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-m.searching:
+	}
+	defer func() { m.searching <- struct{}{} }()
+	if err := m.beginSearch(ctx); err != nil {
+		return err
+	}
+	for {
+		m.mu.Lock()
+		s := m.search
+		m.mu.Unlock()
+		after := settle.Tip{Height: s.Height, Hash: s.Hash, Time: s.Time}
+		found, next, err := searcher.Search(ctx, after, m.cfg.Keychain.IsNote)
+		if err != nil {
+			return err
+		}
+		if next == after {
+			m.mu.Lock()
+			m.found = true
+			m.mu.Unlock()
+			return nil
+		}
+		s.Height, s.Hash, s.Time = next.Height, next.Hash, next.Time
+		if err := m.takeFound(ctx, found, s); err != nil {
+			return err
+		}
+	}
+}
+
+// beginSearch decides, once for a store, where the search begins.
+func (m *Manager) beginSearch(ctx context.Context) error {
+	m.mu.Lock()
+	begun := m.search != searchRecord{}
+	m.mu.Unlock()
+	if begun {
+		return nil
+	}
+	tip, err := m.cfg.Ledger.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	s := searchRecord{Began: tip.Height, Height: min(m.cfg.Birthday, tip.Height)}
+	if err := m.apply(ctx, put{keySearch, s}); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.search, m.searchStored = s, s.Height
+	return nil
+}
+
+// takeFound takes in what a search found, and how far it came, durably where
+// that matters: a crash repeats the search of a few blocks at most.
+func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchRecord) error {
+	m.beginning.Lock()
+	defer m.beginning.Unlock()
+	m.mu.Lock()
+	next, stored := m.next, m.searchStored
+	m.mu.Unlock()
+	var puts []put
+	fresh := map[settle.Outpoint]*restored{}
+	for _, f := range found {
+		r, err := m.cfg.Keychain.Restore(f.Raw, pktchain.RefundKeys{})
+		if err != nil {
+			m.cfg.Log.Warn("a note of this phrase on the chain leads to no channel", "block", f.Height, "err", err)
+			continue
+		}
+		at := r.Detail.Funding
+		m.mu.Lock()
+		_, own := m.funded[at]
+		_, known := m.restored[at]
+		m.mu.Unlock()
+		if own || known {
+			continue
+		}
+		next.Payer = max(next.Payer, uint64(r.Index)+1)
+		record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began}
+		m.tellFound(r, record)
+		fresh[at] = &restored{record, r}
+		puts = append(puts, put{restoredKey(at), record})
+	}
+	if len(puts) > 0 {
+		puts = append(puts, put{keyIndexes, next})
+	}
+	if len(puts) > 0 || s.Height > stored+settle.ReorgMargin {
+		if err := m.apply(ctx, append(puts, put{keySearch, s})...); err != nil {
+			return err
+		}
+		stored = s.Height
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next, m.search, m.searchStored = next, s, stored
+	for at, r := range fresh {
+		m.restored[at] = r
+		m.watchRestored(at, r.restoredRecord)
+	}
+	return nil
+}
+
+func (m *Manager) tellFound(r pktchain.Restored, record restoredRecord) {
+	if record.Other {
+		m.cfg.Log.Error("another machine uses this phrase: it opened a channel that is not in this store; let one machine alone use a phrase",
+			"funding", r.Detail.Funding, "block", record.Height, "units", uint64(r.Capacity))
+		return
+	}
+	m.cfg.Log.Info("found a channel of this phrase; it comes back when it expires", "funding", r.Detail.Funding, "block", record.Height,
+		"units", uint64(r.Capacity), "expires", r.Expiry)
+}
+
+func restoredKey(at settle.Outpoint) string {
+	return fmt.Sprintf("%s%s-%d", keyRestored, hex.EncodeToString(at.TxID[:]), at.Index)
+}
+
+// loadRestored takes a stored record back.
+func (m *Manager) loadRestored(record restoredRecord) error {
+	r, err := m.cfg.Keychain.Restore(record.Funding, pktchain.RefundKeys{})
+	if err != nil {
+		return err
+	}
+	at := r.Detail.Funding
+	m.restored[at] = &restored{record, r}
+	if record.Spent.Depth < settledDepth {
+		m.watchRestored(at, record)
+	}
+	return nil
+}
+
+// watchRestored names a restored channel's funding to the ledger.
+func (m *Manager) watchRestored(at settle.Outpoint, record restoredRecord) {
+	if w, ok := m.cfg.Ledger.(settle.Watcher); ok {
+		w.Watch(settle.Watch{At: at, From: settle.Birthday(record.Height)})
+	}
+}
+
+// followRestored brings the restored channels up to date with a block.
+func (m *Manager) followRestored(ctx context.Context, tip settle.Tip) error {
+	m.mu.Lock()
+	var open []settle.Outpoint
+	for at, r := range m.restored {
+		if _, adopted := m.funded[at]; !adopted && r.Spent.Depth < settledDepth {
+			open = append(open, at)
+		}
+	}
+	m.mu.Unlock()
+	var errs []error
+	for _, at := range open {
+		if err := m.followOneRestored(ctx, at, tip); err != nil {
+			errs = append(errs, fmt.Errorf("channel of the phrase at %x: %w", at.TxID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) followOneRestored(ctx context.Context, at settle.Outpoint, tip settle.Tip) error {
+	m.mu.Lock()
+	r := *m.restored[at]
+	m.mu.Unlock()
+	out, err := m.cfg.Ledger.Output(ctx, at)
+	if err != nil {
+		return err
+	}
+	if !out.Known { // a reorganisation took it back
+		return m.tolerateRestored(at, m.cfg.Ledger.Broadcast(ctx, r.Funding))
+	}
+	was := r.Spent
+	r.Spent = settle.Spent{}
+	if out.Spend != nil {
+		r.Spent = settle.Spent{Known: true, TxID: out.Spend.TxID, Depth: out.Spend.Depth, Refund: r.refunds(m.cfg.Network, out.Spend.Raw)}
+	}
+	settled := r.Spent.Depth >= settledDepth
+	if was.TxID != r.Spent.TxID || settled {
+		if err := m.keepRestored(ctx, at, r); err != nil {
+			return err
+		}
+		m.cfg.Log.Info("channel of the phrase", "funding", at, "ended by", hex.EncodeToString(r.Spent.TxID[:]), "refund", r.Spent.Refund)
+	} else {
+		m.showRestored(at, r)
+	}
+	if r.Spent.Depth > 0 {
+		return nil
+	}
+	return m.refundRestored(ctx, at, r, tip)
+}
+
+// refunds reports whether a transaction that spends the channel is a refund.
+func (r restored) refunds(n pktchain.Network, raw []byte) bool {
+	chain, err := r.what.Channel(n, bytes.Clone(anyScript))
+	if err != nil {
+		return false
+	}
+	end, err := chain.EndOf(raw)
+	return err == nil && end.Refund
+}
+
+// anyScript stands for a payer's script where none is needed.
+var anyScript = append([]byte{0, 20}, make([]byte, 20)...)
+
+// refundRestored brings a restored channel's money back once it may.
+func (m *Manager) refundRestored(ctx context.Context, at settle.Outpoint, r restored, tip settle.Tip) error {
+	from := r.what.Expiry
+	if r.Other {
+		from += otherGrace // it has a machine that does so
+	}
+	if tip.Height < from {
+		return nil
+	}
+	if len(r.End) == 0 || tip.Height >= r.EndHeight+bumpBlocks {
+		next, err := m.makeRefund(ctx, r, tip)
+		if err != nil {
+			return err
+		}
+		if err := m.keepRestored(ctx, at, next); err != nil {
+			return err
+		}
+		r = next
+	}
+	return m.tolerateRestored(at, m.cfg.Ledger.Broadcast(ctx, r.End))
+}
+
+// makeRefund makes the first refund of a restored channel, or one that pays
+// more. It goes to one script of the wallet.
+func (m *Manager) makeRefund(ctx context.Context, r restored, tip settle.Tip) (restored, error) {
+	rate, err := m.rate(ctx, closeFeeFactor)
+	if err != nil {
+		return r, err
+	}
+	if len(r.PayTo) == 0 {
+		if r.PayTo, err = m.cfg.Wallet.ReceiveScript(ctx); err != nil {
+			return r, err
+		}
+	}
+	chain, err := r.what.Channel(m.cfg.Network, r.PayTo)
+	if err != nil {
+		return r, err
+	}
+	fee := max(2*r.EndFee, chain.RefundFee(rate))
+	raws, err := m.cfg.Keychain.RefundLadder(chain, r.what.Index, []pktcloud.Amount{fee})
+	if errors.Is(err, settle.ErrFee) && len(r.End) > 0 { // no fee is left to raise
+		return r, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	r.End, r.EndFee, r.EndHeight = raws[0], fee, tip.Height
+	return r, nil
+}
+
+// keepRestored makes a restored channel's record durable, then shows it.
+func (m *Manager) keepRestored(ctx context.Context, at settle.Outpoint, r restored) error {
+	if err := m.apply(ctx, put{restoredKey(at), r.restoredRecord}); err != nil {
+		return err
+	}
+	m.showRestored(at, r)
+	return nil
+}
+
+func (m *Manager) showRestored(at settle.Outpoint, r restored) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.restored[at] = &r
+}
+
+// tolerateRestored is tolerate for a restored channel.
+func (m *Manager) tolerateRestored(at settle.Outpoint, err error) error {
+	if errors.Is(err, settle.ErrRejected) {
+		m.cfg.Log.Warn("the network refused a transaction", "channel of the phrase", at, "err", err)
+		return nil
+	}
+	return err
+}
+
+// Adopt takes back a restored channel as its payer, from the parameters and the
+// latest voucher that its payee shows. Both must fit what the phrase funded, and
+// the voucher must bear the phrase's own signature [SETTLE-64]: so that a payee
+// cannot put a script of its own in place of the payer's. An adopted channel
+// pays nothing more [SETTLE-65]: it can be closed with [Manager.OfferClose], and
+// is refunded like any other. A higher voucher may be shown later; a lower one
+// changes nothing. Errors match [settle.ErrUnknown], [settle.ErrParams],
+// [settle.ErrLate] or are those of [settle.Channel.Adopt].
+func (m *Manager) Adopt(ctx context.Context, p settle.Params, v pktcloud.Signed[settle.Voucher]) (pktcloud.ID, error) {
+	chain, err := pktchain.ChannelOf(m.cfg.Network, p)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	at := chain.Detail.Funding
+	m.mu.Lock()
+	r, ok := m.restored[at]
+	id, adopted := m.funded[at]
+	m.mu.Unlock()
+	switch {
+	case !ok:
+		return pktcloud.ID{}, settle.Refuse(settle.ErrUnknown, "this phrase has no restored channel at %x", at.TxID)
+	case p.Capacity != r.what.Capacity || !bytes.Equal(chain.Script(), r.what.Script):
+		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "the parameters are not those that this phrase funded")
+	}
+	if !adopted {
+		return m.adoptNew(ctx, p, v, chain, *r)
+	}
+	ch, err := m.channel(id)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+		was := st.Channel.Latest.Body.Sequence
+		c, err := st.Channel.Adopt(v, ch.chain.Rail())
+		if err != nil || c.Latest.Body.Sequence == was {
+			return st, unchanged, err
+		}
+		st.Channel = c
+		return st, persist, nil
+	})
+	return id, err
+}
+
+func (m *Manager) adoptNew(ctx context.Context, p settle.Params, v pktcloud.Signed[settle.Voucher], chain pktchain.Channel, r restored) (pktcloud.ID, error) {
+	tip, err := m.askTip(ctx)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	out, err := m.cfg.Ledger.Output(ctx, chain.Detail.Funding)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	c, err := settle.NewChannel(p, settle.Payer, tip.Height)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	if out.Spend != nil {
+		return pktcloud.ID{}, settle.Refuse(settle.ErrClosed, "the funding output is spent")
+	}
+	c = c.Observe(settle.Observation{Height: tip.Height, Funded: out.Known, Depth: out.Depth})
+	if c, err = c.Adopt(v, chain.Rail()); err != nil {
+		return pktcloud.ID{}, err
+	}
+	m.beginning.Lock()
+	defer m.beginning.Unlock()
+	m.mu.Lock()
+	_, adopted := m.funded[chain.Detail.Funding]
+	m.mu.Unlock()
+	if adopted { // by another call meanwhile, which may have shown less
+		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "the channel is being adopted; show the voucher again")
+	}
+	record := channelRecord{Params: p, Role: settle.Payer, Index: uint64(r.what.Index), Funding: r.Funding}
+	return c.ID, m.beginAs(ctx, record, state{Channel: c, Announced: true, seen: seenRecord{Since: settle.Birthday(r.Height)}})
+}
+
+// isRestored reports whether a channel came back by its phrase.
+func (m *Manager) isRestored(ch *channel) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.restored[ch.chain.Detail.Funding]
+	return ok
+}
