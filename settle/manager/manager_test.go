@@ -341,6 +341,7 @@ func TestClaimFeeIsRaised(t *testing.T) {
 	}
 	w.ledger.Reorg(0) // the mempool forgets, and a block comes
 	before := w.payee.until(id, "closing", func(s manager.Status) bool { return s.Phase == settle.Closing }).ClosingTxID
+	w.payer.stop() // its refund must not come between
 	for range lifetime {
 		w.ledger.Reorg(0)
 	}

@@ -96,16 +96,10 @@ func (m *Manager) Searched() (height uint64, done bool) {
 	return m.search.Height, m.found
 }
 
-// searchOn searches each new block until ctx ends.
+// searchOn searches each new block until ctx ends, once the channels are up to
+// date with it.
 func (m *Manager) searchOn(ctx context.Context) {
-	for ctx.Err() == nil {
-		wait := pollInterval
-		if err := m.catchUp(ctx); err != nil {
-			if ctx.Err() == nil {
-				m.cfg.Log.Warn("the chain was not searched for channels of this phrase", "err", err)
-			}
-			wait = retryInterval
-		}
+	for wait := pollInterval; ; {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -113,6 +107,15 @@ func (m *Manager) searchOn(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
+		err := m.catchUp(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		wait = pollInterval
+		if err != nil {
+			m.cfg.Log.Warn("the chain was not searched for channels of this phrase", "err", err)
+			wait = retryInterval
+		}
 	}
 }
 
@@ -154,16 +157,29 @@ func (m *Manager) catchUp(ctx context.Context) error {
 			return err
 		}
 		if next == after {
-			m.mu.Lock()
-			m.found = true
-			m.mu.Unlock()
-			return nil
+			return m.caughtUp(ctx)
 		}
 		s.Height, s.Hash, s.Time = next.Height, next.Hash, next.Time
 		if err := m.takeFound(ctx, found, s); err != nil {
 			return err
 		}
 	}
+}
+
+// caughtUp notes that the search came to the best block.
+func (m *Manager) caughtUp(ctx context.Context) error {
+	m.mu.Lock()
+	s, stored := m.search, m.searchStored
+	m.mu.Unlock()
+	if s.Height != stored {
+		if err := m.apply(ctx, put{keySearch, s}); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.searchStored, m.found = s.Height, true
+	return nil
 }
 
 // beginSearch decides, once for a store, where the search begins.

@@ -88,17 +88,18 @@ func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
 		m.stored = tip.Height
 		m.mu.Unlock()
 	}
-	select {
-	case m.blocks <- struct{}{}:
-	default:
-	}
 	var errs []error
 	for _, ch := range m.all() {
 		if err := m.follow(ctx, ch, tip); err != nil {
 			errs = append(errs, fmt.Errorf("channel %s: %w", ch.id, err))
 		}
 	}
-	return errors.Join(append(errs, m.followRestored(ctx, tip))...)
+	errs = append(errs, m.followRestored(ctx, tip))
+	select {
+	case m.blocks <- struct{}{}:
+	default:
+	}
+	return errors.Join(errs...)
 }
 
 // follow brings one channel up to date and does what it needs.

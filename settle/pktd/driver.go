@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +59,9 @@ type Driver struct {
 
 	naming sync.Mutex
 	named  []settle.Watch // not taken into the view yet
+
+	keeping sync.Mutex
+	kept    []*block // those read last
 
 	mu      sync.Mutex // guards all below; held while the node is asked
 	checked bool       // the node's network is the right one
@@ -261,8 +265,31 @@ func (d *Driver) known(ctx context.Context, tx *wire.MsgTx, spentToo bool) (bool
 	return err == nil && out.Spend != nil && out.Spend.TxID == txid, err
 }
 
-// rawBlock asks for a block and checks that it is the one asked for.
+// keptBlocks is how many of the blocks read last the driver keeps: a new one is
+// followed by one caller and searched by another.
+const keptBlocks = 4
+
+// rawBlock returns a block, one of the last or from the node.
 func (d *Driver) rawBlock(ctx context.Context, hash chainhash.Hash) (*block, error) {
+	d.keeping.Lock()
+	at := slices.IndexFunc(d.kept, func(b *block) bool { return b.header.BlockHash() == hash })
+	if at >= 0 {
+		defer d.keeping.Unlock()
+		return d.kept[at], nil
+	}
+	d.keeping.Unlock()
+	b, err := d.readBlock(ctx, hash)
+	if err != nil {
+		return nil, err
+	}
+	d.keeping.Lock()
+	defer d.keeping.Unlock()
+	d.kept = append(d.kept[max(0, len(d.kept)-keptBlocks+1):], b)
+	return b, nil
+}
+
+// readBlock asks for a block and checks that it is the one asked for.
+func (d *Driver) readBlock(ctx context.Context, hash chainhash.Hash) (*block, error) {
 	if d.first != nil && d.first.header.BlockHash() == hash {
 		return d.first, nil
 	}

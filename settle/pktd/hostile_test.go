@@ -83,11 +83,11 @@ func TestAnotherBlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.rawBlock(t.Context(), right); err != nil {
+	if _, err := d.readBlock(t.Context(), right); err != nil {
 		t.Errorf("the right block: got %v", err)
 	}
 	right[0] ^= 1
-	if _, err := d.rawBlock(t.Context(), right); !errors.Is(err, settle.ErrLedgerUnavailable) {
+	if _, err := d.readBlock(t.Context(), right); !errors.Is(err, settle.ErrLedgerUnavailable) {
 		t.Errorf("another block: got %v, want ErrLedgerUnavailable", err)
 	}
 }
