@@ -58,6 +58,19 @@ func (d *Driver) Search(ctx context.Context, after settle.Tip, match func(script
 	return found, last, nil
 }
 
+// TipAt returns the block of the best chain at a height. Errors match
+// settle.ErrLedgerUnavailable, also for a height that the chain has not reached.
+func (d *Driver) TipAt(ctx context.Context, height uint64) (settle.Tip, error) {
+	if err := d.rightNetwork(ctx); err != nil {
+		return settle.Tip{}, err
+	}
+	b, err := d.blockAt(ctx, height)
+	if err != nil {
+		return settle.Tip{}, err
+	}
+	return settle.Tip{Height: height, Hash: b.header.BlockHash(), Time: b.header.Timestamp.Unix()}, nil
+}
+
 // foundIn returns the transactions of a block with an output that passes match.
 func foundIn(txs []*wire.MsgTx, height uint64, match func(script []byte) bool) ([]settle.Found, error) {
 	var found []settle.Found

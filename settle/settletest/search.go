@@ -37,6 +37,19 @@ func (l *Ledger) Search(ctx context.Context, after settle.Tip, match func(script
 	return found, last, nil
 }
 
+// TipAt returns the block at a height.
+func (l *Ledger) TipAt(ctx context.Context, height uint64) (settle.Tip, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.available(ctx); err != nil {
+		return settle.Tip{}, err
+	}
+	if height == 0 || height > uint64(len(l.blocks)) {
+		return settle.Tip{}, fmt.Errorf("%w: no block %d", settle.ErrLedgerUnavailable, height)
+	}
+	return l.tipAt(height), nil
+}
+
 // ledgerSearch looks for a script as somebody who knows only what it looks like.
 func ledgerSearch(ctx context.Context, f LedgerFixture) error {
 	searcher, ok := f.Ledger.(settle.Searcher)
