@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/pkt-cash/pkt-cloud/container"
@@ -49,6 +50,9 @@ type Config struct {
 	// Ledger is the chain. When it is nil, the node at Chain is asked.
 	Ledger settle.Ledger
 	Chain  Chain
+	// Chains, where there are two or more, are asked together instead of Chain:
+	// what more than half of them say counts.
+	Chains []Chain
 	// Listen are the multiaddrs to listen on; nil means a free TCP port of the
 	// loopback interface. Announce are those that offers name instead.
 	Listen   []string
@@ -89,6 +93,16 @@ type Chain struct {
 	PollInterval time.Duration
 }
 
+func (c Chain) withDefaults() Chain {
+	if c.URL == "" {
+		c.URL = DefaultChainURL
+	}
+	if c.CookieFile == "" && c.User == "" {
+		c.CookieFile = DevnetCookie(DevnetDir())
+	}
+	return c
+}
+
 // DefaultDir is PKTCLOUD_DIR, or .pktcloud in the home directory.
 func DefaultDir() string {
 	if dir := os.Getenv("PKTCLOUD_DIR"); dir != "" {
@@ -115,11 +129,13 @@ func (c Config) withDefaults() Config {
 	if c.Network == "" {
 		c.Network = DefaultNetwork
 	}
-	if c.Chain.URL == "" {
-		c.Chain.URL = DefaultChainURL
+	if len(c.Chains) == 1 {
+		c.Chain = c.Chains[0]
 	}
-	if c.Chain.CookieFile == "" && c.Chain.User == "" {
-		c.Chain.CookieFile = DevnetCookie(DevnetDir())
+	c.Chain = c.Chain.withDefaults()
+	c.Chains = slices.Clone(c.Chains)
+	for i := range c.Chains {
+		c.Chains[i] = c.Chains[i].withDefaults()
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -17,13 +17,16 @@ func (n *Node) Info(ctx context.Context) (service.Info, error) {
 		i.Problem = "The chain cannot be reached; leases go on, payments are limited until it is back: " + err.Error()
 	}
 	i.Height = tip.Height
+	if told := n.chainProblem(tip); err == nil && told != "" {
+		i.Problem = told
+	}
 	return i, nil
 }
 
 // Doctor says what this machine lacks.
 func (n *Node) Doctor(ctx context.Context) (service.Report, error) {
 	r := Examine()
-	c := service.Check{Name: "chain", Needed: "tenant", OK: true, Detail: "a node of " + n.network.Rail + " answers at " + n.cfg.Chain.URL}
+	c := service.Check{Name: "chain", Needed: "tenant", OK: true, Detail: "a node of " + n.network.Rail + " answers at " + n.chainNames()}
 	if _, err := n.ledger.Tip(ctx); err != nil {
 		c.OK, c.Detail = false, err.Error()
 		c.Remedy = "start the chain's node, or name it with --chain; for the devnet run \"pktcloud devnet\""

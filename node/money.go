@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -32,6 +33,11 @@ func (n *Node) WalletBalance(ctx context.Context) (service.Balance, error) {
 	for _, s := range n.manager.List() {
 		if s.Role == settle.Payer && s.Announced && !s.Phase.Final() && s.ClosingTxID == ([32]byte{}) {
 			out.Reserved += s.Params.Capacity
+		}
+	}
+	for _, r := range n.manager.Restored() {
+		if !r.Adopted && r.ClosingTxID == ([32]byte{}) {
+			out.Reserved += r.Capacity
 		}
 	}
 	return out, nil
@@ -70,8 +76,31 @@ func (n *Node) WalletHistory(ctx context.Context) ([]service.Movement, error) {
 		}
 		moves = append(moves, m)
 	}
+	moves = append(moves, n.restoredMoves()...)
 	slices.SortStableFunc(moves, func(a, b service.Movement) int { return cmp.Compare(b.Time, a.Time) })
 	return moves, nil
+}
+
+// restoredMoves are the channels that the phrase alone brought back.
+func (n *Node) restoredMoves() []service.Movement {
+	var moves []service.Movement
+	for _, r := range n.manager.Restored() {
+		m := service.Movement{TxID: txid(r.Funding.TxID), Sent: r.Capacity}
+		switch {
+		case r.Adopted:
+			continue
+		case r.ClosingTxID == [32]byte{}:
+			m.Note = fmt.Sprintf("in a channel that the phrase brought back; returns from block %d on", r.Expiry)
+		case r.Refunded:
+			m.TxID, m.Sent, m.Received, m.Depth = txid(r.ClosingTxID), 0, r.Returned, r.ClosingDepth
+			m.Note = "came back from a channel of the phrase"
+		default:
+			m.TxID, m.Sent, m.Depth = txid(r.ClosingTxID), 0, r.ClosingDepth
+			m.Note = "a channel of the phrase was closed by who it paid"
+		}
+		moves = append(moves, m)
+	}
+	return moves
 }
 
 // endOf says what the transaction that closed a channel paid. Of one that closed

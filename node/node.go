@@ -25,7 +25,6 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
-	"github.com/pkt-cash/pkt-cloud/settle/pktd"
 	"github.com/pkt-cash/pkt-cloud/settle/wallet"
 )
 
@@ -132,11 +131,7 @@ func (n *Node) openIdentity(ctx context.Context) (err error) {
 func (n *Node) openMoney(ctx context.Context) (err error) {
 	n.ledger = n.cfg.Ledger
 	if n.ledger == nil {
-		n.ledger, err = pktd.New(pktd.Config{
-			URL: n.cfg.Chain.URL, User: n.cfg.Chain.User, Password: n.cfg.Chain.Password, CookieFile: n.cfg.Chain.CookieFile,
-			CertFile: n.cfg.Chain.CertFile, PollInterval: n.cfg.Chain.PollInterval, Magic: n.network.Magic,
-		})
-		if err != nil {
+		if n.ledger, err = n.openChain(); err != nil {
 			return &service.Error{Code: service.CodeInvalid, Detail: "--chain", Err: err}
 		}
 	}
@@ -158,7 +153,7 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	}
 	n.manager, err = manager.New(ctx, manager.Config{
 		Network: n.network, Ledger: n.ledger, Store: n.store, Wallet: n.wallet, Keychain: chain, DeviceKey: n.device,
-		Reserve: DefaultReserve, Log: n.cfg.Log,
+		Reserve: DefaultReserve, Log: n.cfg.Log, Birthday: channelBirthday(birthday, isNew),
 	})
 	if err != nil {
 		return err

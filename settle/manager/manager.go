@@ -124,6 +124,7 @@ type Manager struct {
 	cfg  Config
 	self pktcloud.PublicKey
 
+	reviving  sync.Mutex // held while the restored channels are followed
 	beginning sync.Mutex // held while an index is handed out or a channel begins, the sync included
 
 	mu       sync.Mutex

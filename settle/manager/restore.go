@@ -44,10 +44,11 @@ type restoredRecord struct {
 	EndFee    pktcloud.Amount `cbor:"end_fee"`
 	EndHeight uint64          `cbor:"end_height"`
 	Spent     settle.Spent    `cbor:"spent"`
+	Returned  pktcloud.Amount `cbor:"returned"` // by a refund
 }
 
 // restored is a restoredRecord and what its funding says. The manager's mutex
-// guards it; only Run changes a record.
+// guards it; only whoever follows the restored channels changes a record.
 type restored struct {
 	restoredRecord
 	what pktchain.Restored
@@ -60,11 +61,12 @@ type restored struct {
 type Restored struct {
 	Funding      settle.Outpoint
 	Capacity     pktcloud.Amount
-	Expiry       uint64 // height from which it can be refunded
-	Height       uint64 // of the funding's block
-	Other        bool   // another machine with this phrase opened it meanwhile
-	Adopted      bool   // it is a channel of this manager by now
-	Refunded     bool   // its end, if known, pays the payer alone
+	Expiry       uint64          // height from which it can be refunded
+	Height       uint64          // of the funding's block
+	Other        bool            // another machine with this phrase opened it meanwhile
+	Adopted      bool            // it is a channel of this manager by now
+	Refunded     bool            // its end, if known, pays the payer alone
+	Returned     pktcloud.Amount // by a refund
 	ClosingTxID  [32]byte
 	ClosingDepth uint64
 }
@@ -82,7 +84,7 @@ func (m *Manager) Restored() []Restored {
 		_, adopted := m.funded[at]
 		list = append(list, Restored{
 			Funding: at, Capacity: r.what.Capacity, Expiry: r.what.Expiry, Height: r.Height, Other: r.Other, Adopted: adopted,
-			Refunded: r.Spent.Refund, ClosingTxID: r.Spent.TxID, ClosingDepth: r.Spent.Depth,
+			Refunded: r.Spent.Refund, Returned: r.Returned, ClosingTxID: r.Spent.TxID, ClosingDepth: r.Spent.Depth,
 		})
 	}
 	return list
@@ -107,7 +109,14 @@ func (m *Manager) searchOn(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
+		known := len(m.Restored())
 		err := m.catchUp(ctx)
+		if err == nil && len(m.Restored()) > known { // not only with the next block
+			m.mu.Lock()
+			tip := m.sight.Tip
+			m.mu.Unlock()
+			err = m.followRestored(ctx, tip)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -290,6 +299,8 @@ func (m *Manager) watchRestored(at settle.Outpoint, record restoredRecord) {
 
 // followRestored brings the restored channels up to date with a block.
 func (m *Manager) followRestored(ctx context.Context, tip settle.Tip) error {
+	m.reviving.Lock()
+	defer m.reviving.Unlock()
 	m.mu.Lock()
 	var open []settle.Outpoint
 	for at, r := range m.restored {
@@ -319,9 +330,13 @@ func (m *Manager) followOneRestored(ctx context.Context, at settle.Outpoint, tip
 		return m.tolerateRestored(at, m.cfg.Ledger.Broadcast(ctx, r.Funding))
 	}
 	was := r.Spent
-	r.Spent = settle.Spent{}
+	r.Spent, r.Returned = settle.Spent{}, 0
 	if out.Spend != nil {
-		r.Spent = settle.Spent{Known: true, TxID: out.Spend.TxID, Depth: out.Spend.Depth, Refund: r.refunds(m.cfg.Network, out.Spend.Raw)}
+		end := r.endOf(m.cfg.Network, out.Spend.Raw)
+		r.Spent = settle.Spent{Known: true, TxID: out.Spend.TxID, Depth: out.Spend.Depth, Refund: end.Refund}
+		if end.Refund {
+			r.Returned = r.what.Capacity - end.Fee
+		}
 	}
 	settled := r.Spent.Depth >= settledDepth
 	if was.TxID != r.Spent.TxID || settled {
@@ -338,14 +353,18 @@ func (m *Manager) followOneRestored(ctx context.Context, at settle.Outpoint, tip
 	return m.refundRestored(ctx, at, r, tip)
 }
 
-// refunds reports whether a transaction that spends the channel is a refund.
-func (r restored) refunds(n pktchain.Network, raw []byte) bool {
+// endOf reads a transaction that spends the channel; of one that it cannot read
+// nothing is known.
+func (r restored) endOf(n pktchain.Network, raw []byte) pktchain.End {
 	chain, err := r.what.Channel(n, bytes.Clone(anyScript))
 	if err != nil {
-		return false
+		return pktchain.End{}
 	}
 	end, err := chain.EndOf(raw)
-	return err == nil && end.Refund
+	if err != nil {
+		return pktchain.End{}
+	}
+	return end
 }
 
 // anyScript stands for a payer's script where none is needed.
@@ -360,11 +379,11 @@ func (m *Manager) refundRestored(ctx context.Context, at settle.Outpoint, r rest
 	if tip.Height < from {
 		return nil
 	}
-	if len(r.End) == 0 || tip.Height >= r.EndHeight+bumpBlocks {
-		next, err := m.makeRefund(ctx, r, tip)
-		if err != nil {
-			return err
-		}
+	next, err := m.makeRefund(ctx, r, tip)
+	if err != nil {
+		return err
+	}
+	if next.EndFee != r.EndFee {
 		if err := m.keepRestored(ctx, at, next); err != nil {
 			return err
 		}
@@ -373,8 +392,8 @@ func (m *Manager) refundRestored(ctx context.Context, at settle.Outpoint, r rest
 	return m.tolerateRestored(at, m.cfg.Ledger.Broadcast(ctx, r.End))
 }
 
-// makeRefund makes the first refund of a restored channel, or one that pays
-// more. It goes to one script of the wallet.
+// makeRefund makes the first refund of a restored channel, or in time one that
+// pays more [SETTLE-28] [SETTLE-36]. It goes to one script of the wallet.
 func (m *Manager) makeRefund(ctx context.Context, r restored, tip settle.Tip) (restored, error) {
 	rate, err := m.rate(ctx, closeFeeFactor)
 	if err != nil {
@@ -389,11 +408,18 @@ func (m *Manager) makeRefund(ctx context.Context, r restored, tip settle.Tip) (r
 	if err != nil {
 		return r, err
 	}
-	fee := max(2*r.EndFee, chain.RefundFee(rate))
-	raws, err := m.cfg.Keychain.RefundLadder(chain, r.what.Index, []pktcloud.Amount{fee})
-	if errors.Is(err, settle.ErrFee) && len(r.End) > 0 { // no fee is left to raise
-		return r, nil
+	raise := settle.Raise{
+		Fee: r.EndFee, Made: r.EndHeight, Market: chain.RefundFee(rate), Step: chain.RefundFee(0),
+		Part: r.what.Capacity.SubFloor(m.cfg.Network.Dust(r.PayTo)),
 	}
+	fee := raise.Market
+	if len(r.End) > 0 {
+		var ok bool
+		if fee, ok = raise.Next(tip.Height); !ok {
+			return r, nil // it is broadcast as it is
+		}
+	}
+	raws, err := m.cfg.Keychain.RefundLadder(chain, r.what.Index, []pktcloud.Amount{fee})
 	if err != nil {
 		return r, err
 	}

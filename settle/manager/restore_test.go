@@ -68,10 +68,6 @@ func TestRestore(t *testing.T) {
 			t.Errorf("restored: got %+v", r)
 		}
 	}
-	for _, at := range []int{1, 2, 3} { // dies at each of the next writes
-		n.store.FailAfterWhen(func(apply int) bool { return apply >= n.store.Applies()+at })
-		n.crash()
-	}
 	w.ledger.Mine(lifetime)
 	for round := range 2 {
 		eventually(t, "refunds", func() bool { return len(w.ledger.Pool()) == 2*(1-round) })
@@ -107,6 +103,31 @@ func detailOf(t *testing.T, s *side) []byte {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// TestRestoreThroughCrashes: a machine that dies at any write of a restore finds
+// and refunds everything all the same.
+func TestRestoreThroughCrashes(t *testing.T) {
+	for at := 1; at <= 8; at++ {
+		for _, after := range []bool{false, true} {
+			w := newWorld(t)
+			w.settled()
+			w.payer.stop()
+			w.payee.stop()
+			n := w.anew(w.payer)
+			n.stop()
+			n.store = settletest.NewStore()
+			n.cfg.Store = n.store
+			dead := n.store.DieAt(at, after)
+			n.start()
+			w.ledger.Mine(lifetime)
+			eventually(t, "crash or refund", func() bool { return dead() || len(w.ledger.Pool()) == 1 })
+			n.crash()
+			n.found(t, 1)
+			eventually(t, "refund", func() bool { return len(w.ledger.Pool()) == 1 })
+			n.stop()
+		}
+	}
 }
 
 // TestRestoreTakesFreshIndexes: no index of an earlier store is used again.

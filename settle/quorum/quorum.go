@@ -198,7 +198,7 @@ func ask[T any](ctx context.Context, l *Ledger, patience time.Duration, question
 	var got []answer[T]
 	var failed error
 	var enough <-chan time.Time
-	for over := false; len(waiting) > 0 && !over; {
+	for over := false; len(waiting) > 0 && !over && len(got)+len(waiting) >= l.need; {
 		select {
 		case a := <-answers:
 			delete(waiting, a.from)
@@ -223,6 +223,9 @@ func ask[T any](ctx context.Context, l *Ledger, patience time.Duration, question
 		return nil, err
 	}
 	for m := range waiting {
+		if len(got) < l.need && bounded.Err() == nil {
+			break // the others failed: this one had no time
+		}
 		l.missed(m, "does not answer in time")
 		failed = errors.Join(failed, fmt.Errorf("%s does not answer in time", m.Name))
 	}
