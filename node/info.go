@@ -27,7 +27,11 @@ func (n *Node) Info(ctx context.Context) (service.Info, error) {
 func (n *Node) Doctor(ctx context.Context) (service.Report, error) {
 	r := Examine()
 	c := service.Check{Name: "chain", Needed: "tenant", OK: true, Detail: "a node of " + n.network.Rail + " answers at " + n.chainNames()}
-	if _, err := n.ledger.Tip(ctx); err != nil {
+	tip, err := n.ledger.Tip(ctx)
+	if told := n.chainProblem(tip); told != "" {
+		c.Detail += ". " + told
+	}
+	if err != nil {
 		c.OK, c.Detail = false, err.Error()
 		c.Remedy = "start the chain's node, or name it with --chain; for the devnet run \"pktcloud devnet\""
 		r.OK = false

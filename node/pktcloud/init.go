@@ -45,23 +45,7 @@ command line.`,
 					return &service.Error{Code: service.CodeInvalid, Err: err}
 				}
 			}
-			var err error
-			if passphraseFile != "" {
-				if config.Passphrase, err = readSecret(passphraseFile); err != nil {
-					return err
-				}
-			}
-			switch {
-			case unattended:
-			case passwordFile != "":
-				config.Password, err = readSecret(passwordFile)
-			default:
-				config.Password, err = a.newPassword()
-			}
-			if err != nil {
-				return err
-			}
-			phrase, err := node.Init(config)
+			phrase, err := a.makeKeystore(config, passphraseFile, passwordFile)
 			if err != nil {
 				return err
 			}
@@ -78,6 +62,71 @@ command line.`,
 	return c
 }
 
+// makeKeystore makes a keystore with secrets from files or from the terminal.
+func (a *app) makeKeystore(config node.InitConfig, passphraseFile, passwordFile string) (phrase keystore.Phrase, err error) {
+	if passphraseFile != "" {
+		if config.Passphrase, err = readSecret(passphraseFile); err != nil {
+			return phrase, err
+		}
+	}
+	switch {
+	case config.Unattended:
+	case passwordFile != "":
+		config.Password, err = readSecret(passwordFile)
+	default:
+		config.Password, err = a.newPassword()
+	}
+	if err != nil {
+		return phrase, err
+	}
+	return node.Init(config)
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var passphraseFile, passwordFile string
+	var config node.InitConfig
+	c := &cobra.Command{
+		Use: "restore", Short: "Make a data directory from a recovery phrase", Args: cobra.NoArgs,
+		Long: `Restore asks for the recovery phrase on the terminal, or reads it as one line
+from standard input, and makes a data directory for it. It is never taken from
+the command line, where others could see it.
+
+The node that runs on it next finds the phrase's coins and channels on the
+chain. Money in a channel comes back by itself once the channel expires; "wallet
+history" says when. Let one machine alone use a phrase.`,
+		RunE: func(*cobra.Command, []string) error {
+			config.Dir = a.dir
+			text, err := a.readPhrase()
+			if err != nil {
+				return err
+			}
+			if config.Phrase, err = keystore.ReadPhrase(text); err != nil {
+				return &service.Error{Code: service.CodeInvalid, Err: err}
+			}
+			phrase, err := a.makeKeystore(config, passphraseFile, passwordFile)
+			if err != nil {
+				return err
+			}
+			return a.showPhrase(phrase, true)
+		},
+	}
+	f := c.Flags()
+	f.Uint64Var(&config.Birthday, "birthday", 0, "a block at which the phrase had no money yet; older ones are not searched")
+	f.StringVar(&passphraseFile, "passphrase-file", "", "the optional BIP39 passphrase, the first line of this file")
+	f.StringVar(&passwordFile, "password-file", "", "the password that encrypts the keystore, the first line of this file")
+	f.BoolVar(&config.Unattended, "unattended", false, "leave a random password in the data directory, so that the node starts by itself;\nwhoever can read the directory then has the money")
+	c.MarkFlagsMutuallyExclusive("unattended", "password-file")
+	return c
+}
+
+// readPhrase asks for a phrase without showing it, or reads a line of input.
+func (a *app) readPhrase() (string, error) {
+	if in, ok := a.in.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		return a.askPassword("Recovery phrase, its words in order (they are not shown): ")
+	}
+	return firstLine(a.in)
+}
+
 func (a *app) showPhrase(phrase keystore.Phrase, restored bool) error {
 	result := map[string]any{"ok": true, "dir": a.dir, "restored": restored}
 	if !restored {
@@ -85,7 +134,7 @@ func (a *app) showPhrase(phrase keystore.Phrase, restored bool) error {
 	}
 	return a.show(result, func(w io.Writer) {
 		if restored {
-			a.printf("Restored into %s.\n", a.dir)
+			a.printf("Restored into %s. Next, so that it finds coins and channels on the chain:\n\n  pktcloud node --dir %s\n", a.dir, a.dir)
 			return
 		}
 		a.printf("Write these words down, in order, on paper. They are shown this once.\nWhoever has them has the money; without them it is lost with this machine.\n\n")

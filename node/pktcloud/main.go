@@ -116,7 +116,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.dir, "dir", node.DefaultDir(), "data directory (or PKTCLOUD_DIR)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
-		a.demoCommand(), a.initCommand(), a.nodeCommand(), a.loginCommand(), a.doctorCommand(), a.versionCommand(),
+		a.demoCommand(), a.initCommand(), a.restoreCommand(), a.nodeCommand(), a.loginCommand(), a.doctorCommand(), a.versionCommand(),
 		a.marketCommand(), a.offerCommand(), a.imageCommand(), a.leaseCommand(), a.execCommand(), a.logsCommand(), a.forwardCommand(),
 		a.walletCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +30,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfile": waitFile, "chain": setChain, "faucet": faucet, "stopjob": stopJob,
+			"waitfile": waitFile, "chain": setChain, "faucet": faucet, "stopjob": stopJob, "retry": retry,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PKTCLOUD_DIR", e.Getenv("WORK")+"/data")
@@ -46,6 +48,22 @@ func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if time.Now().After(end) {
 			ts.Fatalf("%s did not appear", path)
+		}
+	}
+}
+
+// retry runs a command until its output matches: "retry PATTERN COMMAND…".
+func retry(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile(args[0])
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Dir, cmd.Env = ts.MkAbs("."), append(os.Environ(), "PATH="+ts.Getenv("PATH"))
+		text, err := cmd.Output()
+		if err == nil && want.Match(text) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%v: %s (%v) does not match %s", args[1:], text, err, want)
 		}
 	}
 }

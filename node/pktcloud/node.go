@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +32,7 @@ type nodeFlags struct {
 	config       node.Config
 	api, proxy   string
 	passwordFile string
-	chainSecret  string
+	chains       chainFlags
 	noPages      bool
 	verbose      bool
 }
@@ -51,11 +52,11 @@ commands find it there. Open its pages with "pktcloud login".`,
 	g.StringArrayVar(&d.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ of a node to stay connected to")
 	g.StringArrayVar(&d.AllowDial, "allow-dial", nil, "address, address:port or prefix that is not public and may be dialled for a peer all the same")
 	g.StringVar(&d.Network, "network", node.DefaultNetwork, "chain that settles: pkt-devnet or pkt")
-	g.StringVar(&d.Chain.URL, "chain", node.DefaultChainURL, "RPC address of a node of the chain")
-	g.StringVar(&d.Chain.CookieFile, "chain-cookie", "", "cookie file of that node (default the one of \"pktcloud devnet\")")
-	g.StringVar(&d.Chain.User, "chain-user", "", "user at that node, with --chain-password-file")
-	g.StringVar(&f.chainSecret, "chain-password-file", "", "password at that node, the first line of this file")
-	g.StringVar(&d.Chain.CertFile, "chain-cert", "", "certificate of that node, PEM")
+	g.StringArrayVar(&f.chains.urls, "chain", []string{node.DefaultChainURL}, "RPC address of a node of the chain; give it several times to ask several\ntogether: what more than half of them say counts")
+	g.StringArrayVar(&f.chains.cookies, "chain-cookie", nil, "cookie file of that node (default the one of \"pktcloud devnet\"); this and\nthe next three: once for all nodes, or once for each, in the order of --chain")
+	g.StringArrayVar(&f.chains.users, "chain-user", nil, "user at that node, with --chain-password-file")
+	g.StringArrayVar(&f.chains.secrets, "chain-password-file", nil, "password at that node, the first line of this file")
+	g.StringArrayVar(&f.chains.certs, "chain-cert", nil, "certificate of that node, PEM")
 	g.DurationVar(&d.Chain.PollInterval, "chain-poll", 0, "time between questions for a new block")
 	g.StringVar(&f.api, "api", defaultAPI, "loopback address of the API and the pages")
 	g.StringVar(&f.proxy, "proxy", defaultProxy, "loopback address of the proxy that opens leases; empty: none")
@@ -71,8 +72,8 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 		level = slog.LevelDebug
 	}
 	f.config.Dir = a.dir
-	if c := &f.config.Chain; c.CookieFile == "" && c.User == "" {
-		c.CookieFile = ownDevnet(a.dir)
+	if f.config.Chains, err = f.chains.read(a.dir, f.config.Chain.PollInterval); err != nil {
+		return err
 	}
 	f.config.Log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	if f.passwordFile != "" {
@@ -81,11 +82,6 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 		}
 	} else if f.config.Password, err = a.storedPassword(); err != nil {
 		return err
-	}
-	if f.chainSecret != "" {
-		if f.config.Chain.Password, err = readSecret(f.chainSecret); err != nil {
-			return err
-		}
 	}
 	listeners, err := openListeners(&f)
 	if err != nil {
@@ -98,6 +94,41 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	return a.serveNode(ctx, n, f, listeners)
+}
+
+// chainFlags say which nodes of the chain to ask.
+type chainFlags struct{ urls, cookies, users, secrets, certs []string }
+
+// read returns the nodes, with the passwords that their files hold.
+func (f chainFlags) read(dir string, poll time.Duration) ([]node.Chain, error) {
+	for flag, list := range map[string][]string{
+		"--chain-cookie": f.cookies, "--chain-user": f.users, "--chain-password-file": f.secrets, "--chain-cert": f.certs,
+	} {
+		if n := len(list); n > 1 && n != len(f.urls) {
+			return nil, service.Errorf(service.CodeInvalid, "%s is given %d times for %d nodes of the chain; give it once, or once for each --chain", flag, n, len(f.urls))
+		}
+	}
+	of := func(list []string, i int) string {
+		if len(list) == 0 {
+			return ""
+		}
+		return list[min(i, len(list)-1)]
+	}
+	var chains []node.Chain
+	for i, url := range f.urls {
+		c := node.Chain{URL: url, CookieFile: of(f.cookies, i), User: of(f.users, i), CertFile: of(f.certs, i), PollInterval: poll}
+		if c.CookieFile == "" && c.User == "" {
+			c.CookieFile = ownDevnet(dir)
+		}
+		if path := of(f.secrets, i); path != "" {
+			var err error
+			if c.Password, err = readSecret(path); err != nil {
+				return nil, err
+			}
+		}
+		chains = append(chains, c)
+	}
+	return chains, nil
 }
 
 // ownDevnet is the cookie of the devnet in a data directory, or nothing.

@@ -23,9 +23,16 @@ type party struct {
 	m      *manager.Manager
 	wallet *wallet.Wallet
 	device pktcloud.PublicKey
+	stop   func()
 }
 
 func newParty(t *testing.T, node *btcdtest.Node, seed byte) party {
+	t.Helper()
+	return newDevice(t, node, seed, seed)
+}
+
+// newDevice is a party on a machine of its own, with nothing but the seed.
+func newDevice(t *testing.T, node *btcdtest.Node, seed, machine byte) party {
 	t.Helper()
 	ctx := t.Context()
 	ledger, err := node.Driver()
@@ -42,7 +49,7 @@ func newParty(t *testing.T, node *btcdtest.Node, seed byte) party {
 	if err != nil {
 		t.Fatal(err)
 	}
-	device := pktcloud.NewPrivateKey([32]byte{seed})
+	device := pktcloud.NewPrivateKey([32]byte{machine})
 	m, err := manager.New(ctx, manager.Config{
 		Network: node.Network, Ledger: ledger, Store: store, Wallet: w, Keychain: keys, DeviceKey: device, Reserve: reserve,
 	})
@@ -56,8 +63,9 @@ func newParty(t *testing.T, node *btcdtest.Node, seed byte) party {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	t.Cleanup(func() { cancel(); wait.Wait() })
-	return party{m: m, wallet: w, device: device.Public()}
+	stop := sync.OnceFunc(func() { cancel(); wait.Wait() })
+	t.Cleanup(stop)
+	return party{m: m, wallet: w, device: device.Public(), stop: stop}
 }
 
 func (p party) until(t *testing.T, id pktcloud.ID, what string, ok func(manager.Status) bool) manager.Status {
@@ -183,8 +191,69 @@ func TestChannelLifeOverBtcd(t *testing.T) {
 		mine(t, node, 2)
 		payer.until(t, id, "refund", phase(settle.Refunded))
 	})
+	t.Run("restore from the phrase", func(t *testing.T) { restoreOverBtcd(t, node, payer, payee) })
 	b, err := payee.wallet.Balance(t.Context())
 	if err != nil || b.Confirmed < 123_457+77_000 {
 		t.Errorf("the payee's wallet has %d units (%v), want what both closes paid", uint64(b.Confirmed), err)
+	}
+}
+
+// restoreOverBtcd loses the payer's machine with two open channels, one of them
+// paid from, while the payee withholds everything. From the seed alone a new
+// machine gets all of it back, also through a reorganisation.
+func restoreOverBtcd(t *testing.T, node *btcdtest.Node, payer, payee party) {
+	ctx := t.Context()
+	for range 2 {
+		script, err := payer.wallet.ReceiveScript(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Fund(ctx, script, 2*capacity); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine(t, node, 1)
+	id := opened(t, node, payer, payee)
+	paid(t, payer, payee, id, 60_000)
+	opened(t, node, payer, payee)
+	before, err := payer.wallet.Balance(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payer.stop()
+	payee.stop()
+	again := newDevice(t, node, 1, 3)
+	open := func() (n int) {
+		for _, r := range again.m.Restored() {
+			if r.ClosingTxID == ([32]byte{}) {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "two open channels", func() bool { _, done := again.m.Searched(); return done && open() == 2 })
+	if err := again.wallet.Restore(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Invalidate(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	mine(t, node, lifetime+2)
+	eventually(t, "refunds", func() bool { return open() == 0 })
+	mine(t, node, 2)
+	eventually(t, "refunds in a block", func() bool {
+		for _, r := range again.m.Restored() {
+			if r.ClosingDepth == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	after, err := again.wallet.Balance(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lost := before.Confirmed + 2*capacity - after.Confirmed; lost > 2_000 {
+		t.Errorf("%d units before and %d in channels, %d after: %d were lost, want two fees", uint64(before.Confirmed), 2*capacity, uint64(after.Confirmed), uint64(lost))
 	}
 }
