@@ -2,7 +2,7 @@ package settle
 
 import "context"
 
-// Searcher is what a [Ledger] may offer besides [LEDGER-17]: a search of blocks
+// Searcher is what a [Ledger] may offer besides [LEDGER-18]: a search of blocks
 // for outputs that nobody can name beforehand, such as the sealed notes of a
 // phrase.
 type Searcher interface {

@@ -25,9 +25,9 @@ const (
 	DefaultPollInterval = time.Second
 	// awayFor is how long a server that did not answer in time is not asked.
 	awayFor = 30 * time.Second
-	// grace is how long the others are waited for once enough servers answered,
-	// so that a lie shows, and a slow server does not slow all.
-	grace = 500 * time.Millisecond
+	// Grace is how long the others are waited for once enough servers answered,
+	// so that a lie shows, and a slow server does not slow all [LEDGER-57].
+	Grace = 500 * time.Millisecond
 	// attempts is how often a question is asked on which the servers disagree,
 	// and pause the time between: what is on its way comes to all soon.
 	attempts = 4
@@ -211,7 +211,7 @@ func ask[T any](ctx context.Context, l *Ledger, patience time.Duration, question
 			}
 			l.tell(a.from, reach, "")
 			if got = append(got, a); len(got) == l.need {
-				enough = time.After(grace)
+				enough = time.After(Grace)
 			}
 		case <-enough:
 			over = true

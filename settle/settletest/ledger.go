@@ -52,7 +52,7 @@ func TestLedger(ctx context.Context, f LedgerFixture) error {
 		{"LEDGER-12", ledgerReplacement},
 		{"LEDGER-15", ledgerWatch},
 		{"LEDGER-1", ledgerOneState},
-		{"LEDGER-17", ledgerSearch},
+		{"LEDGER-18", ledgerSearch},
 		{"LEDGER-9", ledgerReorg},
 		{"LEDGER-10", ledgerFeeRate},
 		{"LEDGER-11", ledgerBroken},
