@@ -80,7 +80,7 @@ func TestRestore(t *testing.T) {
 				return false
 			}
 		}
-		return true
+		return len(n.m.Restored()) == 2
 	})
 	if got := w.balance(n); got < 2*capacity-2_000 || got >= 2*capacity {
 		t.Errorf("came back: %d units of %d, want all but two fees", uint64(got), 2*capacity)
