@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,8 @@ var sweeps = []sweep{{
 	name: "channel core",
 	files: []string{
 		"settle/*.go",
-		"settle/pktchain/channel.go", "settle/pktchain/detail.go", "settle/pktchain/funding.go", "settle/pktchain/rail.go",
+		"settle/pktchain/channel.go", "settle/pktchain/detail.go", "settle/pktchain/funding.go", "settle/pktchain/keychain.go",
+		"settle/pktchain/rail.go",
 		"settle/pktchain/script.go", "settle/pktchain/sign.go",
 	},
 	tests:     []string{"./settle", "./settle/pktchain"},
@@ -53,6 +55,7 @@ type swept struct {
 	operators.Mutant
 	number  int
 	file    string
+	line    int
 	verdict verdict
 	because string // why it survives
 }
@@ -106,7 +109,7 @@ func (s sweep) find(root string) ([]*swept, error) {
 				return nil, err
 			}
 			for _, m := range found {
-				all = append(all, &swept{Mutant: m, number: len(all) + 1, file: filepath.ToSlash(rel)})
+				all = append(all, &swept{Mutant: m, number: len(all) + 1, file: filepath.ToSlash(rel), line: 1 + bytes.Count(text[:m.Start], []byte("\n"))})
 			}
 		}
 	}

@@ -93,7 +93,7 @@ func (r *sweepRun) report(explained map[string]string, whole bool) error {
 		}
 		switch {
 		case m.verdict != caught && m.because == "":
-			faults = append(faults, fmt.Errorf("survives: %s", m.key()))
+			faults = append(faults, fmt.Errorf("survives: %s (line %d)", m.key(), m.line))
 		case m.verdict == caught && m.because != "":
 			faults = append(faults, fmt.Errorf("%s explains a survivor that is killed: %s", r.survivors, m.key()))
 		}
