@@ -441,3 +441,39 @@ func TestExactLimits(t *testing.T) {
 	v.Ext = ext(settle.MaxExt + 1)
 	wantCode(t, v.Validate(), settle.ErrMalformed)
 }
+
+// TestCloseOnce: the payee signs one close, however its phase came about.
+func TestCloseOnce(t *testing.T) {
+	unconfirmed := channel(t, settle.Payee)
+	closing, err := unconfirmed.AcceptClose(offer(params(), 600, 300), stubRail{})
+	if err != nil || closing.Phase != settle.Closing {
+		t.Fatalf("a close before the funding has depth: got %v, %v", closing.Phase, err)
+	}
+	for name, change := range map[string]func(o *settle.CloseOffer){
+		"final":     func(o *settle.CloseOffer) { o.Final++ },
+		"fee":       func(o *settle.CloseOffer) { o.Fee++ },
+		"signature": func(o *settle.CloseOffer) { o.Signature = append([]byte{1}, o.Signature...) },
+		"both":      func(o *settle.CloseOffer) { o.Final, o.Fee = o.Final+1, o.Fee+1 },
+		"but fee":   func(o *settle.CloseOffer) { o.Final, o.Signature = o.Final+1, []byte{1} },
+		"but final": func(o *settle.CloseOffer) { o.Fee, o.Signature = o.Fee+1, []byte{1} },
+		"all three": func(o *settle.CloseOffer) { o.Final, o.Fee, o.Signature = 601, 301, []byte{1} },
+	} {
+		o := closing.Close
+		change(&o)
+		after, err := closing.AcceptClose(o, stubRail{})
+		if err == nil {
+			t.Errorf("another %s: no error", name)
+			continue
+		}
+		wantCode(t, err, settle.ErrClosed)
+		if !reflect.DeepEqual(after, closing) {
+			t.Errorf("another %s changed the channel", name)
+		}
+	}
+	claimed, err := paidChannel(t, settle.Payee).Claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = claimed.AcceptClose(offer(params(), 600, 300), stubRail{})
+	wantCode(t, err, settle.ErrClosed)
+}

@@ -414,3 +414,51 @@ func TestScriptLimits(t *testing.T) {
 	_, err := pktchain.FundingScript(make([]byte, 600), d.Spender, 1, d.Refund)
 	wantCode(t, err, settle.ErrParams)
 }
+
+// TestFundingEdges: refusals that come before others.
+func TestFundingEdges(t *testing.T) {
+	f := fund(t, pktchain.RefundKeys{}, nil)
+	wantCode(t, f.channel.CheckFunding(make([]byte, pktchain.MaxFundingBytes), f.output), settle.ErrMalformed)
+	d := f.channel.Detail
+	d.Funding.TxID[0] ^= 1
+	wantCode(t, f.with(t, d).channel.CheckFunding(encode(f.funding), f.output), settle.ErrFunding)
+	free := f.remake(t, 0, nil, func(tx *wire.MsgTx) { // all that comes in goes out
+		tx.TxOut[2].Value = f.prev.Value - capacity - tx.TxOut[1].Value
+		tx.AddTxOut(wire.NewTxOut(0, script("nothing")))
+	})
+	wantCode(t, free.channel.CheckFunding(encode(free.funding), free.output), settle.ErrFee)
+}
+
+// TestKeychainRefuses: keys that there are not, and keys of other channels.
+func TestKeychainRefuses(t *testing.T) {
+	f := fund(t, pktchain.RefundKeys{}, nil)
+	if f.payer.Network() != network(t) || fmt.Sprintf("%#v", f.payer) != f.payer.String() {
+		t.Errorf("got %#v of %+v", f.payer, f.payer.Network())
+	}
+	for _, n := range []int{15, 65} {
+		_, err := pktchain.NewKeychain(network(t), make([]byte, n))
+		wantCode(t, err, settle.ErrMalformed)
+	}
+	const none = pktchain.MaxIndex + 1
+	v, o := f.voucher(t, 1_000_000), f.offer(t, 1_000_000, 360)
+	for name, call := range map[string]func() error{
+		"key":    func() error { _, err := f.payer.PayeeKey(none); return err },
+		"signer": func() error { _, err := f.payer.Signer(f.channel, none); return err },
+		"claim":  func() error { _, err := f.payee.Claim(f.channel, none, v, 300); return err },
+		"close":  func() error { _, err := f.payee.CompleteClose(f.channel, none, o); return err },
+		"refund": func() error { _, err := f.payer.SignRefund(f.channel, none, 400); return err },
+		"ladder": func() error { _, err := f.payer.RefundLadder(f.channel, none, []pktcloud.Amount{400}); return err },
+	} {
+		if err := call(); err == nil {
+			t.Errorf("%s: no error", name)
+		} else {
+			wantCode(t, err, settle.ErrMalformed)
+		}
+	}
+	_, err := f.payer.Signer(f.channel, f.plan.Index+1)
+	wantCode(t, err, settle.ErrParams)
+	_, err = f.payee.Claim(f.channel, 4, settle.Voucher{Total: f.params.Spendable() + 1, Proof: v.Proof}, 300)
+	wantCode(t, err, settle.ErrCapacity)
+	_, err = f.payer.RefundLadder(f.channel, f.plan.Index, []pktcloud.Amount{1})
+	wantCode(t, err, settle.ErrFee)
+}
