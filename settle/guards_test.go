@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -476,4 +477,59 @@ func TestCloseOnce(t *testing.T) {
 	}
 	_, err = claimed.AcceptClose(offer(params(), 600, 300), stubRail{})
 	wantCode(t, err, settle.ErrClosed)
+}
+
+// TestSightEdges: a sight that came from a store, and blocks without a time.
+func TestSightEdges(t *testing.T) {
+	const now = 1_800_000_000
+	stored := settle.Sight{Tip: settle.Tip{Height: 7}, First: now - 500} // its hash was not kept
+	for _, c := range []struct {
+		name string
+		was  settle.Sight
+		tip  settle.Tip
+		want int64
+	}{
+		{"the same block", stored, settle.Tip{Height: 7, Hash: [32]byte{1}}, now - 500},
+		{"a higher one", stored, settle.Tip{Height: 8, Hash: [32]byte{1}}, now},
+		{"the same one, seen at no time", settle.Sight{Tip: settle.Tip{Height: 7}}, settle.Tip{Height: 7}, now},
+	} {
+		if got := c.was.See(c.tip, now); got.First != c.want || got.Last != now || got.Tip != c.tip {
+			t.Errorf("%s: got %+v, want it first seen at %d", c.name, got, c.want)
+		}
+	}
+	timeless := settle.Sight{Tip: settle.Tip{Height: 7}, First: now, Last: now}
+	if timeless.Stale(now+30*60, time.Minute) || !timeless.Stale(now+30*60+1, time.Minute) {
+		t.Error("a block without a time is as old as the sight of it")
+	}
+	ancient := settle.Sight{Tip: settle.Tip{Height: 7, Time: 1}, First: now, Last: now}
+	if !ancient.Stale(now, time.Minute) {
+		t.Error("a block of 1970 is fresh")
+	}
+	if got := timeless.Height(now+90, 0); got != 7 {
+		t.Errorf("a chain that answers: got height %d, want 7", got)
+	}
+	for tip, want := range map[uint64]uint64{0: 0, settle.ReorgMargin - 1: 0, settle.ReorgMargin: 0, settle.ReorgMargin + 5: 5} {
+		if got := settle.Birthday(tip); got != want {
+			t.Errorf("birthday at height %d: got %d, want %d", tip, got, want)
+		}
+	}
+}
+
+// TestRaiseEdges: the first height, and the last fee.
+func TestRaiseEdges(t *testing.T) {
+	r := settle.Raise{Fee: 100, Made: 50, Market: 200, Step: 100, Part: 10_007, Last: 100, Margin: 10}
+	for height, want := range map[uint64]pktcloud.Amount{52: 0, 53: 200} {
+		if fee, ok := r.Next(height); fee != want || ok != (want > 0) {
+			t.Errorf("at height %d: got a fee of %d, %v, want %d", height, fee, ok, want)
+		}
+	}
+	r.Step = 101
+	if fee, ok := r.Next(53); ok {
+		t.Errorf("got a replacement at %d, which is no full step", fee)
+	}
+	for height, want := range map[uint64]pktcloud.Amount{90: 1_000, 91: 1_900, 99: 9_100, 100: 10_007} {
+		if got := r.Limit(height); got != want {
+			t.Errorf("limit at height %d: got %d, want %d", height, got, want)
+		}
+	}
 }
