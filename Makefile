@@ -18,7 +18,7 @@ help:
 	@echo 'make test         vet and all tests that need no root (a few minutes)'
 	@echo 'make test-system  the tests with real processes, containers, chain nodes and a browser; as root'
 	@echo 'make lint         golangci-lint, formatting; make fmt repairs what it can'
-	@echo 'make mutants      break each invariant on purpose; RUN=part of a name'
+	@echo 'make mutants      break each invariant on purpose, and the channel core in 1,800 ways; RUN=part of a name'
 	@echo 'make fuzz         every fuzz target; FUZZTIME=10s RUN=part of a name'
 	@echo 'make soak         many containers for a long time; as root'
 	@echo 'make bench        all benchmarks'

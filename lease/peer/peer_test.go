@@ -29,7 +29,7 @@ const unitsPerSecond = 1000
 // twins survive a restart of either side.
 type world struct {
 	t        *testing.T
-	bank     *leasetest.Bank
+	bank     bank
 	workload *leasetest.Workload
 	stores   [2]*leasetest.Store // tenant, provider
 	ids      [2]pktcloud.PrivateKey
@@ -52,7 +52,7 @@ func keyOf(name string) pktcloud.PrivateKey {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, bank: leasetest.NewBank(), workload: leasetest.NewWorkload()}
+	w := &world{t: t, bank: newBank(), workload: leasetest.NewWorkload()}
 	for i, side := range []string{"tenant", "provider"} {
 		w.stores[i] = &leasetest.Store{}
 		w.ids[i], w.devices[i] = keyOf(side+" of "+t.Name()), keyOf(side+" device of "+t.Name())
@@ -106,7 +106,7 @@ func (w *world) account(i int) []byte {
 func (w *world) startProvider(listen string) {
 	w.t.Helper()
 	h := w.newHost(1, listen)
-	payee := peer.Payee(w.bank.Payee())
+	payee := w.bank.Payee()
 	if w.payee != nil {
 		payee = w.payee(payee)
 	}
@@ -133,7 +133,7 @@ func (w *world) startProvider(listen string) {
 func (w *world) startTenant() {
 	w.t.Helper()
 	h := w.newHost(0, "/ip4/127.0.0.1/tcp/0")
-	payer := peer.Payer(w.bank.Payer(w.devices[0]))
+	payer := w.bank.Payer(w.devices[0])
 	if w.payer != nil {
 		payer = w.payer(payer)
 	}
@@ -195,7 +195,7 @@ func (w *world) makeOffer() pktcloud.Signed[market.Offer] {
 		Addresses: []string{fmt.Sprintf("%s/p2p/%s", w.hosts[1].Addrs()[0], w.hosts[1].ID())},
 		Capacity:  market.Resources{MilliCPU: 4000, MemoryBytes: 1 << 32, DiskBytes: 1 << 34},
 		Prices:    market.Prices{CPUPerCoreHour: unitsPerSecond * 3600},
-		Rails:     []market.Rail{{Name: leasetest.RailName, MinDepth: 1, MaxUnconfirmed: 1 << 30, MinCapacity: 1, MaxCapacity: 1 << 40}},
+		Rails:     []market.Rail{{Name: *railFlag, MinDepth: 1, MaxUnconfirmed: 1 << 30, MinCapacity: 1, MaxCapacity: 1 << 40}},
 		Limits:    market.Limits{MaxCreditSeconds: 60, MinIntervalSeconds: 1}, MaxTermSeconds: 3600, Isolation: []string{"userns"}, Software: "test",
 	})
 	if err != nil {

@@ -82,6 +82,28 @@ func (l *Ledger) Mine(n int) {
 	l.announce()
 }
 
+// MineFull adds n blocks that others fill at a rate, in units per 1000 virtual
+// bytes: of the mempool only what pays as much or more finds room.
+func (l *Ledger) MineFull(n int, rate pktcloud.Amount) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var block, left []*wire.MsgTx
+	waits := map[chainhash.Hash]bool{}
+	for _, tx := range l.pool {
+		child := slices.ContainsFunc(tx.TxIn, func(in *wire.TxIn) bool { return waits[in.PreviousOutPoint.Hash] })
+		if child || l.feeOf(tx) < pktchain.Fee(sizeOf(tx), rate) {
+			waits[tx.TxHash()] = true
+			left = append(left, tx)
+			continue
+		}
+		block = append(block, tx)
+	}
+	l.pool = left
+	l.blocks = append(l.blocks, block)
+	l.blocks = append(l.blocks, make([][]*wire.MsgTx, n-1)...)
+	l.announce()
+}
+
 // Reorg drops the last n blocks and puts as many empty ones and one more in
 // their place. Their transactions are forgotten: whoever wants them mined
 // broadcasts them again. Minted coins move to the new branch.

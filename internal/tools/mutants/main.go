@@ -10,6 +10,11 @@
 //
 // old occurs exactly once in the file. The test is arguments of go test. A
 // mutant that does not compile proves nothing and counts as broken.
+//
+// Besides, it sweeps over the channel core: every change that the operators of
+// package operators can make there must be noticed too, or stand in a
+// survivors.txt with the reason why no test can notice it. docs/mutants.md says
+// how to read its table.
 package main
 
 import (
@@ -39,7 +44,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
-	pattern := flags.String("run", ".", "only mutants whose name matches this `regexp`")
+	pattern := flags.String("run", ".", "only mutants whose name matches this `regexp`; of a sweep, file, function, operator and change")
 	workers := flags.Int("j", 2, "how many at once")
 	timeout := flags.Duration("timeout", 3*time.Minute, "how long a test may take; one that hangs has noticed")
 	tags := flags.String("tags", "", "build `tags` of all tests")
@@ -60,17 +65,27 @@ func run(ctx context.Context, args []string) error {
 			chosen = append(chosen, m)
 		}
 	}
-	if len(chosen) == 0 {
-		return fmt.Errorf("none of %d mutants matches %q", len(all), *pattern)
-	}
 	if *workers < 1 {
 		return errors.New("-j must be at least 1")
 	}
-	results, err := tryAll(ctx, chosen, *workers, trial{timeout: *timeout, tags: *tags})
-	if err != nil {
-		return err
+	var faults []error
+	tried := len(chosen) > 0
+	for _, s := range sweeps {
+		some, err := s.run(ctx, filter, *workers)
+		tried = tried || some
+		faults = append(faults, err)
 	}
-	return report(results)
+	if !tried {
+		return fmt.Errorf("no mutant matches %q", *pattern)
+	}
+	if len(chosen) > 0 && ctx.Err() == nil {
+		results, err := tryAll(ctx, chosen, *workers, trial{timeout: *timeout, tags: *tags})
+		if err == nil {
+			err = report(results)
+		}
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
 }
 
 // tryAll tries the mutants, each worker in its own copy of the tree.
