@@ -149,8 +149,7 @@ func (c Channel) LateFees(total, rate pktcloud.Amount, above Level) ([]pktcloud.
 	low, floor := min(c.ClaimFee(rate), most), c.ClaimFee(0)
 	top := min(highest(low, part), most)
 	if above.Fee > 0 {
-		size := c.twoOfTwoSize(c.lateTx(total, 0))
-		top = max(top, above.Fee+above.Fee*pktcloud.Amount(size-min(size, above.VBytes))/pktcloud.Amount(max(above.VBytes, 1))+floor+1)
+		top = max(top, c.FeeAbove(above))
 		low = top
 	}
 	if top < floor || top > most {
@@ -158,6 +157,17 @@ func (c Channel) LateFees(total, rate pktcloud.Amount, above Level) ([]pktcloud.
 	}
 	return ladder(low, top), nil
 }
+
+// FeeAbove is the least fee at which any claim of the channel beats a level.
+func (c Channel) FeeAbove(l Level) pktcloud.Amount {
+	size := c.twoOfTwoSize(c.lateTx(c.Params.Spendable(), 0))
+	more := pktcloud.Amount(size-min(size, l.VBytes)) * l.Fee / pktcloud.Amount(max(l.VBytes, 1))
+	return l.Fee + more + 1 + c.ClaimFee(0)
+}
+
+// LateRail returns a rail that judges late proofs of this channel alone,
+// whatever params it is given.
+func (c Channel) LateRail() settle.LateRail { return channelRail{c} }
 
 // RefundFees returns the fees of a deposited refund ladder, lowest first, from
 // a fee rate of today, in units per 1000 virtual bytes.

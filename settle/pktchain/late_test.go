@@ -102,7 +102,7 @@ func TestLateFees(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var above pktchain.Level
 		total := pktcloud.Amount(rapid.IntRange(1, 200_000).Draw(rt, "first"))
-		for range rapid.IntRange(1, 12).Draw(rt, "deposits") {
+		for range rapid.IntRange(1, 4).Draw(rt, "deposits") {
 			rate := pktcloud.Amount(rapid.IntRange(0, 20_000).Draw(rt, "rate"))
 			fees, err := f.channel.LateFees(total, rate, above)
 			total += pktcloud.Amount(rapid.IntRange(0, 100_000).Draw(rt, "more"))
