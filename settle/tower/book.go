@@ -105,7 +105,8 @@ func (b *Book) Weigh(r Reading, height uint64, funding settle.Output) (e Entry, 
 	if old, held := b.entries[r.Key]; held && !levels[len(levels)-1].Beats(old.Levels[len(old.Levels)-1], b.network) { // [TOWER-7]
 		return Entry{}, false, settle.Refuse(settle.ErrStale, "its highest fee does not replace that of the deposit before")
 	}
-	return Entry{Reading: r, Funding: funding.Amount, Levels: levels, Height: height}, true, nil
+	since := settle.Birthday(height - min(height, funding.Depth-1))
+	return Entry{Reading: r, Funding: funding.Amount, Levels: levels, Since: since}, true, nil
 }
 
 // Put keeps an entry, in place of the one before.

@@ -67,7 +67,7 @@ type held struct {
 	Deposit []byte           `cbor:"deposit"`
 	Funding pktcloud.Amount  `cbor:"funding"`
 	Levels  []pktchain.Level `cbor:"levels"`
-	Height  uint64           `cbor:"height"`
+	Since   uint64           `cbor:"since"`
 	Watch   Watch            `cbor:"watch"`
 }
 
@@ -95,7 +95,9 @@ func New(ctx context.Context, cfg Config) (*Tower, error) {
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", errStored, key, err)
 		}
-		t.book.Put(Entry{Reading: r, Funding: h.Funding, Levels: h.Levels, Height: h.Height, Watch: h.Watch})
+		e := Entry{Reading: r, Funding: h.Funding, Levels: h.Levels, Since: h.Since, Watch: h.Watch}
+		t.book.Put(e)
+		t.name(e)
 		return nil
 	})
 	if err == nil {
@@ -178,8 +180,16 @@ func (t *Tower) keep(ctx context.Context, r Reading, height uint64, data []byte)
 	t.mu.Lock()
 	t.book.Put(e)
 	t.mu.Unlock()
+	t.name(e)
 	t.cfg.Log.Info("deposit", "client", r.Record.Body.Client, "kind", r.First().Kind, "lock", r.First().LockHeight, "levels", len(e.Levels))
 	return nil
+}
+
+// name tells a ledger what will be asked about.
+func (t *Tower) name(e Entry) {
+	if w, ok := t.cfg.Ledger.(settle.Watcher); ok {
+		w.Watch(settle.Watch{At: e.First().Funding, From: e.Since})
+	}
 }
 
 // store makes an entry durable; data is its deposit's encoding, nil to make it.
@@ -190,7 +200,7 @@ func (t *Tower) store(ctx context.Context, e Entry, data []byte) error {
 			return err
 		}
 	}
-	value, err := pktcloud.Marshal(held{Deposit: data, Funding: e.Funding, Levels: e.Levels, Height: e.Height, Watch: e.Watch})
+	value, err := pktcloud.Marshal(held{Deposit: data, Funding: e.Funding, Levels: e.Levels, Since: e.Since, Watch: e.Watch})
 	if err != nil {
 		return err
 	}

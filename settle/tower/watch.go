@@ -39,7 +39,7 @@ type Entry struct {
 	Reading
 	Funding pktcloud.Amount // of the output that is spent
 	Levels  []pktchain.Level
-	Height  uint64 // at which it came
+	Since   uint64 // no block below holds the funding
 	Watch   Watch
 }
 
