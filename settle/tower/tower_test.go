@@ -270,6 +270,36 @@ func TestAcceptRefuses(t *testing.T) {
 	}
 }
 
+// A channel has one deposit of each kind, whose client its owner names first;
+// and none for years ahead.
+func TestTwoClients(t *testing.T) {
+	l := settletest.NewLedger(network(t))
+	c := open(t, l, 0)
+	w := newWatch(t, l, nil)
+	w.take(c.lateDeposit(1_000_000, 400))
+	second := pktcloud.NewPrivateKey([32]byte{66})
+	owner, err := c.payee.SignClient(c.chain, pktchain.EndLate, 0, second.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := tower.Seal(second, network(t), owner, c.late(2_000_000, 9_000).Txs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := d.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Accept(t.Context(), b)
+	wantCode(t, "a second client", err, settle.ErrRole)
+	far := openUntil(t, l, 1, tower.MaxAheadBlocks+margin+100)
+	_, err = w.Accept(t.Context(), far.lateDeposit(1_000_000, 400))
+	wantCode(t, "a lock height years ahead", err, settle.ErrParams)
+	if len(w.List()) != 1 {
+		t.Error("a refused deposit is kept")
+	}
+}
+
 // Without an answer of the chain nothing is taken, and nothing held against it.
 func TestTowerIsBlind(t *testing.T) {
 	l := settletest.NewLedger(network(t))
