@@ -61,7 +61,7 @@ type lateRefusal struct {
 // ServeLate answers one question as payer and closes the connection. remote is
 // the device at the other end, which must be the channel's payee [SETTLE-91].
 func (m *Manager) ServeLate(ctx context.Context, conn net.Conn, remote pktcloud.PublicKey) error {
-	defer conn.Close() //nolint:errcheck // it is over
+	defer conn.Close()
 	return within(ctx, conn, func() error {
 		data, err := wire.ReadFrame(conn, MaxLateAskBytes)
 		if err != nil && !errors.Is(err, pktcloud.ErrTooLarge) {
@@ -103,7 +103,7 @@ func (m *Manager) lateAnswer(ctx context.Context, data []byte, remote pktcloud.P
 // takes it. It closes the connection. Errors match the code that the payer
 // refuses with, or are those of TakeLate or the connection's.
 func (m *Manager) AskLate(ctx context.Context, conn net.Conn, channel pktcloud.ID) error {
-	defer conn.Close() //nolint:errcheck // it is over
+	defer conn.Close()
 	var l settle.LateProof
 	err := within(ctx, conn, func() error {
 		b, err := pktcloud.Marshal(LateAsk{Version: 1, Channel: channel})

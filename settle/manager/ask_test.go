@@ -77,7 +77,7 @@ func TestHostileAnswer(t *testing.T) {
 	} {
 		here, there := net.Pipe()
 		go func() {
-			defer there.Close() //nolint:errcheck // a test's end
+			defer there.Close()
 			if _, err := wire.ReadFrame(there, 1<<10); err == nil {
 				_ = wire.WriteFrame(there, tt.answer)
 			}

@@ -199,7 +199,7 @@ func hostileTower(t *testing.T, hello []byte, answers ...[]byte) net.Conn {
 	t.Helper()
 	here, there := net.Pipe()
 	go func() {
-		defer there.Close() //nolint:errcheck // a test's end
+		defer there.Close()
 		_, _ = there.Write(frame(0, hello))
 		for _, a := range answers {
 			if _, err := wire.ReadFrame(there, 1<<20); err != nil {

@@ -15,7 +15,7 @@ import (
 // Serve answers the connections of a listener until ctx ends or the listener
 // fails, and returns once all of them are over. It closes the listener.
 func (t *Tower) Serve(ctx context.Context, l net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { l.Close() }) //nolint:errcheck // it is given up
+	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	var wait sync.WaitGroup
 	defer wait.Wait()
@@ -35,7 +35,7 @@ func (t *Tower) Serve(ctx context.Context, l net.Listener) error {
 				t.ServeConn(ctx, conn)
 			})
 		default: // full: the client asks again [TOWER-2]
-			conn.Close() //nolint:errcheck // it is given up
+			conn.Close()
 		}
 	}
 }
@@ -44,9 +44,9 @@ func (t *Tower) Serve(ctx context.Context, l net.Listener) error {
 // sends is refused, one by one, with a code; after too many refusals the
 // connection ends.
 func (t *Tower) ServeConn(ctx context.Context, conn net.Conn) {
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // it is given up
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	defer conn.Close() //nolint:errcheck // it is over
+	defer conn.Close()
 	nonce := make([]byte, NonceBytes)
 	_, _ = rand.Read(nonce) // never fails
 	if err := t.reply(conn, kindHello, t.hello(nonce)); err != nil {

@@ -127,8 +127,11 @@ func keepVectors(t *testing.T) []vector.Case {
 	keep := func(name, expect, about string, deposit []byte, lines ...vector.Line) vector.Case {
 		v := vector.New("keep-"+name, expect, about).With("deposit", deposit)
 		for _, d := range []vector.Line{
-			{Key: "height", Value: "20"}, {Key: "funding-depth", Value: "3"}, {Key: "funding-amount", Value: strconv.Itoa(capacity)},
-			{Key: "client-deposits", Value: "2"}, {Key: "least-value", Value: "0"},
+			{Key: "height", Value: "20"},
+			{Key: "funding-depth", Value: "3"},
+			{Key: "funding-amount", Value: strconv.Itoa(capacity)},
+			{Key: "client-deposits", Value: "2"},
+			{Key: "least-value", Value: "0"},
 		} {
 			if i := slices.IndexFunc(lines, func(l vector.Line) bool { return l.Key == d.Key }); i >= 0 {
 				d = lines[i]
