@@ -244,7 +244,7 @@ func (d *Depositor) bring(ctx context.Context, t Target, missing []Reading) (key
 	if err != nil {
 		return key, left, err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // it is over
 	key = c.Hello().Tower
 	var errs []error
 	for _, r := range missing {

@@ -69,11 +69,11 @@ type channel struct {
 // open funds a channel on a ledger, in a block, with keys of an index.
 func open(t testing.TB, l *settletest.Ledger, index uint32) channel {
 	t.Helper()
-	return openUntil(t, l, index, expiry)
+	return openUntil(t, l, index, expiry, margin)
 }
 
-// openUntil is open with another expiry.
-func openUntil(t testing.TB, l *settletest.Ledger, index uint32, expiry uint64) channel {
+// openUntil is open with another expiry and margin.
+func openUntil(t testing.TB, l *settletest.Ledger, index uint32, expiry, margin uint64) channel {
 	t.Helper()
 	w := settletest.NewWallet(network(t), l, "funder")
 	coin, err := w.ReceiveScript(t.Context())

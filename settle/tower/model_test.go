@@ -16,61 +16,85 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle/tower"
 )
 
-// away is a payee that made deposits of a channel and went away.
-type away struct {
-	c        channel
-	l        *settletest.Ledger
-	parcels  []tower.Parcel
-	totals   []pktcloud.Amount
-	towers   []*tower.Tower // the honest ones
-	holdings []int          // the newest parcel of each, -1 for none
-	newest   int            // the newest parcel that an honest tower holds
+// A short channel: a block costs the twin's chain time.
+const (
+	shortExpiry = 40
+	shortMargin = 10
+	shortLock   = shortExpiry - shortMargin
+)
+
+// prepared is a channel and what is deposited of it, one total after the other.
+// Signatures are the same each time, so that they are made once.
+type prepared struct {
+	c       channel
+	parcels []tower.Parcel
+	records [][]byte
+	totals  []pktcloud.Amount
+	claims  [][]byte // of an online payee, at these totals
 }
 
-func newAway(t *testing.T, rt *rapid.T) *away {
-	l := settletest.NewLedger(network(t))
-	a := &away{c: open(t, l, 0), l: l, newest: -1}
-	for range rapid.IntRange(1, 3).Draw(rt, "honest towers") {
-		w, err := tower.New(t.Context(), tower.Config{Network: network(t), Ledger: l, Store: settletest.NewStore(), Key: pktcloud.NewPrivateKey([32]byte{9})})
+func prepare(t *testing.T) prepared {
+	t.Helper()
+	p := prepared{c: openUntil(t, settletest.NewLedger(network(t)), 0, shortExpiry, shortMargin)}
+	var above pktchain.Level
+	for i, total := range []pktcloud.Amount{300_000, 500_000, 1_400_000} {
+		fees, err := p.c.chain.LateFees(total, []pktcloud.Amount{2_000, 9_000, 1_000}[i], above)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parcel := p.c.late(total, fees...)
+		if above, err = p.c.chain.LevelOf(parcel.Txs[len(parcel.Txs)-1]); err != nil {
+			t.Fatal(err)
+		}
+		proof, err := p.c.signer.SignVoucher(total)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim, err := p.c.payee.Claim(p.c.chain, 0, settle.Voucher{Total: total, Proof: proof}, 400)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.parcels, p.totals, p.claims = append(p.parcels, parcel), append(p.totals, total), append(p.claims, claim)
+		p.records = append(p.records, p.c.deposit(p.c.payee, parcel))
+	}
+	return p
+}
+
+// away is a payee that made deposits of a channel and went away.
+type away struct {
+	prepared
+	l      *settletest.Ledger
+	towers []*tower.Tower // the honest ones
+	newest int            // the newest parcel that an honest tower holds
+}
+
+// newAway begins a chain with the channel on it, and some honest towers.
+func newAway(t *testing.T, rt *rapid.T, p prepared) *away {
+	a := &away{prepared: p, l: settletest.NewLedger(network(t)), newest: -1}
+	if c := openUntil(t, a.l, 0, shortExpiry, shortMargin); c.chain.Detail.Funding != p.c.chain.Detail.Funding {
+		rt.Fatal("the channel is another one than was prepared")
+	}
+	for range rapid.IntRange(1, 2).Draw(rt, "honest towers") {
+		w, err := tower.New(t.Context(), tower.Config{Network: network(t), Ledger: a.l, Store: settletest.NewStore(), Key: pktcloud.NewPrivateKey([32]byte{9})})
 		if err != nil {
 			rt.Fatal(err)
 		}
-		a.towers, a.holdings = append(a.towers, w), append(a.holdings, -1)
+		a.towers = append(a.towers, w)
 	}
 	return a
 }
 
-// deposit makes a further deposit as a manager does; it may miss some towers.
-func (a *away) deposit(rt *rapid.T, total pktcloud.Amount) {
-	above := levelsOf(a.c, a.parcels)
-	fees, err := a.c.chain.LateFees(total, pktcloud.Amount(rapid.IntRange(1_000, 8_000).Draw(rt, "rate")), above)
-	if err != nil {
-		rt.Fatal(err)
-	}
-	a.parcels = append(a.parcels, a.c.late(total, fees...))
-	a.totals = append(a.totals, total)
-	n := len(a.parcels) - 1
+// deposit makes the next deposit; it may miss some towers.
+func (a *away) deposit(rt *rapid.T, n int) {
 	for i, w := range a.towers {
 		if !rapid.Bool().Draw(rt, fmt.Sprintf("tower %d reached", i)) {
 			continue
 		}
-		if _, err := w.Accept(context.Background(), a.c.deposit(a.c.payee, a.parcels[n])); err != nil {
+		if _, err := w.Accept(context.Background(), a.records[n]); err != nil {
 			rt.Fatal(err)
 		}
-		a.holdings[i], a.newest = n, n
+		a.newest = n
 	}
-}
-
-// levelsOf is the highest level of some parcels.
-func levelsOf(c channel, parcels []tower.Parcel) (top pktchain.Level) {
-	for _, p := range parcels {
-		for _, raw := range p.Txs {
-			if l, err := c.chain.LevelOf(raw); err == nil && l.Fee > top.Fee {
-				top = l
-			}
-		}
-	}
-	return top
 }
 
 // attack broadcasts an older claim, as a tower in wrong hands or the payer may.
@@ -111,19 +135,18 @@ func indexes(n int) []int {
 // between an attack and the tower's next look could help the attacker, and the
 // tower looks within seconds.
 func TestOneHonestTowerSuffices(t *testing.T) {
+	p := prepare(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		a := newAway(t, rt)
-		total := pktcloud.Amount(0)
-		for range rapid.IntRange(1, 4).Draw(rt, "deposits") {
-			total += pktcloud.Amount(rapid.IntRange(100_000, 900_000).Draw(rt, "more"))
-			a.deposit(rt, total)
+		a := newAway(t, rt, p)
+		for n := range rapid.IntRange(1, len(p.parcels)).Draw(rt, "deposits") {
+			a.deposit(rt, n)
 		}
 		if a.newest < 0 {
-			rt.Skip("no tower was reached")
+			return // no tower was reached
 		}
-		mineTo(t, a.l, uint64(rapid.IntRange(lock-3, lock).Draw(rt, "height")))
-		for spent(t, a.l, a.c) == nil || spent(t, a.l, a.c).Depth == 0 {
-			for range rapid.IntRange(0, 3).Draw(rt, "attacks") {
+		mineTo(t, a.l, uint64(rapid.IntRange(shortLock-3, shortLock).Draw(rt, "height")))
+		for s := spent(t, a.l, a.c); s == nil || s.Depth == 0; s = spent(t, a.l, a.c) {
+			for range rapid.IntRange(0, 2).Draw(rt, "attacks") {
 				a.attack(rt)
 				a.look(rt, false)
 			}
@@ -148,38 +171,23 @@ func TestOneHonestTowerSuffices(t *testing.T) {
 // An online payee claims a margin before any late claim is valid: no deposit
 // gains anybody anything.
 func TestLateClaimsNeverBeatAnOnlinePayee(t *testing.T) {
+	p := prepare(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		a := newAway(t, rt)
-		total := pktcloud.Amount(0)
-		for range rapid.IntRange(1, 3).Draw(rt, "deposits") {
-			total += pktcloud.Amount(rapid.IntRange(100_000, 900_000).Draw(rt, "more"))
-			a.deposit(rt, total)
-		}
-		a.newest = len(a.parcels) - 1 // all of them in wrong hands
-		total += pktcloud.Amount(rapid.IntRange(0, 500_000).Draw(rt, "after the last deposit"))
-		proof, err := a.c.signer.SignVoucher(total)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		claim, err := a.c.payee.Claim(a.c.chain, 0, settle.Voucher{Total: total, Proof: proof}, 400)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		mineTo(t, a.l, expiry-2*margin)
-		for delay := rapid.IntRange(0, margin-2).Draw(rt, "blocks until the claim is mined"); delay > 0; delay-- {
-			if err := a.l.Broadcast(context.Background(), claim); err != nil {
-				rt.Fatal(err)
-			}
-			if delay%16 == 0 {
-				a.attack(rt)
-			}
+		a := newAway(t, rt, p)
+		a.newest = rapid.IntRange(0, len(p.parcels)-1).Draw(rt, "deposits") // all of them in wrong hands
+		a.deposit(rt, a.newest)
+		claim := a.claims[rapid.IntRange(a.newest, len(p.claims)-1).Draw(rt, "newest voucher")]
+		mineTo(t, a.l, shortLock-shortMargin)
+		broadcast(t, a.l, claim)
+		for range rapid.IntRange(0, shortMargin-2).Draw(rt, "blocks until the claim is mined") {
+			a.attack(rt)
 			a.look(rt, false)
 			a.l.Reorg(0)
+			broadcast(t, a.l, claim)
 		}
-		broadcast(t, a.l, claim)
 		a.attack(rt)
 		a.l.Mine(1)
-		mineTo(t, a.l, lock+1)
+		mineTo(t, a.l, shortLock+1)
 		a.attack(rt)
 		a.look(rt, true)
 		a.l.Mine(1)
@@ -189,22 +197,35 @@ func TestLateClaimsNeverBeatAnOnlinePayee(t *testing.T) {
 	})
 }
 
+func reading(t *testing.T, data []byte) tower.Reading {
+	t.Helper()
+	r, err := tower.Read(network(t), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // A book within its quotas, whatever clients send.
 func TestBookModel(t *testing.T) {
 	l := settletest.NewLedger(network(t))
 	const channels = 5
-	var cs []channel
-	var deposits [][]byte
+	var fundings []settle.Output
+	var deposits []tower.Reading
 	var totals []pktcloud.Amount
 	var owner []int
 	for i := range channels {
 		c := open(t, l, uint32(i))
-		cs = append(cs, c)
+		funding, err := l.Output(t.Context(), c.chain.Detail.Funding)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fundings = append(fundings, funding)
 		for n := range 3 {
 			total := pktcloud.Amount(1_000_000 + n*100_000)
-			deposits, totals, owner = append(deposits, c.lateDeposit(total, pktcloud.Amount(1_000+2_000*n))), append(totals, total), append(owner, i)
+			deposits, totals, owner = append(deposits, reading(t, c.lateDeposit(total, pktcloud.Amount(1_000+2_000*n)))), append(totals, total), append(owner, i)
 		}
-		deposits, totals, owner = append(deposits, c.deposit(c.payer, c.refund(400))), append(totals, 0), append(owner, i)
+		deposits, totals, owner = append(deposits, reading(t, c.deposit(c.payer, c.refund(400)))), append(totals, 0), append(owner, i)
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		q := tower.Quota{
@@ -213,18 +234,11 @@ func TestBookModel(t *testing.T) {
 		}
 		b := tower.NewBook(network(t), q, 0)
 		plain := map[tower.Key]pktcloud.Amount{} // the total held
-		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
+		for range rapid.IntRange(1, 15).Draw(rt, "steps") {
 			i := rapid.IntRange(0, len(deposits)-1).Draw(rt, "deposit")
-			r, err := tower.Read(network(t), deposits[i])
-			if err != nil {
-				rt.Fatal(err)
-			}
-			funding, err := l.Output(t.Context(), cs[owner[i]].chain.Detail.Funding)
-			if err != nil {
-				rt.Fatal(err)
-			}
+			r := deposits[i]
 			before := b.Total()
-			e, fresh, err := b.Weigh(r, 20, funding)
+			e, fresh, err := b.Weigh(r, 20, fundings[owner[i]])
 			if b.Total() != before {
 				rt.Fatal("a judgement changed the book")
 			}

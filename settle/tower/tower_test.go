@@ -292,7 +292,7 @@ func TestTwoClients(t *testing.T) {
 	}
 	_, err = w.Accept(t.Context(), b)
 	wantCode(t, "a second client", err, settle.ErrRole)
-	far := openUntil(t, l, 1, tower.MaxAheadBlocks+margin+100)
+	far := openUntil(t, l, 1, tower.MaxAheadBlocks+margin+100, margin)
 	_, err = w.Accept(t.Context(), far.lateDeposit(1_000_000, 400))
 	wantCode(t, "a lock height years ahead", err, settle.ErrParams)
 	if len(w.List()) != 1 {
