@@ -10,13 +10,12 @@ import (
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
-// deposited is a world with a node that is a tower, a provider that uses it, and
-// a lease of which something is deposited.
-func deposited(t *testing.T) (w *world, keeper *running, l service.Lease) {
-	t.Helper()
-	w = newWorld(t)
+// What a provider earned is deposited: the tenant gives the late proof, the
+// tower the receipt.
+func TestTowerIsSupplied(t *testing.T) {
+	w := newWorld(t)
 	ctx := t.Context()
-	keeper = w.start(node.Config{Dir: w.init("keeper"), Ledger: w.chain, Tower: true})
+	keeper := w.start(node.Config{Dir: w.init("keeper"), Ledger: w.chain, Tower: true})
 	info, err := keeper.Info(ctx)
 	w.check(err)
 	w.provider.stop()
@@ -28,7 +27,7 @@ func deposited(t *testing.T) (w *world, keeper *running, l service.Lease) {
 	w.tenant.config.Bootstrap = info.Addresses
 	w.tenant = w.start(w.tenant.config)
 	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
-	l, err = w.tenant.CreateLease(ctx, request(w.offer()))
+	_, err = w.tenant.CreateLease(ctx, request(w.offer()))
 	w.check(err)
 	_, err = w.chain.Mine(2, nil)
 	w.check(err)
@@ -40,19 +39,12 @@ func deposited(t *testing.T) (w *world, keeper *running, l service.Lease) {
 		}
 		return r.Towers[0].Receipts == 1 && r.Towers[0].Missing == 0
 	})
-	return w, keeper, l
-}
-
-// What a provider earned is deposited: the tenant gives the late proof, the
-// tower the receipt.
-func TestTowerIsSupplied(t *testing.T) {
-	w, keeper, _ := deposited(t)
-	r, err := keeper.Towers(t.Context())
+	r, err := keeper.Towers(ctx)
 	w.check(err)
 	if r.Kept == nil || r.Kept.Deposits != 1 || r.Kept.Bytes == 0 || len(r.Towers) != 0 {
 		t.Errorf("the keeper: got %+v", r)
 	}
-	if _, err := keeper.Deposit(t.Context()); !errors.Is(err, service.CodeInvalid) {
+	if _, err := keeper.Deposit(ctx); !errors.Is(err, service.CodeInvalid) {
 		t.Errorf("a node without towers deposits: got %v", err)
 	}
 }
