@@ -7,8 +7,10 @@ import (
 	"slices"
 	"time"
 
+	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/tower"
 )
 
 // Names of the files in a data directory.
@@ -68,6 +70,15 @@ type Config struct {
 	// dialled all the same when a peer's data says so: registries on this
 	// machine or in the own network.
 	AllowDial []string
+	// Towers keep this node's channels safe while it is away: multiaddrs with
+	// /p2p/, each of a node that is a tower.
+	Towers []string
+	// DepositEvery is what a provider earns on a channel, in units, until it
+	// deposits again; zero means that it never does.
+	DepositEvery pktcloud.Amount
+	// Tower keeps what others deposit, within TowerQuota.
+	Tower      bool
+	TowerQuota tower.Quota
 	// ProxyPort is where the local proxy listens, for the addresses of leases;
 	// zero means that there is none.
 	ProxyPort int

@@ -62,6 +62,7 @@ type Node struct {
 	book    *market.Book
 	gossip  *gossip.Gossip
 	tenant  *peer.Tenant
+	towers  towers
 
 	provider *peer.Provider // nil unless Config.Provider, as all below
 	sessions *session.Server
@@ -94,7 +95,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.network = network
 	for _, step := range []func(context.Context) error{
-		n.openIdentity, n.openMoney, n.openPeers, n.openProvider, n.openTenant,
+		n.openIdentity, n.openMoney, n.openPeers, n.openProvider, n.openTenant, n.openTowers,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -153,7 +154,7 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	}
 	n.manager, err = manager.New(ctx, manager.Config{
 		Network: n.network, Ledger: n.ledger, Store: n.store, Wallet: n.wallet, Keychain: chain, DeviceKey: n.device,
-		Reserve: DefaultReserve, Log: n.cfg.Log, Birthday: channelBirthday(birthday, isNew),
+		Reserve: DefaultReserve, DepositEvery: n.depositEvery(), Log: n.cfg.Log, Birthday: channelBirthday(birthday, isNew),
 	})
 	if err != nil {
 		return err
@@ -272,6 +273,14 @@ func (n *Node) Run(ctx context.Context) error {
 	start("leases", n.tenant.Run)
 	start("peers", n.stayConnected)
 	start("wallet", n.keepWallet)
+	start("late proofs", n.answerLate)
+	if n.towers.depositor != nil {
+		start("deposits", n.towers.depositor.Run)
+		start("late proofs wanted", n.askLate)
+	}
+	if n.towers.own != nil {
+		start("tower", n.runTower)
+	}
 	watch := func(changed <-chan pktcloud.ID, stop func()) func(context.Context) error {
 		return func(ctx context.Context) error { n.watch(ctx, changed, stop); return nil }
 	}

@@ -50,6 +50,10 @@ const (
 	ErrFee Code = 16
 	// ErrEarly marks a refund before the expiry height.
 	ErrEarly Code = 17
+	// ErrQuota marks what a tower has no room for.
+	ErrQuota Code = 30
+	// ErrBusy marks what cannot be judged now: ask again later.
+	ErrBusy Code = 31
 )
 
 // names are the refusals' names in the specification.
@@ -58,6 +62,7 @@ var names = map[Code]string{
 	ErrRole: "wrong-side", ErrChannel: "wrong-channel", ErrStale: "stale", ErrFell: "fell",
 	ErrCapacity: "capacity", ErrUnconfirmed: "unconfirmed", ErrProof: "proof", ErrClosed: "closed",
 	ErrLate: "late", ErrClose: "close", ErrDust: "dust", ErrFee: "fee", ErrEarly: "early",
+	ErrQuota: "quota", ErrBusy: "busy",
 }
 
 // String returns the refusal's name in the specification.

@@ -6,6 +6,7 @@ const (
 	MaxDetailBytes     = 2 << 10
 	MaxVoucherBytes    = 16 << 10
 	MaxCloseOfferBytes = 2 << 10
+	MaxLateProofBytes  = 2 << 10
 	MaxEntries         = 64  // leases that one voucher pays
 	MaxProofBytes      = 128 // a rail's signature
 	MaxRailName        = 32

@@ -163,6 +163,12 @@ func (a *API) routes() {
 	post(a, "wallet-address", "/wallet/addresses", "A fresh receiving address", func(ctx context.Context, _ *none) (service.Address, error) {
 		return a.svc.WalletAddress(ctx)
 	})
+	get(a, "towers", "/towers", "What keeps the channels safe while this node is away", func(ctx context.Context, _ *none) (service.TowerReport, error) {
+		return a.svc.Towers(ctx)
+	})
+	post(a, "deposit", "/towers/deposits", "Bring all towers up to date now", func(ctx context.Context, _ *none) (service.TowerReport, error) {
+		return a.svc.Deposit(ctx)
+	})
 	post(a, "login-link", "/login-links", "A one-time address that logs a browser in", func(context.Context, *none) (LoginLink, error) {
 		url, expires := a.guard.LoginLink()
 		return LoginLink{URL: url, Expires: expires.Unix()}, nil

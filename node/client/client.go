@@ -230,6 +230,16 @@ func (c *Client) WalletHistory(ctx context.Context) ([]service.Movement, error) 
 	return call[[]service.Movement](ctx, c, http.MethodGet, "/wallet/history", nil, nil)
 }
 
+// Towers asks how the towers are supplied.
+func (c *Client) Towers(ctx context.Context) (service.TowerReport, error) {
+	return call[service.TowerReport](ctx, c, http.MethodGet, "/towers", nil, nil)
+}
+
+// Deposit has all towers brought up to date.
+func (c *Client) Deposit(ctx context.Context) (service.TowerReport, error) {
+	return call[service.TowerReport](ctx, c, http.MethodPost, "/towers/deposits", nil, nil)
+}
+
 // Info asks about the node.
 func (c *Client) Info(ctx context.Context) (service.Info, error) {
 	return call[service.Info](ctx, c, http.MethodGet, "/info", nil, nil)

@@ -118,7 +118,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.demoCommand(), a.initCommand(), a.restoreCommand(), a.nodeCommand(), a.loginCommand(), a.doctorCommand(), a.versionCommand(),
 		a.marketCommand(), a.offerCommand(), a.imageCommand(), a.leaseCommand(), a.execCommand(), a.logsCommand(), a.forwardCommand(),
-		a.walletCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(),
+		a.walletCommand(), a.towerCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
 	)
 	a.mark(root)

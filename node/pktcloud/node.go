@@ -19,6 +19,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/node/api"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/node/web"
+	"github.com/pkt-cash/pkt-cloud/settle/tower"
 )
 
 // Where the API and the proxy listen unless told otherwise.
@@ -51,6 +52,12 @@ commands find it there. Open its pages with "pktcloud login".`,
 	g.StringArrayVar(&d.Announce, "announce", nil, "multiaddr that offers name instead of those of --listen")
 	g.StringArrayVar(&d.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ of a node to stay connected to")
 	g.StringArrayVar(&d.AllowDial, "allow-dial", nil, "address, address:port or prefix that is not public and may be dialled for a peer all the same")
+	g.StringArrayVar(&d.Towers, "tower", nil, "multiaddr with /p2p/ of a node that keeps this one's channels safe while it is away; several are safer")
+	d.DepositEvery = node.DefaultDepositEvery
+	g.Var((*money)(&d.DepositEvery), "deposit-every", "earned on a channel until the next deposit at the towers; 0: none")
+	g.BoolVar(&d.Tower, "serve-tower", false, "be a tower for others")
+	g.Uint64Var(&d.TowerQuota.Deposits, "tower-deposits", tower.DefaultDeposits, "deposits to keep for others, with --serve-tower")
+	g.Uint64Var(&d.TowerQuota.Bytes, "tower-bytes", tower.DefaultBytes, "bytes to keep for others, with --serve-tower")
 	g.StringVar(&d.Network, "network", node.DefaultNetwork, "chain that settles: pkt-devnet or pkt")
 	g.StringArrayVar(&f.chains.urls, "chain", []string{node.DefaultChainURL}, "RPC address of a node of the chain; give it several times to ask several\ntogether: what more than half of them say counts")
 	g.StringArrayVar(&f.chains.cookies, "chain-cookie", nil, "cookie file of that node (default the one of \"pktcloud devnet\"); this and\nthe next three: once for all nodes, or once for each, in the order of --chain")

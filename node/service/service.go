@@ -16,6 +16,7 @@ type Service interface {
 	Leases
 	Sessions
 	Wallet
+	Towers
 	Node
 }
 
@@ -69,6 +70,16 @@ type Wallet interface {
 	// WalletAddress returns a fresh receiving address.
 	WalletAddress(ctx context.Context) (Address, error)
 	WalletHistory(ctx context.Context) ([]Movement, error)
+}
+
+// Towers shows what keeps the channels safe while this node is away.
+type Towers interface {
+	// Towers returns how each tower is supplied, and what this node keeps for
+	// others.
+	Towers(ctx context.Context) (TowerReport, error)
+	// Deposit brings all towers up to date now, and returns what Towers does.
+	// Towers that are not reached are no error.
+	Deposit(ctx context.Context) (TowerReport, error)
 }
 
 // Node tells about the node itself.

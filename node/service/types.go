@@ -219,6 +219,29 @@ type Movement struct {
 	Note     string          `json:"note"`
 }
 
+// TowerReport is how a node stands with towers.
+type TowerReport struct {
+	Towers []TowerSupply   `json:"towers"`
+	Every  pktcloud.Amount `json:"every" doc:"earned on a channel until the next deposit; 0: none is made"`
+	Kept   *TowerKept      `json:"kept,omitempty" doc:"for others, if this node is a tower"`
+}
+
+// TowerSupply is how one tower is supplied.
+type TowerSupply struct {
+	Address  string `json:"address"`
+	Receipts int    `json:"receipts" doc:"newest deposits that it has"`
+	Missing  int    `json:"missing" doc:"newest deposits that it lacks"`
+	Problem  string `json:"problem,omitempty" doc:"of the last attempt"`
+}
+
+// TowerKept is what a node keeps for others.
+type TowerKept struct {
+	Deposits int    `json:"deposits"`
+	Bytes    uint64 `json:"bytes"`
+	Sent     int    `json:"sent" doc:"broadcast, and not yet mined"`
+	Ended    int    `json:"ended" doc:"of channels that have ended"`
+}
+
 // Info is the node itself.
 type Info struct {
 	Version   string             `json:"version"`

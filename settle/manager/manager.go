@@ -78,6 +78,10 @@ type Config struct {
 	// MarginBlocks is the safety distance in channels opened here and the least
 	// one accepted; zero means DefaultMarginBlocks.
 	MarginBlocks uint64
+	// DepositEvery is after how many further units a payee wants a late proof
+	// to deposit at towers: what it can lose when all of them are hostile. Zero
+	// means that it deposits nothing.
+	DepositEvery pktcloud.Amount
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log receives what a person should know; nil means none.
@@ -136,6 +140,7 @@ type Manager struct {
 	sight    settle.Sight
 	stale    bool   // the last answer of the ledger was too old
 	stored   uint64 // height of the tip in the store
+	lates    map[pktcloud.ID]lateState
 
 	search       searchRecord // how far the chain was searched
 	searchStored uint64       // height of the one in the store
@@ -167,11 +172,14 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
-		sight:    settle.Sight{Lost: true},
+		sight: settle.Sight{Lost: true}, lates: map[pktcloud.ID]lateState{},
 		restored: map[settle.Outpoint]*restored{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
 	}
 	m.searching <- struct{}{}
 	if err := m.load(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.loadLates(ctx); err != nil {
 		return nil, err
 	}
 	_, _ = m.askTip(ctx) // the height of the store serves until the ledger is back

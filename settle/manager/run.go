@@ -224,7 +224,7 @@ func (m *Manager) raise(ch *channel, st state, d settle.Decision, rate pktcloud.
 	p := st.Channel.Params
 	r := settle.Raise{Fee: st.EndFee, Made: st.EndHeight}
 	if d == settle.ClaimNow {
-		r.Market, r.Step = ch.chain.ClaimFee(rate), ch.chain.ClaimFee(0)
+		r.Market, r.Step = max(ch.chain.ClaimFee(rate), m.aboveDeposits(ch, st)), ch.chain.ClaimFee(0)
 		r.Part = m.claimable(ch, st.Channel)
 		r.Last, r.Margin = p.ExpiryHeight, p.MarginBlocks
 		return r

@@ -61,3 +61,22 @@ func FuzzParseAddress(f *testing.F) {
 		}
 	})
 }
+
+func FuzzReadEnding(f *testing.F) {
+	cases, err := vector.Load(vectorDir, "ending-")
+	if err != nil || len(cases) == 0 {
+		f.Fatalf("no vectors ending-*: %v", err)
+	}
+	for _, c := range cases {
+		f.Add(c.Bytes("transaction"))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := pktchain.ReadEnding(network(t), data)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(e.Raw(), data) || e.LockHeight == 0 || e.LockHeight > e.Expiry {
+			t.Errorf("got %+v of %x", e, data)
+		}
+	})
+}

@@ -169,12 +169,8 @@ func (k *Keychain) Claim(c Channel, index uint32, v settle.Voucher, fee pktcloud
 	if err := c.checkTotal(v.Total); err != nil {
 		return nil, err
 	}
-	part := v.Total + c.Params.Reserve
-	if dust := c.Network.Dust(c.Detail.PayeeScript); fee > part.SubFloor(dust) {
-		return nil, settle.Refuse(settle.ErrDust, "a fee of %d units leaves less than %d of the payee's %d", uint64(fee), uint64(dust), uint64(part))
-	}
-	if floor := c.ClaimFee(0); fee < floor {
-		return nil, settle.Refuse(settle.ErrFee, "a claim with a fee of %d units; nodes relay from %d", uint64(fee), uint64(floor))
+	if err := c.checkClaimFee(v.Total, fee); err != nil {
+		return nil, err
 	}
 	return k.countersign(c, index, c.claimTx(v.Total, fee), v.Proof)
 }

@@ -1,0 +1,165 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/wire"
+	"github.com/pkt-cash/pkt-cloud/settle"
+)
+
+// LateProtocol names, on a transport that names protocols, how a payee asks for
+// a late proof [SETTLE-90].
+const LateProtocol = "/pktcloud/late/1"
+
+// Limits of a question for a late proof [SETTLE-90].
+const (
+	MaxLateAskBytes = 1 << 10
+	MaxLateText     = 200
+
+	lateLimit = 15 * time.Second // for question and answer
+)
+
+// Kinds of an answer: the first byte of its frame.
+const (
+	answerProof  = 0
+	answerRefuse = 1
+)
+
+// LateAsk is a payee's question for a late proof of a channel.
+type LateAsk struct {
+	Version uint64            `cbor:"v"`
+	Channel pktcloud.ID       `cbor:"channel"`
+	Ext     map[string][]byte `cbor:"ext"`
+}
+
+// ParseLateAsk decodes and validates a question. Errors match
+// [settle.ErrMalformed].
+func ParseLateAsk(data []byte) (LateAsk, error) {
+	var a LateAsk
+	if err := pktcloud.Unmarshal(data, &a, MaxLateAskBytes); err != nil {
+		return LateAsk{}, settle.Refuse(settle.ErrMalformed, "a question for a late proof: %w", err)
+	}
+	if a.Version != 1 || len(a.Ext) > settle.MaxExt {
+		return LateAsk{}, settle.Refuse(settle.ErrMalformed, "question version %d, want 1", a.Version)
+	}
+	return a, nil
+}
+
+// lateRefusal is the answer that is no proof.
+type lateRefusal struct {
+	Version uint64            `cbor:"v"`
+	Code    uint64            `cbor:"code"`
+	Text    string            `cbor:"text"`
+	Ext     map[string][]byte `cbor:"ext"`
+}
+
+// ServeLate answers one question as payer and closes the connection. remote is
+// the device at the other end, which must be the channel's payee [SETTLE-91].
+func (m *Manager) ServeLate(ctx context.Context, conn net.Conn, remote pktcloud.PublicKey) error {
+	defer conn.Close()
+	return within(ctx, conn, func() error {
+		data, err := wire.ReadFrame(conn, MaxLateAskBytes)
+		if err != nil && !errors.Is(err, pktcloud.ErrTooLarge) {
+			return err
+		}
+		l, refused := m.lateAnswer(ctx, data, remote)
+		kind, body := byte(answerProof), any(l)
+		if refused != nil {
+			r := lateRefusal{Version: 1, Code: uint64(settle.ErrBusy), Text: "the payer cannot answer now"}
+			if e, ok := errors.AsType[*settle.Error](refused); ok {
+				r.Code, r.Text = uint64(e.Code), strings.ToValidUTF8(e.Text[:min(len(e.Text), MaxLateText)], "")
+			}
+			kind, body = answerRefuse, r
+		}
+		b, err := pktcloud.Marshal(body)
+		if err != nil {
+			return err
+		}
+		return errors.Join(wire.WriteFrame(conn, append([]byte{kind}, b...)), refused)
+	})
+}
+
+func (m *Manager) lateAnswer(ctx context.Context, data []byte, remote pktcloud.PublicKey) (settle.LateProof, error) {
+	ask, err := ParseLateAsk(data)
+	if err != nil {
+		return settle.LateProof{}, err
+	}
+	ch, err := m.channel(ask.Channel)
+	if err != nil {
+		return settle.LateProof{}, err
+	}
+	if ch.chain.Params.Payee != remote { // [SETTLE-91]
+		return settle.LateProof{}, settle.Refuse(settle.ErrUnknown, "no channel %s to this device", ask.Channel)
+	}
+	return m.LateProof(ctx, ask.Channel)
+}
+
+// AskLate asks the payer at the other end of a connection for a late proof, and
+// takes it. It closes the connection. Errors match the code that the payer
+// refuses with, or are those of TakeLate or the connection's.
+func (m *Manager) AskLate(ctx context.Context, conn net.Conn, channel pktcloud.ID) error {
+	defer conn.Close()
+	var l settle.LateProof
+	err := within(ctx, conn, func() error {
+		b, err := pktcloud.Marshal(LateAsk{Version: 1, Channel: channel})
+		if err != nil {
+			return err
+		}
+		if err := wire.WriteFrame(conn, b); err != nil {
+			return err
+		}
+		answer, err := wire.ReadFrame(conn, 1+settle.MaxLateProofBytes)
+		if err != nil {
+			return err
+		}
+		if len(answer) == 0 || answer[0] != answerProof {
+			return lateRefused(answer)
+		}
+		l, err = settle.ParseLateProof(answer[1:])
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case l.Channel != channel:
+		return settle.Refuse(settle.ErrChannel, "a late proof for another channel than asked for")
+	}
+	return m.TakeLate(ctx, l)
+}
+
+func lateRefused(answer []byte) error {
+	var r lateRefusal
+	if len(answer) == 0 || answer[0] != answerRefuse {
+		return settle.Refuse(settle.ErrMalformed, "neither a late proof nor a refusal")
+	}
+	if err := pktcloud.Unmarshal(answer[1:], &r, MaxLateAskBytes); err != nil {
+		return settle.Refuse(settle.ErrMalformed, "a refusal: %w", err)
+	}
+	if r.Version != 1 || r.Code == 0 || r.Code > 1<<16-1 || len(r.Text) > MaxLateText || len(r.Ext) > settle.MaxExt {
+		return settle.Refuse(settle.ErrMalformed, "a refusal with code %d", r.Code)
+	}
+	return settle.Refuse(settle.Code(r.Code), "the payer: %s", r.Text)
+}
+
+// within runs fn under the deadline of ctx, and of lateLimit.
+func within(ctx context.Context, conn net.Conn, fn func() error) error {
+	end := time.Now().Add(lateLimit)
+	if d, ok := ctx.Deadline(); ok && d.Before(end) {
+		end = d
+	}
+	if err := conn.SetDeadline(end); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err := fn()
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}

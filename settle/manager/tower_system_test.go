@@ -1,0 +1,351 @@
+//go:build system
+
+package manager_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/wire/v2"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/btcdtest"
+	"github.com/pkt-cash/pkt-cloud/settle/manager"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+	"github.com/pkt-cash/pkt-cloud/settle/settletest"
+	"github.com/pkt-cash/pkt-cloud/settle/tower"
+	"github.com/pkt-cash/pkt-cloud/settle/wallet"
+)
+
+// owner is a party that can go away and come back, and its supply of towers.
+type owner struct {
+	party
+	t     *testing.T
+	cfg   manager.Config
+	stop  func()
+	keys  *pktchain.Keychain
+	store *settletest.Store
+}
+
+func newOwner(t *testing.T, node *btcdtest.Node, seed byte) *owner {
+	t.Helper()
+	ledger, err := node.Driver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := bytes.Repeat([]byte{seed}, wallet.SeedBytes)
+	o := &owner{t: t, store: settletest.NewStore()}
+	if o.wallet, err = wallet.Open(t.Context(), secret, wallet.Config{Network: node.Network, Ledger: ledger, Store: o.store}); err != nil {
+		t.Fatal(err)
+	}
+	if o.keys, err = pktchain.NewKeychain(node.Network, secret); err != nil {
+		t.Fatal(err)
+	}
+	device := pktcloud.NewPrivateKey([32]byte{seed})
+	o.device = device.Public()
+	o.cfg = manager.Config{
+		Network: node.Network, Ledger: ledger, Store: o.store, Wallet: o.wallet, Keychain: o.keys, DeviceKey: device,
+		Reserve: reserve, DepositEvery: 50_000,
+	}
+	o.start()
+	t.Cleanup(func() { o.stop() })
+	return o
+}
+
+func (o *owner) start() {
+	o.t.Helper()
+	var err error
+	if o.m, err = manager.New(context.Background(), o.cfg); err != nil {
+		o.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := o.m.Run(ctx); err != nil {
+			o.t.Errorf("Run: %v", err)
+		}
+	})
+	o.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
+}
+
+// supply brings towers up to date over TCP.
+func (o *owner) supply(towers ...tower.Target) {
+	o.t.Helper()
+	key, err := o.keys.TowerKey()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	d, err := tower.NewDepositor(o.t.Context(), tower.DepositorConfig{Network: o.cfg.Network, Key: key, Parcels: o.m.Parcels, Store: o.store, Towers: towers})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if err := d.Supply(o.t.Context()); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// keep runs a tower on the node, reached over TCP. stop ends it.
+func keep(t *testing.T, node *btcdtest.Node, key byte, store *settletest.Store) (target tower.Target, stop func()) {
+	t.Helper()
+	ledger, err := node.Driver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tw, err := tower.New(t.Context(), tower.Config{Network: node.Network, Ledger: ledger, Store: store, Key: pktcloud.NewPrivateKey([32]byte{key})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	for _, run := range []func() error{func() error { return tw.Run(ctx) }, func() error { return tw.Serve(ctx, l) }} {
+		wait.Go(func() {
+			if err := run(); err != nil {
+				t.Errorf("tower: %v", err)
+			}
+		})
+	}
+	stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
+	t.Cleanup(stop)
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	}
+	return tower.Target{Name: l.Addr().String(), Key: tw.Key(), Dial: dial}, stop
+}
+
+// chainOf is a channel's ledger view.
+func (o *owner) funding(id pktcloud.ID) settle.Outpoint {
+	o.t.Helper()
+	st, err := o.m.Status(o.t.Context(), id)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	d, err := pktchain.ParseDetail(st.Params.Detail)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return d.Funding
+}
+
+// spender waits until the mempool or a block has a spender of an output that
+// ok likes.
+func spender(t *testing.T, node *btcdtest.Node, at settle.Outpoint, what string, ok func(*settle.Spend) bool) *settle.Spend {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if o, err := node.Ledger.Output(t.Context(), at); err == nil && o.Spend != nil && ok(o.Spend) {
+			return o.Spend
+		}
+	}
+	t.Fatalf("no %s within 30 s", what)
+	return nil
+}
+
+func any1(*settle.Spend) bool { return true }
+
+func is(raw []byte) func(*settle.Spend) bool {
+	return func(s *settle.Spend) bool { return bytes.Equal(s.Raw, raw) }
+}
+
+// pay pays and deposits every total in turn; it returns the parcels.
+func payAndDeposit(t *testing.T, payer, payee *owner, id pktcloud.ID, towers []tower.Target, totals ...pktcloud.Amount) []manager.Parcel {
+	t.Helper()
+	var parcels []manager.Parcel
+	for _, total := range totals {
+		paid(t, payer.party, payee.party, id, total)
+		if ids := payee.m.WantLate(); len(ids) != 1 || ids[0] != id {
+			t.Fatalf("got %v wanted, want the channel", ids)
+		}
+		l, err := payer.m.LateProof(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := payee.m.TakeLate(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		payee.supply(towers...)
+		list, err := payee.m.Parcels(t.Context())
+		if err != nil || len(list) != 1 {
+			t.Fatalf("got %d parcels, %v", len(list), err)
+		}
+		parcels = append(parcels, list[0])
+	}
+	return parcels
+}
+
+// mineUntil mines to a height, in steps that a ledger of a poor machine follows.
+func mineUntil(t *testing.T, node *btcdtest.Node, height uint64) {
+	t.Helper()
+	tip, err := node.Ledger.Tip(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if height > tip.Height {
+		mine(t, node, int(height-tip.Height))
+	}
+}
+
+func (o *owner) lockOf(id pktcloud.ID) (late, expiry uint64) {
+	o.t.Helper()
+	st, err := o.m.Status(o.t.Context(), id)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return st.Params.LateHeight(), st.Params.ExpiryHeight
+}
+
+func outputOf(t *testing.T, raw []byte, i int) pktcloud.Amount {
+	t.Helper()
+	tx := new(wire.MsgTx)
+	if err := tx.Deserialize(bytes.NewReader(raw)); err != nil {
+		t.Fatal(err)
+	}
+	return pktcloud.Amount(tx.TxOut[i].Value)
+}
+
+// refused demands that the node takes none of a parcel's transactions.
+func refused(t *testing.T, node *btcdtest.Node, what string, p manager.Parcel) {
+	t.Helper()
+	for i, raw := range p.Txs {
+		if err := node.Ledger.Broadcast(t.Context(), raw); !errors.Is(err, settle.ErrRejected) {
+			t.Errorf("%s, level %d: got %v, want a refusal", what, i, err)
+		}
+	}
+}
+
+// TestTowerOverBtcd has owners that are away while a real btcd under standard
+// policy mines past the lock times, towers that act for them, and towers in
+// wrong hands.
+func TestTowerOverBtcd(t *testing.T) {
+	node, err := btcdtest.Start(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := node.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	payer, payee := newOwner(t, node, 1), newOwner(t, node, 2)
+	for range 5 {
+		script, err := payer.wallet.ReceiveScript(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Fund(t.Context(), script, 2*capacity); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine(t, node, 1)
+
+	t.Run("the payee is away, the payer waits for the refund", func(t *testing.T) {
+		id := opened(t, node, payer.party, payee.party)
+		at := payee.funding(id)
+		honest, _ := keep(t, node, 11, settletest.NewStore())
+		second, stop := keep(t, node, 12, settletest.NewStore())
+		parcels := payAndDeposit(t, payer, payee, id, []tower.Target{honest, second}, 300_000, 700_000)
+		stop() // one of the two is not there when it counts
+		late, expiry := payee.lockOf(id)
+		mineUntil(t, node, late-200) // before the deadline
+		payee.stop()
+		mineUntil(t, node, late-1)
+		refused(t, node, "a late claim before its height", parcels[1])
+		mine(t, node, 1)
+		sent := spender(t, node, at, "late claim of the tower", any1)
+		refused(t, node, "an older deposit", parcels[0])
+		mineUntil(t, node, expiry+2)
+		payee.start()
+		for name, p := range map[string]party{"payer": payer.party, "payee": payee.party} {
+			st := p.until(t, id, "end", phase(settle.Closed))
+			if st.ClosingTxID != sent.TxID || st.Settled != outputOf(t, parcels[1].Txs[0], 1) {
+				t.Errorf("%s: got %d units by %x, want the tower's %x", name, uint64(st.Settled), st.ClosingTxID, sent.TxID)
+			}
+		}
+		if got := outputOf(t, sent.Raw, 0); got != capacity-700_000-reserve {
+			t.Errorf("the payer got %d units, want %d", uint64(got), capacity-700_000-reserve)
+		}
+		if !bytes.Equal(sent.Raw, parcels[1].Txs[0]) {
+			t.Error("what was mined is not the newest deposit")
+		}
+	})
+	t.Run("a hostile tower is first with an older deposit", func(t *testing.T) {
+		id := opened(t, node, payer.party, payee.party)
+		at := payee.funding(id)
+		store := settletest.NewStore()
+		honest, stop := keep(t, node, 13, store)
+		parcels := payAndDeposit(t, payer, payee, id, []tower.Target{honest}, 200_000, 400_000, 900_000)
+		late, expiry := payee.lockOf(id)
+		payee.stop()
+		stop()
+		mineUntil(t, node, late)
+		for _, p := range parcels[:2] { // each older deposit, each level that the node takes
+			for _, raw := range p.Txs {
+				if err := node.Ledger.Broadcast(t.Context(), raw); err != nil && !errors.Is(err, settle.ErrRejected) {
+					t.Fatal(err)
+				}
+			}
+		}
+		spender(t, node, at, "hostile claim", is(parcels[1].Txs[0]))
+		keep(t, node, 13, store.Clone()) // the honest one restarts
+		spender(t, node, at, "replacement", is(parcels[2].Txs[0]))
+		for _, p := range parcels[:2] {
+			refused(t, node, "an older deposit after the replacement", p)
+		}
+		mineUntil(t, node, expiry+2)
+		payee.start()
+		if st := payee.until(t, id, "end", phase(settle.Closed)); st.Settled != outputOf(t, parcels[2].Txs[0], 1) {
+			t.Errorf("got %d units, want those of the newest deposit", uint64(st.Settled))
+		}
+	})
+	t.Run("a hostile tower against an online payee", func(t *testing.T) {
+		id := opened(t, node, payer.party, payee.party)
+		at := payee.funding(id)
+		parcels := payAndDeposit(t, payer, payee, id, nil, 200_000, 400_000)
+		paid(t, payer.party, payee.party, id, 430_000) // after the last deposit
+		late, _ := payee.lockOf(id)
+		mineUntil(t, node, late-margin) // the deadline
+		claim := spender(t, node, at, "claim", any1)
+		for _, p := range parcels {
+			refused(t, node, "a late claim at the deadline", p)
+		}
+		mine(t, node, 1)
+		mineUntil(t, node, late+1)
+		for _, p := range parcels {
+			refused(t, node, "a late claim after the claim", p)
+		}
+		st := payee.until(t, id, "end", phase(settle.Closed))
+		if st.ClosingTxID != claim.TxID || st.Settled+1_000 < 430_000+reserve {
+			t.Errorf("got %d units by %x, want all that was paid by the payee's claim", uint64(st.Settled), st.ClosingTxID)
+		}
+	})
+	t.Run("the payer is away, its refund ladder is kept", func(t *testing.T) {
+		id := opened(t, node, payer.party, payee.party)
+		at := payee.funding(id)
+		honest, _ := keep(t, node, 14, settletest.NewStore())
+		payer.supply(honest)
+		list, err := payer.m.Parcels(t.Context())
+		if err != nil || len(list) != 1 {
+			t.Fatalf("got %d parcels, %v", len(list), err)
+		}
+		_, expiry := payee.lockOf(id)
+		payer.stop()
+		mineUntil(t, node, expiry-1)
+		refused(t, node, "a refund before expiry", list[0])
+		mine(t, node, 1)
+		sent := spender(t, node, at, "refund of the tower", any1)
+		mine(t, node, 3)
+		payer.start()
+		st := payer.until(t, id, "refund", phase(settle.Refunded))
+		if st.ClosingTxID != sent.TxID || !bytes.Equal(sent.Raw, list[0].Txs[0]) {
+			t.Errorf("got the refund %x, want the tower's %x", st.ClosingTxID, sent.TxID)
+		}
+	})
+}
