@@ -21,6 +21,7 @@ import (
 // party is one side with a wallet of its own on the real node.
 type party struct {
 	m      *manager.Manager
+	ledger settle.Ledger
 	wallet *wallet.Wallet
 	device pktcloud.PublicKey
 	stop   func()
@@ -65,19 +66,19 @@ func newDevice(t *testing.T, node *btcdtest.Node, seed, machine byte) party {
 	})
 	stop := sync.OnceFunc(func() { cancel(); wait.Wait() })
 	t.Cleanup(stop)
-	return party{m: m, wallet: w, device: device.Public(), stop: stop}
+	return party{m: m, ledger: ledger, wallet: w, device: device.Public(), stop: stop}
 }
 
 func (p party) until(t *testing.T, id pktcloud.ID, what string, ok func(manager.Status) bool) manager.Status {
 	t.Helper()
 	var st manager.Status
 	var err error
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if st, err = p.m.Status(t.Context(), id); err == nil && ok(st) {
 			return st
 		}
 	}
-	t.Fatalf("no %s within 30 s: %s at height %d, depth %d (%v)", what, st.Phase, st.Height, st.Depth, err)
+	t.Fatalf("no %s within two minutes: %s at height %d, depth %d (%v)", what, st.Phase, st.Height, st.Depth, err)
 	return st
 }
 
@@ -177,7 +178,7 @@ func TestChannelLifeOverBtcd(t *testing.T) {
 		id := opened(t, node, payer, payee)
 		paid(t, payer, payee, id, 77_000)
 		mine(t, node, lifetime-2*144)
-		payee.until(t, id, "claim", func(s manager.Status) bool { return s.Phase == settle.Closing && s.ClosingTxID != [32]byte{} })
+		payee.until(t, id, "claim", func(s manager.Status) bool { return endOf(t, payee.ledger, node.Network, s) != [32]byte{} })
 		mine(t, node, 2)
 		st := payee.until(t, id, "end", phase(settle.Closed))
 		if fee := 77_000 + reserve - st.Settled; fee < 180 || fee > 1_000 {
@@ -187,7 +188,7 @@ func TestChannelLifeOverBtcd(t *testing.T) {
 	t.Run("refund after expiry", func(t *testing.T) {
 		id := opened(t, node, payer, payee) // nothing was ever paid
 		mine(t, node, lifetime+1)
-		payer.until(t, id, "refund on its way", func(s manager.Status) bool { return s.ClosingTxID != [32]byte{} })
+		payer.until(t, id, "refund on its way", func(s manager.Status) bool { return endOf(t, payer.ledger, node.Network, s) != [32]byte{} })
 		mine(t, node, 2)
 		payer.until(t, id, "refund", phase(settle.Refunded))
 	})

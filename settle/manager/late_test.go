@@ -263,7 +263,7 @@ func TestOwnerIsAwayWithoutTower(t *testing.T) {
 	w.pay(id, "a", 700_000)
 	w.payee.stop()
 	w.ledger.Mine(lifetime + 1)
-	w.payer.until(id, "refund", func(s manager.Status) bool { return s.ClosingTxID != [32]byte{} })
+	w.payer.until(id, "refund", func(s manager.Status) bool { return w.endOf(s) != [32]byte{} })
 	w.ledger.Mine(3)
 	w.payer.until(id, "refund", func(s manager.Status) bool { return s.Phase == settle.Refunded })
 }

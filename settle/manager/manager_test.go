@@ -174,7 +174,7 @@ func (w *world) settled() pktcloud.ID {
 func (s *side) until(id pktcloud.ID, what string, ok func(manager.Status) bool) manager.Status {
 	s.t.Helper()
 	var st manager.Status
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		var err error
 		if st, err = s.m.Status(s.t.Context(), id); err != nil {
 			s.t.Fatal(err)
@@ -183,9 +183,27 @@ func (s *side) until(id pktcloud.ID, what string, ok func(manager.Status) bool) 
 			return st
 		}
 	}
-	s.t.Fatalf("%s: no %s within 10 s: %s at height %d, depth %d, closing depth %d", s.name, what, st.Phase, st.Height, st.Depth, st.ClosingDepth)
+	s.t.Fatalf("%s: no %s within a minute: %s at height %d, depth %d, closing depth %d", s.name, what, st.Phase, st.Height, st.Depth, st.ClosingDepth)
 	return st
 }
+
+// endOf is the transaction by which the chain, its mempool included, ends a
+// channel; zero while there is none. A manager names its own before it is sent.
+func endOf(t testing.TB, l settle.Ledger, n pktchain.Network, s manager.Status) [32]byte {
+	t.Helper()
+	ch, err := pktchain.ChannelOf(n, s.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := l.Output(t.Context(), ch.Detail.Funding)
+	if err != nil || out.Spend == nil {
+		return [32]byte{}
+	}
+	return out.Spend.TxID
+}
+
+// endOf is that of the twin chain.
+func (w *world) endOf(s manager.Status) [32]byte { return endOf(w.t, w.ledger, w.net, s) }
 
 func entry(lease string, units pktcloud.Amount) settle.Entry {
 	return settle.Entry{Lease: pktcloud.IDOf([]byte(lease)), Cumulative: units, Statement: pktcloud.IDOf([]byte("statement"))}
@@ -345,7 +363,7 @@ func TestClaimFeeIsRaised(t *testing.T) {
 	for range lifetime {
 		w.ledger.Reorg(0)
 	}
-	w.payee.until(id, "raise", func(s manager.Status) bool { return s.ClosingTxID != before && len(w.ledger.Pool()) > 0 })
+	w.payee.until(id, "raise", func(s manager.Status) bool { tx := w.endOf(s); return tx != before && tx != [32]byte{} })
 	w.ledger.Mine(2)
 	st := w.payee.until(id, "closed", func(s manager.Status) bool { return s.Phase == settle.Closed })
 	if fee := 400_000 + reserve - st.Settled; fee < 2*2*180 {

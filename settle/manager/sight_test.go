@@ -107,7 +107,7 @@ func TestStalledNode(t *testing.T) {
 	}
 	w.catchUp()
 	w.ledger.Reorg(0)
-	w.payee.until(id, "raise", func(s manager.Status) bool { return s.ClosingTxID != first })
+	w.payee.until(id, "raise", func(s manager.Status) bool { tx := w.endOf(s); return tx != first && tx != [32]byte{} })
 }
 
 // TestStandsStillAcrossARestart: a side that starts again with the same old block
