@@ -68,6 +68,8 @@ func TestRestore(t *testing.T) {
 			t.Errorf("restored: got %+v", r)
 		}
 	}
+	n.crash() // and knows them without another search
+	n.found(t, 2)
 	w.ledger.Mine(lifetime)
 	for round := range 2 {
 		eventually(t, "refunds", func() bool { return len(w.ledger.Pool()) == 2*(1-round) })

@@ -193,24 +193,30 @@ func TestQuorumKit(t *testing.T) {
 			return ctx.Err()
 		}}},
 		{"unavailable", &server{before: func(context.Context) error { return settle.ErrLedgerUnavailable }}},
-		{"far ahead", &server{tip: func(tip settle.Tip) settle.Tip { tip.Height += 1000; return tip }}},
-		{"on another chain", &server{tip: func(tip settle.Tip) settle.Tip { tip.Hash[0] ^= 1; return tip }}},
-		{"stuck", &server{tip: func(settle.Tip) settle.Tip { return settle.Tip{Height: 1} }}},
-		{"hides what is spent", &server{output: func(o settle.Output) settle.Output { o.Spend = nil; return o }}},
-		{"other amounts", &server{output: func(o settle.Output) settle.Output { o.Amount++; return o }}},
-		{"deeper", &server{output: func(o settle.Output) settle.Output { o.Depth += 100; return o }}},
-		{"makes up a spend", &server{output: func(o settle.Output) settle.Output {
-			o.Spend = &settle.Spend{TxID: [32]byte{9}, Raw: []byte("nothing"), Depth: 7}
-			return o
-		}}},
-		{"makes up coins", &server{coins: func(c []settle.Coin) []settle.Coin { return append(c, fake) }}},
-		{"hides coins", &server{coins: func([]settle.Coin) []settle.Coin { return nil }}},
-		{"swallows transactions", &server{send: func(error) error { return nil }}},
-		{"refuses transactions", &server{send: func(error) error { return &settle.Rejection{Code: -26} }}},
-		{"says all is used", &server{used: func(bool) bool { return true }}},
-		{"says nothing is used", &server{used: func(bool) bool { return false }}},
-		{"cheap", &server{rate: 1}},
-		{"dear", &server{rate: 1 << 50}},
+		{"one that makes things up", &server{
+			tip:    func(tip settle.Tip) settle.Tip { tip.Height += 1000; return tip },
+			output: func(o settle.Output) settle.Output { o.Amount++; return o },
+			coins:  func(c []settle.Coin) []settle.Coin { return append(c, fake) },
+			used:   func(bool) bool { return true },
+			send:   func(error) error { return nil },
+			rate:   1 << 50,
+		}},
+		{"one that hides things", &server{
+			tip:    func(settle.Tip) settle.Tip { return settle.Tip{Height: 1} },
+			output: func(o settle.Output) settle.Output { o.Spend = nil; return o },
+			coins:  func([]settle.Coin) []settle.Coin { return nil },
+			used:   func(bool) bool { return false },
+			send:   func(error) error { return &settle.Rejection{Code: -26} },
+			rate:   1,
+		}},
+		{"one on another chain", &server{
+			tip: func(tip settle.Tip) settle.Tip { tip.Hash[0] ^= 1; return tip },
+			output: func(o settle.Output) settle.Output {
+				o.Depth += 100
+				o.Spend = &settle.Spend{TxID: [32]byte{9}, Raw: []byte("nothing"), Depth: 7}
+				return o
+			},
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			chain := twin(t)
