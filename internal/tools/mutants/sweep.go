@@ -69,7 +69,6 @@ type sweepRun struct {
 	dir      string
 	mutants  []*swept
 	places   map[string]map[int]operators.Lines // by file
-	packages []string                           // of the files, as folders
 	binaries []binary
 }
 

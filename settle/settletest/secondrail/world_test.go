@@ -83,8 +83,8 @@ func TestRoundTrips(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := secondrail.New()
 			p := w.Payer(pktcloud.NewPrivateKey([32]byte{1}))
-			given, id := open(t, w, p), pktcloud.ID{}
-			id = open(t, w, p)
+			given := open(t, w, p)
+			id := open(t, w, p)
 			if err := p.Announce(t.Context(), id); err != nil || w.Announced(id) {
 				t.Errorf("a nonce before its turn: got %v, on the chain %v", err, w.Announced(id))
 			}
