@@ -75,8 +75,12 @@ func (k *keys) add() error {
 		return err
 	}
 	for i := range a.public {
-		var err error
-		if a.public[i], err = a.private[i].Neuter(); err != nil {
+		public, err := a.private[i].Neuter()
+		if err == nil {
+			// A copy: the library's own shares bytes that lock overwrites.
+			a.public[i], err = hdkeychain.NewKeyFromString(public.String())
+		}
+		if err != nil {
 			return fmt.Errorf("wallet key: %w", err)
 		}
 	}

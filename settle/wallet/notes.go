@@ -27,19 +27,21 @@ func checkLabel(label string) error {
 
 func txLabel(txid chainhash.Hash) string  { return "tx/" + txid.String() }
 func addressLabel(address string) string  { return "address/" + address }
-func frozenKey(at settle.Outpoint) string { return frozenPrefix + pointText(at) }
-func pointText(at settle.Outpoint) string {
+func frozenKey(at settle.Outpoint) string { return frozenPrefix + FormatOutpoint(at) }
+
+// FormatOutpoint writes an outpoint: the transaction's id in its usual
+// hexadecimal form, a colon, and the index.
+func FormatOutpoint(at settle.Outpoint) string {
 	return fmt.Sprintf("%s:%d", chainhash.Hash(at.TxID), at.Index)
 }
 
-// ParseOutpoint reads an outpoint as the wallet writes it: the transaction's id
-// in its usual hexadecimal form, a colon, and the index. Errors match
+// ParseOutpoint reads an outpoint as FormatOutpoint writes it. Errors match
 // settle.ErrMalformed.
 func ParseOutpoint(s string) (settle.Outpoint, error) {
 	id, index, ok := strings.Cut(s, ":")
 	hash, err := chainhash.NewHashFromStr(id)
 	n, err2 := strconv.ParseUint(index, 10, 32)
-	if !ok || err != nil || err2 != nil || len(id) != 2*chainhash.HashSize || pointText(settle.Outpoint{TxID: *hash, Index: uint32(n)}) != s {
+	if !ok || err != nil || err2 != nil || len(id) != 2*chainhash.HashSize || FormatOutpoint(settle.Outpoint{TxID: *hash, Index: uint32(n)}) != s {
 		return settle.Outpoint{}, settle.Refuse(settle.ErrMalformed, "%q is no coin; one is written as a transaction's id, a colon and a number", s[:min(len(s), 80)])
 	}
 	return settle.Outpoint{TxID: *hash, Index: uint32(n)}, nil
@@ -158,7 +160,7 @@ func (w *Wallet) Freeze(ctx context.Context, at settle.Outpoint, frozen bool) er
 	}
 	c := w.index.outs[at]
 	if c == nil || c.spender != nil {
-		return fmt.Errorf("%w: %s: the wallet has none such", ErrCoin, pointText(at))
+		return fmt.Errorf("%w: %s: the wallet has none such", ErrCoin, FormatOutpoint(at))
 	}
 	put := Put{Key: frozenKey(at)}
 	if frozen {

@@ -165,7 +165,7 @@ func (w *Wallet) chosen(r SendRequest) (coins []*coin, err error) {
 			why = "it is not confirmed yet"
 		}
 		if why != "" {
-			return nil, fmt.Errorf("%w: %s:%d: %s", ErrCoin, chainhash.Hash(at.TxID), at.Index, why)
+			return nil, fmt.Errorf("%w: %s: %s", ErrCoin, FormatOutpoint(at), why)
 		}
 		seen[at] = true
 		coins = append(coins, c)

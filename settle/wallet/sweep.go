@@ -83,6 +83,16 @@ func (k ForeignKey) locks() []lock {
 	return append(list, lock{script: witness}, lock{script: append(nested, txscript.OP_EQUAL), nested: witness})
 }
 
+// Scripts are the output scripts whose coins a sweep takes [WALLET-46]: P2PKH,
+// and for a compressed key P2WPKH and the same within P2SH.
+func (k ForeignKey) Scripts() [][]byte {
+	var scripts [][]byte
+	for _, l := range k.locks() {
+		scripts = append(scripts, l.script)
+	}
+	return scripts
+}
+
 // Sweep is what a foreign key's coins give.
 type Sweep struct {
 	TxID   [32]byte // zero for one that was only planned
