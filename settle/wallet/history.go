@@ -35,7 +35,11 @@ type Entry struct {
 // History returns the transactions that touched the wallet, newest first: those
 // that wait for a block, then the others by their blocks. Errors match
 // settle.ErrLedgerUnavailable or ErrNoHistory.
-func (w *Wallet) History(ctx context.Context) ([]Entry, error) {
+func (w *Wallet) History(ctx context.Context) ([]Entry, error) { return w.HistoryPart(ctx, 0, 0) }
+
+// HistoryPart is History without the newest skip entries, and of the others at
+// most limit; zero means all.
+func (w *Wallet) HistoryPart(ctx context.Context, skip, limit int) ([]Entry, error) {
 	if w.follower == nil {
 		return nil, ErrNoHistory
 	}
@@ -45,33 +49,50 @@ func (w *Wallet) History(ctx context.Context) ([]Entry, error) {
 		return nil, err
 	}
 	type row struct {
-		Entry
-		position uint64
+		txid chainhash.Hash
+		*chainTx
 	}
-	rows := make([]row, 0, len(w.index.txs))
+	rows := make([]row, 0, len(w.index.txs)+len(w.sent))
 	for txid, tx := range w.index.txs {
-		rows = append(rows, row{w.entry(txid, tx), tx.position})
+		rows = append(rows, row{txid, tx})
 	}
-	for txid, p := range w.sent { // those that the chain has not seen yet
-		if w.index.txs[txid] == nil {
-			tx := &chainTx{}
-			for _, in := range p.tx.TxIn {
-				tx.ins = append(tx.ins, settle.Outpoint{TxID: in.PreviousOutPoint.Hash, Index: in.PreviousOutPoint.Index})
-			}
-			for _, out := range p.tx.TxOut {
-				tx.outs = append(tx.outs, settle.Payment{Script: out.PkScript, Amount: pktcloud.Amount(out.Value)})
-			}
-			rows = append(rows, row{w.entry(txid, tx), 0})
+	for txid, p := range w.sent {
+		if w.index.txs[txid] == nil { // the chain has not seen it yet
+			rows = append(rows, row{txid, newChainTx(settle.TxState{}, p.tx)})
 		}
 	}
 	slices.SortFunc(rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(b.Height-1, a.Height-1), cmp.Compare(b.position, a.position), bytes.Compare(a.TxID[:], b.TxID[:]))
+		return cmp.Or(cmp.Compare(b.height-1, a.height-1), cmp.Compare(b.position, a.position), bytes.Compare(a.txid[:], b.txid[:]))
 	})
+	rows = rows[min(max(skip, 0), len(rows)):]
+	if limit > 0 {
+		rows = rows[:min(limit, len(rows))]
+	}
 	entries := make([]Entry, 0, len(rows))
 	for _, r := range rows {
-		entries = append(entries, r.Entry)
+		entries = append(entries, w.entry(r.txid, r.chainTx))
 	}
 	return entries, nil
+}
+
+// EntryOf returns one transaction of the history, if there is such.
+func (w *Wallet) EntryOf(ctx context.Context, txid [32]byte) (e Entry, ok bool, err error) {
+	if w.follower == nil {
+		return Entry{}, false, ErrNoHistory
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.refresh(ctx); err != nil {
+		return Entry{}, false, err
+	}
+	tx := w.index.txs[txid]
+	if p := w.sent[txid]; tx == nil && p != nil {
+		tx = newChainTx(settle.TxState{}, p.tx)
+	}
+	if tx == nil {
+		return Entry{}, false, nil
+	}
+	return w.entry(txid, tx), true, nil
 }
 
 // entry adds a transaction up.

@@ -39,6 +39,17 @@ type chainTx struct {
 	outs             []settle.Payment
 }
 
+func newChainTx(at settle.TxState, tx *wire.MsgTx) *chainTx {
+	t := &chainTx{height: at.Height, position: at.Position, time: at.Time, coinbase: at.Coinbase}
+	for _, in := range tx.TxIn {
+		t.ins = append(t.ins, settle.Outpoint{TxID: in.PreviousOutPoint.Hash, Index: in.PreviousOutPoint.Index})
+	}
+	for _, out := range tx.TxOut {
+		t.outs = append(t.outs, settle.Payment{Script: out.PkScript, Amount: pktcloud.Amount(max(out.Value, 0))})
+	}
+	return t
+}
+
 // index is what the wallet knows of the chain [WALLET-50].
 type index struct {
 	cursor uint64 // of the follower; zero before the first answer
@@ -277,21 +288,15 @@ func (w *Wallet) drop(txid chainhash.Hash) {
 // take puts a transaction in the index, if it touches the wallet.
 func (w *Wallet) take(c changed) {
 	x := &w.index
-	txid, tx := chainhash.Hash(c.TxID), c.tx
-	t := &chainTx{height: c.Height, position: c.Position, time: c.Time, coinbase: c.Coinbase}
+	txid := chainhash.Hash(c.TxID)
+	t := newChainTx(c.TxState, c.tx)
 	touches, own := false, true
-	for _, in := range tx.TxIn {
-		at := settle.Outpoint{TxID: in.PreviousOutPoint.Hash, Index: in.PreviousOutPoint.Index}
-		t.ins = append(t.ins, at)
+	for _, at := range t.ins {
 		touches, own = touches || x.outs[at] != nil, own && x.outs[at] != nil
 	}
-	for _, out := range tx.TxOut {
-		_, ours := x.places[string(out.PkScript)]
+	for _, out := range t.outs {
+		_, ours := x.places[string(out.Script)]
 		touches = touches || ours
-		if out.Value < 0 {
-			return // no chain has such a transaction
-		}
-		t.outs = append(t.outs, settle.Payment{Script: out.PkScript, Amount: pktcloud.Amount(out.Value)})
 	}
 	if !touches {
 		return

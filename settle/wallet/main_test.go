@@ -10,7 +10,7 @@ import (
 // TestMain keeps the model of the index, which mines real blocks, to seconds,
 // unless the command line says otherwise.
 func TestMain(m *testing.M) {
-	for name, value := range map[string]string{"rapid.checks": "6", "rapid.steps": "40"} {
+	for name, value := range map[string]string{"rapid.checks": "4", "rapid.steps": "30"} {
 		if err := flag.Set(name, value); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
