@@ -82,7 +82,7 @@ var _ service.Service = (*Node)(nil)
 // Open opens a node over its data directory. Nothing runs before [Node.Run].
 // Errors are *service.Error.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg.withDefaults(), book: market.NewBook(0)}
+	n := &Node{cfg: cfg.withDefaults(), book: market.NewBook(0), vault: vault{stored: make(chan struct{}, 1)}}
 	if err := n.open(ctx); err != nil {
 		n.Close() //nolint:errcheck // the first error is the one to tell
 		return nil, translate(err)

@@ -15,7 +15,8 @@ import (
 // vault says when the wallet was used last, and keeps guesses of its password
 // one behind the other.
 type vault struct {
-	opening sync.Mutex // held while a password is tried: each try costs a second
+	opening sync.Mutex    // held while a password is tried: each try costs a second
+	stored  chan struct{} // holds one token when a payment waits for the chain
 
 	mu    sync.Mutex // guards all below
 	idle  time.Duration

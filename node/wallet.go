@@ -200,6 +200,12 @@ func (n *Node) paid(ctx context.Context, id [32]byte, err error) (service.Paymen
 	if err != nil && !stored {
 		return service.Payment{}, n.payError(ctx, err)
 	}
+	if stored {
+		select {
+		case n.vault.stored <- struct{}{}:
+		default:
+		}
+	}
 	n.vault.touch()
 	n.hub.tell("wallet", "", "payment "+txid(id))
 	return service.Payment{TxID: txid(id), Stored: stored}, nil

@@ -8,9 +8,12 @@ import (
 
 type (
 	historyInput struct {
-		Skip  int `query:"skip" minimum:"0" doc:"leave out the newest"`
-		Limit int `query:"limit" minimum:"0" doc:"at most so many; 0: all"`
-		TxID string `query:"txid" maxLength:"64" doc:"only this one"`
+		Skip  int    `query:"skip" minimum:"0" doc:"leave out the newest"`
+		Limit int    `query:"limit" minimum:"0" doc:"at most so many; 0: all"`
+		TxID  string `query:"txid" maxLength:"64" doc:"only this one"`
+	}
+	addressInput struct {
+		Body *service.AddressRequest
 	}
 	channelInput struct {
 		Channel string `path:"channel" doc:"id, or a unique beginning of its hexadecimal form" maxLength:"64"`
@@ -33,7 +36,12 @@ func (a *API) walletRoutes() {
 	get(a, "wallet-history", "/wallet/history", "Transactions, newest first", func(ctx context.Context, i *historyInput) ([]service.Movement, error) {
 		return a.svc.WalletHistory(ctx, service.HistoryQuery{Skip: i.Skip, Limit: i.Limit, TxID: i.TxID})
 	})
-	post(a, "wallet-address", "/wallet/addresses", "A fresh receiving address", takes(a.svc.WalletAddress))
+	post(a, "wallet-address", "/wallet/addresses", "A fresh receiving address", func(ctx context.Context, i *addressInput) (service.Address, error) {
+		if i.Body == nil {
+			i.Body = &service.AddressRequest{}
+		}
+		return a.svc.WalletAddress(ctx, *i.Body)
+	})
 	post(a, "wallet-plan", "/wallet/plans", "What a payment would cost", takes(a.svc.WalletPlan))
 	post(a, "wallet-send", "/wallet/payments", "Make a payment", takes(a.svc.WalletSend))
 	post(a, "wallet-replace", "/wallet/replacements", "Raise the fee of a payment that waits for a block", takes(a.svc.WalletReplace))

@@ -15,7 +15,7 @@ import (
 func helpers() template.FuncMap {
 	return template.FuncMap{
 		"pkt":          func(a pktcloud.Amount) template.HTML { return pkt(a, rounded(a)) },
-		"fullPKT":      func(a pktcloud.Amount) template.HTML { return pkt(a, decimals(a, 9)) },
+		"fullPKT":      func(a pktcloud.Amount) template.HTML { return pkt(a, strings.TrimSuffix(a.String(), " PKT")) },
 		"rate":         func(r pktcloud.Rate) template.HTML { return pkt(pktcloud.Amount(r), rounded(pktcloud.Amount(r))) },
 		"rateFor":      rateFor,
 		"cores":        cores,
