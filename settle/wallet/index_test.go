@@ -158,6 +158,34 @@ func TestIndexModel(t *testing.T) {
 	})
 }
 
+// A block's reward can be spent once it is CoinbaseMaturity deep.
+func TestRewardMatures(t *testing.T) {
+	c := chain(t)
+	w := open(t, seed(13), c, settletest.NewStore())
+	script, err := w.ReceiveScript(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Mine(1, script); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		blocks int
+		want   wallet.Balance
+	}{
+		{0, wallet.Balance{Unconfirmed: devnet.BlockReward}},
+		{wallet.CoinbaseMaturity - 2, wallet.Balance{Unconfirmed: devnet.BlockReward}},
+		{1, wallet.Balance{Confirmed: devnet.BlockReward}},
+	} {
+		if tt.blocks > 0 {
+			if _, err := c.Mine(tt.blocks, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantBalance(t, w, tt.want)
+	}
+}
+
 // A ledger that forgot what it told, as after a deep reorganisation, is asked
 // for everything again.
 func TestIndexBeginsAgain(t *testing.T) {
