@@ -208,8 +208,16 @@ func (w words) steps() []service.Step {
 		Text: w.pick("Both sides sign, or the other side claims by itself what you have paid.",
 			fmt.Sprintf("Both sides sign; if the other side is gone, this node claims by itself what was paid, from %s at the latest.", w.until(w.Params.Deadline()))),
 	}
-	if w.Phase == settle.Closing && w.Final > 0 {
-		closing.Text = fmt.Sprintf("Both sides signed: %s to the payee.", w.Final)
+	if w.Phase == settle.Closing || w.Phase.Final() {
+		use.Text = fmt.Sprintf("%s was paid.", w.Paid)
+		switch {
+		case w.Final > 0:
+			closing.Text = fmt.Sprintf("Both sides signed: %s to the payee.", w.Final)
+		case w.End.Refund:
+			closing.Text = w.pick("You took back what the other side had not claimed.", "The other side took back what was not claimed.")
+		case w.End.Payee > 0:
+			closing.Text = w.pick("The other side claimed by itself what you had paid.", "This node claimed by itself what was paid.")
+		}
 	}
 	end := service.Step{Name: "Closed", Text: w.pick(
 		fmt.Sprintf("What was not paid comes back. If the other side does nothing, all of it does, at %s.", w.until(w.Params.ExpiryHeight)),

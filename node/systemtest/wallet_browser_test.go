@@ -35,6 +35,7 @@ func (s *browserStory) receive() {
 	s.run("devnet", "faucet", "--dir", s.dir, "--chain-dir", s.chainDir(), address, "1")
 	t.wait("the payment is in the history", `[...document.querySelectorAll("#history-table tr")].some(r => r.dataset.kind === "received" && r.innerText.includes("+1 PKT") && r.innerText.includes("confirmation"))`)
 	t.wait("the balance grew", fmt.Sprintf(`Number(document.querySelector("#balance data").value) === %d`, before+pktcloud.UnitsPerPKT))
+	t.shows("#history-table", "from the faucet")
 	t.marked("receiving")
 	t.look("wallet-received")
 }
@@ -72,7 +73,9 @@ func (s *browserStory) send() {
 	}
 	t.submit(`form[action="/wallet/pay"] button`)
 	t.shows("#done", "Sent")
-	t.shows("main", "thanks")
+	if got := t.value("#label"); got != "thanks" {
+		s.t.Errorf("the payment has the label %q, want \"thanks\"", got)
+	}
 	t.look("send-done")
 	if now := s.balance(); now != left {
 		s.t.Errorf("after the payment the wallet has %d units, the review said %d", now, left)

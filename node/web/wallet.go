@@ -98,7 +98,7 @@ func (w *Web) qr(rw http.ResponseWriter, r *http.Request) {
 		}
 	}
 	rw.Header().Set("Content-Type", "image/svg+xml")
-	fmt.Fprintf(rw, `<svg xmlns="http://www.w3.org/2000/svg" width="%[1]d" height="%[1]d" viewBox="0 0 %[2]d %[2]d" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h%[2]dv%[2]dH0z"/><path d="%[3]s"/></svg>`, //nolint:errcheck // the browser has left
+	fmt.Fprintf(rw, `<svg xmlns="http://www.w3.org/2000/svg" width="%[1]d" height="%[1]d" viewBox="0 0 %[2]d %[2]d" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h%[2]dv%[2]dH0z"/><path d="%[3]s"/></svg>`,
 		5*len(dots), len(dots), path.String())
 }
 
@@ -214,7 +214,7 @@ func (w *Web) review(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var once [16]byte
-	rand.Read(once[:]) //nolint:errcheck // never fails
+	rand.Read(once[:])
 	p.Form["once"], p.Form["most"] = hex.EncodeToString(once[:]), fmt.Sprint(uint64(plan.Fee))
 	p.Form["amount"] = strings.TrimSuffix(plan.Amount.String(), " PKT")
 	p.Plan, p.Total = &plan, plan.Amount+plan.Fee

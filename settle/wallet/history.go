@@ -22,7 +22,7 @@ type Entry struct {
 	// known, and not zero, only of a transaction that spends nothing but the
 	// wallet's coins.
 	Received, Sent, Fee pktcloud.Amount
-	Label               string
+	Label               string // of the transaction, or else of an address in Outputs
 	// Outputs are those that say where the money went or came to: of a payment
 	// those of others, otherwise the wallet's own.
 	Outputs []settle.Payment
@@ -127,6 +127,14 @@ func (w *Wallet) entry(txid chainhash.Hash, tx *chainTx) Entry {
 		}
 	} else {
 		e.Received, e.Sent = back.SubFloor(spent), spent.SubFloor(back)
+	}
+	for _, o := range e.Outputs {
+		if e.Label != "" {
+			break
+		}
+		if address, err := w.cfg.Network.Address(o.Script); err == nil {
+			e.Label = w.labels[addressLabel(address)]
+		}
 	}
 	if p := w.sent[txid]; p != nil && tx.height == 0 {
 		_, err := w.replaceable(txid)

@@ -297,6 +297,12 @@ func TestLabels(t *testing.T) {
 	if err := w.LabelAddress(t.Context(), "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu", "x"); !errors.Is(err, settle.ErrMalformed) {
 		t.Errorf("another network's address: got %v, want ErrMalformed", err)
 	}
+	if err := w.LabelTx(t.Context(), txid, ""); err != nil {
+		t.Fatal(err)
+	}
+	if history, err = w.History(t.Context()); err != nil || history[0].Label != "for rent" {
+		t.Errorf("without a label of its own the payment has %+v, %v; want its address's", history, err)
+	}
 	if err := w.LabelAddress(t.Context(), address, ""); err != nil || w.Label(address) != "" {
 		t.Errorf("a label taken away: got %q, %v", w.Label(address), err)
 	}
