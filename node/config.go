@@ -66,6 +66,9 @@ type Config struct {
 	// Runtime runs the containers of a provider; nil means the driver of
 	// container/libcontainer. The caller closes its own.
 	Runtime container.Runtime
+	// LockAfter is how long after the last payment or unlocking the wallet
+	// locks itself; zero means never. An unattended keystore takes none.
+	LockAfter time.Duration
 	// AllowDial lists "host:port" pairs that are no public addresses and may be
 	// dialled all the same when a peer's data says so: registries on this
 	// machine or in the own network.

@@ -108,6 +108,11 @@ var codes = []struct {
 
 	{settle.ErrLedgerUnavailable, service.CodeLedger},
 	{wallet.ErrFunds, service.CodeMoney},
+	{wallet.ErrFee, service.CodeMoney},
+	{wallet.ErrCoin, service.CodeConflict},
+	{wallet.ErrReplace, service.CodeConflict},
+	{wallet.ErrLocked, service.CodeLocked},
+	{wallet.ErrNoHistory, service.CodeMissing},
 	{settle.ErrParams, service.CodeInvalid},
 	{settle.ErrCapacity, service.CodeMoney},
 	{settle.ErrUnconfirmed, service.CodeMoney},

@@ -9,7 +9,7 @@ import (
 // Info tells about the node itself.
 func (n *Node) Info(ctx context.Context) (service.Info, error) {
 	i := service.Info{
-		Version: Version(), Identity: n.keys.Identity().Public(), Device: n.device.Public(), PeerID: n.device.Public().PeerID(),
+		Version: Version(), Identity: n.identity.Public(), Device: n.device.Public(), PeerID: n.device.Public().PeerID(),
 		Addresses: n.announced(), Peers: len(n.host.Network().Peers()), Network: n.network.Rail, Provider: n.provider != nil, Pages: n.cfg.Pages,
 	}
 	tip, err := n.ledger.Tip(ctx)

@@ -107,14 +107,19 @@ func (n *Node) keepBirthday() error {
 	return durable.WriteFile(filepath.Join(n.cfg.Dir, birthdayFile), []byte(strconv.FormatUint(height, 10)+"\n"))
 }
 
+// readPassword reads the password that an unattended keystore has beside it.
+func readPassword(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, passwordFile))
+	return strings.TrimSpace(string(b)), err
+}
+
 // openKeystore opens the keystore of a data directory.
 func openKeystore(dir, password string) (*keystore.Keystore, error) {
 	if password == "" {
-		b, err := os.ReadFile(filepath.Join(dir, passwordFile))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		var err error
+		if password, err = readPassword(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, translate(err)
 		}
-		password = strings.TrimSpace(string(b))
 	}
 	path := filepath.Join(dir, keystoreFile)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {

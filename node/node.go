@@ -47,11 +47,13 @@ func Version() string {
 // Node is a running node. It implements service.Service; its methods may be
 // called from several goroutines at once, before Run as well.
 type Node struct {
-	cfg     Config
-	network pktchain.Network
-	keys    *keystore.Keystore
-	device  pktcloud.PrivateKey
-	account []byte // encoded pktcloud.Signed[pktcloud.Account]
+	cfg      Config
+	network  pktchain.Network
+	keys     *keystore.Keystore // forgotten once the node is open
+	identity pktcloud.PrivateKey
+	vault    vault
+	device   pktcloud.PrivateKey
+	account  []byte // encoded pktcloud.Signed[pktcloud.Account]
 
 	lock    *os.File
 	store   *store.Store
@@ -80,7 +82,7 @@ var _ service.Service = (*Node)(nil)
 // Open opens a node over its data directory. Nothing runs before [Node.Run].
 // Errors are *service.Error.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg.withDefaults(), book: market.NewBook(0)}
+	n := &Node{cfg: cfg.withDefaults(), book: market.NewBook(0), vault: vault{stored: make(chan struct{}, 1)}}
 	if err := n.open(ctx); err != nil {
 		n.Close() //nolint:errcheck // the first error is the one to tell
 		return nil, translate(err)
@@ -109,6 +111,7 @@ func (n *Node) openIdentity(ctx context.Context) (err error) {
 	if n.keys, err = openKeystore(n.cfg.Dir, n.cfg.Password); err != nil {
 		return err
 	}
+	n.identity = n.keys.Identity()
 	if n.lock, err = os.OpenFile(filepath.Join(n.cfg.Dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
@@ -159,7 +162,11 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return n.openAccount(ctx, chain)
+	if err := n.openAccount(ctx, chain); err != nil {
+		return err
+	}
+	n.keys.Forget()
+	return n.openVault()
 }
 
 // openAccount loads the record that ties this device to the identity, or makes
@@ -174,7 +181,7 @@ func (n *Node) openAccount(ctx context.Context, chain *pktchain.Keychain) error 
 			return fmt.Errorf("the stored account record: %w", err)
 		}
 		sequence, devices = signed.Body.Sequence, signed.Body.Devices
-		if signed.Body.Identity == n.keys.Identity().Public() && signed.Body.Allows(n.device.Public(), now.Add(renewAccount)) == nil {
+		if signed.Body.Identity == n.identity.Public() && signed.Body.Allows(n.device.Public(), now.Add(renewAccount)) == nil {
 			n.account = value
 		}
 		return nil
@@ -188,7 +195,7 @@ func (n *Node) openAccount(ctx context.Context, chain *pktchain.Keychain) error 
 		name = "this machine"
 	}
 	devices = append(devices, keystore.NewDevice(n.device.Public(), name, now))
-	money, err := chain.MoneyKey(n.keys.Identity().Public())
+	money, err := chain.MoneyKey(n.identity.Public())
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func (w *world) until(what string, ok func() bool) {
 
 func (w *world) fund(r *running, amount pktcloud.Amount) {
 	w.t.Helper()
-	a, err := r.WalletAddress(w.t.Context())
+	a, err := r.WalletAddress(w.t.Context(), service.AddressRequest{})
 	w.check(err)
 	network, _ := pktchain.NetworkOf(node.DefaultNetwork)
 	script, err := network.ParseAddress(a.Address)
@@ -241,7 +241,7 @@ func TestStory(t *testing.T) {
 	if spent := before.Spendable - after.Spendable; spent < closed.Paid || spent > closed.Paid+20_000 {
 		t.Errorf("the tenant spent %d units for a lease of %d and two fees", spent, closed.Paid)
 	}
-	moves, err := w.provider.WalletHistory(ctx)
+	moves, err := w.provider.WalletHistory(ctx, service.HistoryQuery{})
 	if err != nil || len(moves) != 1 || moves[0].Received != closed.Paid {
 		t.Errorf("the provider's history: %v %+v", err, moves)
 	}

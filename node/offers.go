@@ -155,7 +155,7 @@ func (n *Node) publish(ctx context.Context, slot uint64, spec offerSpec) (servic
 	if err != nil {
 		return service.Offer{}, err
 	}
-	signed, err := pktcloud.Seal(n.keys.Identity(), body)
+	signed, err := pktcloud.Seal(n.identity, body)
 	if err != nil {
 		return service.Offer{}, translate(err)
 	}
@@ -195,7 +195,7 @@ func (n *Node) offerBody(slot uint64, spec offerSpec, free market.Resources) (ma
 		return market.Offer{}, translate(err)
 	}
 	return market.Offer{
-		Version: market.OfferVersion, Provider: n.keys.Identity().Public(), Device: n.device.Public(),
+		Version: market.OfferVersion, Provider: n.identity.Public(), Device: n.device.Public(),
 		Slot: slot, Sequence: n.own.slots[slot].Record.Body.Sequence + 1,
 		Issued: now, Expires: now + int64(min(spec.Lifetime, market.MaxOfferLifetimeSeconds)),
 		Addresses: n.announced(), Region: spec.Region, Capacity: free, Prices: spec.Prices,

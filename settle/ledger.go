@@ -96,6 +96,39 @@ type CoinReader interface {
 	Unspent(ctx context.Context, at Outpoint) (Output, error)
 }
 
+// TxFollower is what a [Ledger] may offer besides [LEDGER-17]: whoever keeps
+// an index of many coins asks for what changed instead of for all of them.
+type TxFollower interface {
+	// Follow returns each transaction that pays or spends an output of the
+	// added scripts, and each whose place changed since an earlier call's Next,
+	// of whatever is watched; it may name others. It watches the scripts if
+	// nobody did. A since of zero means none: only those of the added scripts.
+	// All is of one state of the chain, that of Tip.
+	Follow(ctx context.Context, since uint64, added [][]byte) (Changes, error)
+}
+
+// Changes is what became of transactions, in no order.
+type Changes struct {
+	Tip  Tip
+	Next uint64 // what to name as since the next time; never zero
+	// Lost says that the ledger does not remember what happened since then.
+	// Nothing else holds then: begin again at zero, with all scripts.
+	Lost bool
+	Txs  []TxState
+}
+
+// TxState is where a transaction is. Position, from 0, and Time, in Unix
+// seconds, are of its block. Raw may not be changed.
+type TxState struct {
+	TxID     [32]byte // internal byte order
+	Gone     bool     // in no block and not in the mempool any more; nothing below holds
+	Raw      []byte
+	Coinbase bool
+	Height   uint64 // zero in the mempool
+	Position uint64
+	Time     int64
+}
+
 // Tip is a best block. Time is the block's own, in Unix seconds.
 type Tip struct {
 	Height uint64

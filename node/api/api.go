@@ -156,13 +156,7 @@ func (a *API) routes() {
 	post(a, "close-lease", "/leases/{lease}/close", "End a lease", func(ctx context.Context, i *leaseInput) (service.Lease, error) {
 		return a.svc.CloseLease(ctx, i.Lease)
 	})
-	get(a, "wallet", "/wallet", "The money", func(ctx context.Context, _ *none) (service.Balance, error) { return a.svc.WalletBalance(ctx) })
-	get(a, "wallet-history", "/wallet/history", "Transactions, newest first", func(ctx context.Context, _ *none) ([]service.Movement, error) {
-		return a.svc.WalletHistory(ctx)
-	})
-	post(a, "wallet-address", "/wallet/addresses", "A fresh receiving address", func(ctx context.Context, _ *none) (service.Address, error) {
-		return a.svc.WalletAddress(ctx)
-	})
+	a.walletRoutes()
 	get(a, "towers", "/towers", "What keeps the channels safe while this node is away", func(ctx context.Context, _ *none) (service.TowerReport, error) {
 		return a.svc.Towers(ctx)
 	})

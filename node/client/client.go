@@ -215,21 +215,6 @@ func (c *Client) Logs(ctx context.Context, name string, r service.LogRequest, w 
 	return nil
 }
 
-// WalletBalance asks for the money.
-func (c *Client) WalletBalance(ctx context.Context) (service.Balance, error) {
-	return call[service.Balance](ctx, c, http.MethodGet, "/wallet", nil, nil)
-}
-
-// WalletAddress asks for a fresh address.
-func (c *Client) WalletAddress(ctx context.Context) (service.Address, error) {
-	return call[service.Address](ctx, c, http.MethodPost, "/wallet/addresses", nil, nil)
-}
-
-// WalletHistory asks for the transactions.
-func (c *Client) WalletHistory(ctx context.Context) ([]service.Movement, error) {
-	return call[[]service.Movement](ctx, c, http.MethodGet, "/wallet/history", nil, nil)
-}
-
 // Towers asks how the towers are supplied.
 func (c *Client) Towers(ctx context.Context) (service.TowerReport, error) {
 	return call[service.TowerReport](ctx, c, http.MethodGet, "/towers", nil, nil)

@@ -21,6 +21,7 @@ import (
 	"filippo.io/age"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/durable"
 )
 
 // DefaultWorkFactor is the scrypt cost of a new file as a power of two: about
@@ -152,6 +153,39 @@ func Open(path, password string) (*Keystore, error) {
 
 func newKeystore(phrase Phrase, passphrase string) *Keystore {
 	return &Keystore{phrase: phrase, passphrase: passphrase, seed: phrase.Seed(passphrase)}
+}
+
+// ChangePassword encrypts the keystore at path with another password. The file
+// is replaced whole, so a crash leaves one of the two. A work factor of zero
+// means DefaultWorkFactor. Errors are those of Open; a new password may not be
+// empty.
+func ChangePassword(path, old, password string, workFactor int) error {
+	if password == "" {
+		return fmt.Errorf("%w: the new one is empty", ErrPassword)
+	}
+	k, err := Open(path, old)
+	if err != nil {
+		return err
+	}
+	defer k.Forget()
+	if workFactor == 0 {
+		workFactor = DefaultWorkFactor
+	}
+	sealed, err := encrypt(Config{Password: password, Phrase: k.phrase, Passphrase: k.passphrase, WorkFactor: workFactor})
+	if err != nil {
+		return fmt.Errorf("keystore: encrypt: %w", err)
+	}
+	if err := durable.WriteFile(path, sealed); err != nil {
+		return fmt.Errorf("keystore: write %s: %w", path, err)
+	}
+	return nil
+}
+
+// Forget overwrites the seed and lets go of the phrase. The keystore gives no
+// keys afterwards.
+func (k *Keystore) Forget() {
+	clear(k.seed)
+	*k = Keystore{}
 }
 
 // Phrase returns the recovery phrase.

@@ -37,7 +37,7 @@ func (d *demo) prePull(ctx context.Context) (string, error) {
 }
 
 func (d *demo) fund(ctx context.Context) (string, error) {
-	a, err := d.tenant.WalletAddress(ctx)
+	a, err := d.tenant.WalletAddress(ctx, service.AddressRequest{})
 	if err != nil {
 		return "", err
 	}

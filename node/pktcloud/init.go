@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -193,3 +194,6 @@ func (a *app) newPassword() (string, error) {
 	}
 	return first, nil
 }
+
+// passwordBeside is where an unattended keystore has its password.
+func passwordBeside(dir string) string { return filepath.Join(dir, "password") }

@@ -118,7 +118,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.demoCommand(), a.initCommand(), a.restoreCommand(), a.nodeCommand(), a.loginCommand(), a.doctorCommand(), a.versionCommand(),
 		a.marketCommand(), a.offerCommand(), a.imageCommand(), a.leaseCommand(), a.execCommand(), a.logsCommand(), a.forwardCommand(),
-		a.walletCommand(), a.towerCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(),
+		a.walletCommand(), a.channelCommand(), a.towerCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
 	)
 	a.mark(root)
@@ -170,6 +170,7 @@ const exitCodes = `Exit codes:
   7  the other side, or the chain, cannot be reached
   8  too little money, or above a limit on money
   9  the lease ended before its service ran ("pktcloud lease create --wait")
+ 10  the wallet is locked; run "pktcloud wallet unlock"
 
 130  interrupted halfway ("pktcloud demo", "pktcloud lease create")
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfile": waitFile, "chain": setChain, "faucet": faucet, "stopjob": stopJob, "retry": retry,
+			"pay": pay, "bump": bump,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PKTCLOUD_DIR", e.Getenv("WORK")+"/data")
@@ -85,6 +87,24 @@ func stopJob(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Check(job.Process.Signal(os.Interrupt))
 		}
 	}
+}
+
+// pay sends money to the address in the file "own": "pay FLAGS AMOUNT".
+func pay(ts *testscript.TestScript, neg bool, args []string) {
+	args, amount := args[:len(args)-1], args[len(args)-1]
+	ts.Logf("[pay %s %s]", strings.Join(args, " "), amount)
+	ts.Setenv("OWN", strings.TrimSpace(ts.ReadFile("own")))
+	err := ts.Exec("pktcloud", append(append([]string{"wallet", "send"}, args...), ts.Getenv("OWN"), amount)...)
+	if (err != nil) != neg {
+		ts.Fatalf("got %v, want failure: %t", err, neg)
+	}
+}
+
+// bump raises the fee of the payment in a file: "bump FILE".
+func bump(ts *testscript.TestScript, _ bool, args []string) {
+	var p struct{ TxID string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &p))
+	ts.Check(ts.Exec("pktcloud", "wallet", "bump", p.TxID))
 }
 
 func TestExitReason(t *testing.T) {

@@ -68,6 +68,7 @@ commands find it there. Open its pages with "pktcloud login".`,
 	g.StringVar(&f.api, "api", defaultAPI, "loopback address of the API and the pages")
 	g.StringVar(&f.proxy, "proxy", defaultProxy, "loopback address of the proxy that opens leases; empty: none")
 	g.StringVar(&f.passwordFile, "password-file", "", "password of the keystore, the first line of this file")
+	g.DurationVar(&d.LockAfter, "lock-after", 0, "time without a payment after which the wallet locks itself, such as 15m (default never)")
 	g.BoolVar(&f.noPages, "no-pages", false, "serve the API only")
 	g.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
 	return c
@@ -150,7 +151,7 @@ func ownDevnet(dir string) string {
 // storedPassword asks for the password when there is a terminal and no file of
 // an unattended keystore.
 func (a *app) storedPassword() (string, error) {
-	if _, err := os.Stat(filepath.Join(a.dir, "password")); err == nil {
+	if _, err := os.Stat(passwordBeside(a.dir)); err == nil {
 		return "", nil
 	}
 	if _, err := os.Stat(filepath.Join(a.dir, "keystore.age")); err != nil {

@@ -29,6 +29,7 @@ const (
 	CodeMissing      Code = "missing"      // this machine lacks a capability
 	CodeRateLimited  Code = "rate-limited" // too many requests
 	CodeFull         Code = "disk-full"    // the data directory's disk
+	CodeLocked       Code = "locked"       // the wallet signs nothing until it is unlocked
 	CodeNoNode       Code = "no-node"      // no node runs on this data directory
 	CodeInternal     Code = "internal"     // a defect of ours
 	unknownStatus         = http.StatusInternalServerError
@@ -53,6 +54,7 @@ var table = map[Code]struct{ status, exit int }{
 	CodeMissing:      {http.StatusNotImplemented, 5},
 	CodeRateLimited:  {http.StatusTooManyRequests, 1},
 	CodeFull:         {http.StatusInsufficientStorage, 1},
+	CodeLocked:       {http.StatusConflict, 10},
 	CodeNoNode:       {http.StatusServiceUnavailable, 3},
 	CodeInternal:     {http.StatusInternalServerError, 1},
 }

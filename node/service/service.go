@@ -64,12 +64,38 @@ type Sessions interface {
 	Forward(ctx context.Context, name string, port uint16) (net.Conn, error)
 }
 
-// Wallet shows the money.
+// Wallet shows and moves the money.
 type Wallet interface {
 	WalletBalance(ctx context.Context) (Balance, error)
 	// WalletAddress returns a fresh receiving address.
-	WalletAddress(ctx context.Context) (Address, error)
-	WalletHistory(ctx context.Context) ([]Movement, error)
+	WalletAddress(ctx context.Context, r AddressRequest) (Address, error)
+	// WalletHistory returns transactions, newest first.
+	WalletHistory(ctx context.Context, q HistoryQuery) ([]Movement, error)
+	// WalletPlan says what a payment would cost, and WalletSend makes it. A
+	// payment that is stored and waits for the chain is no error.
+	WalletPlan(ctx context.Context, r PaymentRequest) (Plan, error)
+	WalletSend(ctx context.Context, r PaymentRequest) (Payment, error)
+	// WalletReplace raises the fee of a payment that waits for a block.
+	WalletReplace(ctx context.Context, r ReplaceRequest) (Payment, error)
+	WalletCoins(ctx context.Context) ([]Coin, error)
+	// WalletFreeze sets a coin aside or back, and WalletLabel names an address
+	// or a transaction. Both answer with what they did.
+	WalletFreeze(ctx context.Context, r FreezeRequest) (FreezeRequest, error)
+	WalletLabel(ctx context.Context, r LabelRequest) (LabelRequest, error)
+	WalletAccounts(ctx context.Context) ([]WalletAccount, error)
+	WalletAddAccount(ctx context.Context, r AccountRequest) (WalletAccount, error)
+	// WalletSweep takes what a private key from elsewhere holds, or says what
+	// it would take.
+	WalletSweep(ctx context.Context, r SweepRequest) (Sweep, error)
+	// WalletLock, WalletUnlock and WalletPassword guard the keys. They answer
+	// with the state that they leave.
+	WalletLock(ctx context.Context) (LockState, error)
+	WalletUnlock(ctx context.Context, r UnlockRequest) (LockState, error)
+	WalletPassword(ctx context.Context, r PasswordRequest) (LockState, error)
+	// Channels returns the payment channels, newest first, and Channel one of
+	// them by its id or a unique beginning of the id's hexadecimal form.
+	Channels(ctx context.Context) ([]ChannelView, error)
+	Channel(ctx context.Context, name string) (ChannelView, error)
 }
 
 // Towers shows what keeps the channels safe while this node is away.

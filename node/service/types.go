@@ -193,32 +193,6 @@ type LogRequest struct {
 	Tail   int
 }
 
-// Balance is a wallet's money. Reserved is locked in channels and is no part
-// of Spendable.
-type Balance struct {
-	Spendable   pktcloud.Amount `json:"spendable" doc:"confirmed and free"`
-	Unconfirmed pktcloud.Amount `json:"unconfirmed" doc:"on its way, or change that awaits a block"`
-	Reserved    pktcloud.Amount `json:"reserved" doc:"locked in channels"`
-	Height      uint64          `json:"height" doc:"of the best block known"`
-	Network     string          `json:"network"`
-}
-
-// Address is a receiving address.
-type Address struct {
-	Address string `json:"address"`
-}
-
-// Movement is a transaction that touched the wallet.
-type Movement struct {
-	TxID     string          `json:"txid"`
-	Received pktcloud.Amount `json:"received"`
-	Sent     pktcloud.Amount `json:"sent"`
-	Fee      pktcloud.Amount `json:"fee"`
-	Depth    uint64          `json:"depth"`
-	Time     int64           `json:"time" doc:"Unix seconds"`
-	Note     string          `json:"note"`
-}
-
 // TowerReport is how a node stands with towers.
 type TowerReport struct {
 	Towers []TowerSupply   `json:"towers"`

@@ -113,7 +113,7 @@ func write(t *testing.T, name, line string) string {
 }
 
 func (w *world) badAddresses(t *testing.T) {
-	own, err := w.tenant.client().WalletAddress(t.Context())
+	own, err := w.tenant.client().WalletAddress(t.Context(), service.AddressRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

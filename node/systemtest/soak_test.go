@@ -120,7 +120,7 @@ func (s *soak) rentAll() []pktcloud.ID {
 	c := s.tenant
 	// Each channel spends a confirmed coin.
 	for range s.leases {
-		address, err := c.WalletAddress(s.t.Context())
+		address, err := c.WalletAddress(s.t.Context(), service.AddressRequest{})
 		if err != nil {
 			s.t.Fatal(err)
 		}

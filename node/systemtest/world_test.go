@@ -402,7 +402,7 @@ func (w *world) tryRun(args ...string) (string, error) {
 func (w *world) fund(p *party, amount string) {
 	w.t.Helper()
 	c := p.client()
-	address, err := c.WalletAddress(w.t.Context())
+	address, err := c.WalletAddress(w.t.Context(), service.AddressRequest{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

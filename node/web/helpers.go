@@ -15,7 +15,7 @@ import (
 func helpers() template.FuncMap {
 	return template.FuncMap{
 		"pkt":          func(a pktcloud.Amount) template.HTML { return pkt(a, rounded(a)) },
-		"fullPKT":      func(a pktcloud.Amount) template.HTML { return pkt(a, decimals(a, 9)) },
+		"fullPKT":      func(a pktcloud.Amount) template.HTML { return pkt(a, strings.TrimSuffix(a.String(), " PKT")) },
 		"rate":         func(r pktcloud.Rate) template.HTML { return pkt(pktcloud.Amount(r), rounded(pktcloud.Amount(r))) },
 		"rateFor":      rateFor,
 		"cores":        cores,
@@ -36,6 +36,8 @@ func helpers() template.FuncMap {
 		"over":         over,
 		"milestones":   milestones,
 		"eventName":    eventName,
+		"raised":       raised,
+		"fields":       func() []string { return sendFields },
 	}
 }
 
@@ -190,9 +192,9 @@ func percent(now, limit pktcloud.Amount) int {
 // tone is the colour of a phase's badge; the word beside it says the same.
 func tone(phase string) string {
 	switch phase {
-	case "active":
+	case "active", "open", "free":
 		return "good"
-	case "suspended", "closing", "starting", "proposed", "agreed", "funded":
+	case "opening", "waiting", "suspended", "closing", "starting", "proposed", "agreed", "funded":
 		return "warn"
 	case "failed", "refused":
 		return "bad"

@@ -51,7 +51,7 @@ func New(svc service.Service, log *slog.Logger) (*Web, error) {
 	}
 	funcs := helpers()
 	funcs["asset"] = func(name string) string { return "/assets/" + name + "?v=" + hashes[name] }
-	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "wallet"} {
+	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "wallet", "send", "review", "tx", "coins", "channels", "channel"} {
 		t, err := template.New(name).Funcs(funcs).ParseFS(sources, "templates/layout.html", "templates/"+name+".html")
 		if err != nil {
 			return nil, fmt.Errorf("web: %w", err)
@@ -99,6 +99,20 @@ func (w *Web) routes() {
 	w.mux.HandleFunc("GET /wallet", w.wallet)
 	w.mux.HandleFunc("POST /wallet/address", w.newAddress)
 	w.mux.HandleFunc("GET /wallet/qr", w.qr)
+	w.mux.HandleFunc("GET /wallet/history.csv", w.export)
+	w.mux.HandleFunc("GET /wallet/history.json", w.export)
+	w.mux.HandleFunc("GET /wallet/send", w.sendForm)
+	w.mux.HandleFunc("POST /wallet/send", w.review)
+	w.mux.HandleFunc("POST /wallet/pay", w.pay)
+	w.mux.HandleFunc("GET /wallet/tx/{tx}", w.tx)
+	w.mux.HandleFunc("POST /wallet/tx/{tx}/label", w.labelTx)
+	w.mux.HandleFunc("POST /wallet/tx/{tx}/raise", w.raise)
+	w.mux.HandleFunc("GET /wallet/coins", w.coins)
+	w.mux.HandleFunc("POST /wallet/coins/freeze", w.freeze)
+	w.mux.HandleFunc("POST /wallet/lock", w.lock)
+	w.mux.HandleFunc("POST /wallet/unlock", w.unlock)
+	w.mux.HandleFunc("GET /channels", w.channels)
+	w.mux.HandleFunc("GET /channels/{channel}", w.channel)
 	w.mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		w.fail(rw, r, service.Errorf(service.CodeNotFound, "There is no page %s.", r.URL.Path))
 	})
@@ -136,7 +150,7 @@ type navItem struct {
 
 func (w *Web) page(r *http.Request, title string, err error) page {
 	p := page{Title: title}
-	for _, n := range []navItem{{Name: "Market", Path: "/market"}, {Name: "Leases", Path: "/leases"}, {Name: "Wallet", Path: "/wallet"}} {
+	for _, n := range []navItem{{Name: "Market", Path: "/market"}, {Name: "Leases", Path: "/leases"}, {Name: "Wallet", Path: "/wallet"}, {Name: "Channels", Path: "/channels"}} {
 		n.Current = strings.HasPrefix(r.URL.Path, n.Path) || n.Path == "/market" && r.URL.Path == "/deploy"
 		p.Nav = append(p.Nav, n)
 	}

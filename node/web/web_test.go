@@ -108,6 +108,13 @@ func TestPages(t *testing.T) {
 		{"/leases/" + label, 200, []string{"At risk now", `id="paid-until">1:39<`, "Served, not yet paid", "http://web." + label + ".localhost", "30 000 000 units"}},
 		{"/leases/none", 404, []string{"No lease &#34;none&#34;."}},
 		{"/wallet", 200, []string{`id="balance"><data class="pkt" value="12415678901"`, "11.56300204 PKT", "Show an address", "waits for a block"}},
+		{"/wallet/send", 200, []string{"can be spent now", `value="normal" checked`}},
+		{"/wallet/send?coin=ab:1&amount=3&speed=urgent", 200, []string{"Only the 1 coins", `name="coin" value="ab:1"`, `value="urgent" checked`, `value="3"`}},
+		{"/wallet/coins", 200, []string{"11.497809459 PKT", "Freeze"}},
+		{"/wallet/tx/" + strings.Repeat("cd", 32), 200, []string{"block 4700", `value="=1&#43;1 &amp; &lt;b&gt;&#34;x&#34;&lt;/b&gt;"`, "12 confirmations"}},
+		{"/wallet/tx/none", 404, []string{"This wallet has no transaction none."}},
+		{"/channels", 200, []string{"Set aside", "payer"}},
+		{"/channels/none", 404, []string{"No channel"}},
 		{"/nothing", 404, []string{"There is no page /nothing."}},
 	} {
 		t.Run(c.path, func(t *testing.T) {
@@ -247,23 +254,6 @@ func TestErrorStandsByItsField(t *testing.T) {
 		if open := strings.Contains(body, `<details class="more" open>`); open != (c.field == "credit") {
 			t.Errorf("%s: the folded fields are open: %v", c.field, open)
 		}
-	}
-}
-
-func TestWalletAddress(t *testing.T) {
-	_, s := newWeb(t)
-	r, err := http.Post(s.URL+"/wallet/address", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	src := regexp.MustCompile(`/wallet/qr\?address=[a-z0-9]+`).FindString(string(b))
-	status, png, header := get(t, s.URL+src)
-	if status != 200 || header.Get("Content-Type") != "image/png" || !strings.HasPrefix(png, "\x89PNG") {
-		t.Errorf("the QR code at %q: %d %s", src, status, header.Get("Content-Type"))
 	}
 }
 

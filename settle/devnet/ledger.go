@@ -17,8 +17,9 @@ import (
 )
 
 var (
-	_ settle.Ledger  = (*Chain)(nil)
-	_ settle.Watcher = (*Chain)(nil)
+	_ settle.Ledger     = (*Chain)(nil)
+	_ settle.Watcher    = (*Chain)(nil)
+	_ settle.TxFollower = (*Chain)(nil)
 )
 
 // Codes with which a pktd refuses a transaction.
@@ -184,6 +185,16 @@ func (c *Chain) Used(_ context.Context, script []byte) (bool, error) {
 		return false, errClosed()
 	}
 	return c.view.Used(script), nil
+}
+
+// Follow implements settle.TxFollower; everything is watched anyway.
+func (c *Chain) Follow(_ context.Context, since uint64, added [][]byte) (settle.Changes, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return settle.Changes{}, errClosed()
+	}
+	return c.view.Follow(since, added), nil
 }
 
 // FeeRate implements settle.Ledger: the relay floor, since blocks here are

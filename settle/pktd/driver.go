@@ -79,6 +79,7 @@ var (
 	_ settle.Ledger     = (*Driver)(nil)
 	_ settle.Watcher    = (*Driver)(nil)
 	_ settle.CoinReader = (*Driver)(nil)
+	_ settle.TxFollower = (*Driver)(nil)
 )
 
 // New returns a driver. It does not ask the node yet.
@@ -191,6 +192,27 @@ func (d *Driver) Used(ctx context.Context, script []byte) (bool, error) {
 		return false, err
 	}
 	return d.view.Used(script), nil
+}
+
+// Follow implements settle.TxFollower.
+func (d *Driver) Follow(ctx context.Context, since uint64, added [][]byte) (settle.Changes, error) {
+	unlock, err := d.lockFresh(ctx)
+	if err != nil {
+		return settle.Changes{}, err
+	}
+	defer unlock()
+	if err := d.searchNamed(ctx); err != nil {
+		return settle.Changes{}, err
+	}
+	for _, script := range added {
+		if !d.view.Watched(script) {
+			d.watch(settle.Watch{Script: script, From: d.cfg.Birthday})
+		}
+	}
+	if err := d.searchNamed(ctx); err != nil {
+		return settle.Changes{}, err
+	}
+	return d.view.Follow(since, added), nil
 }
 
 // FeeRate implements settle.Ledger with the configured rate.

@@ -134,6 +134,9 @@ func (d *Driver) begin(ctx context.Context, count uint64) error {
 		return err
 	}
 	view := chainview.New(false)
+	if d.view != nil {
+		view.Succeed(d.view)
+	}
 	d.search = search{}
 	for s, from := range d.scripts {
 		view.WatchScript([]byte(s))

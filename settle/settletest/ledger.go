@@ -51,6 +51,7 @@ func TestLedger(ctx context.Context, f LedgerFixture) error {
 		{"LEDGER-8", ledgerCoins},
 		{"LEDGER-12", ledgerReplacement},
 		{"LEDGER-15", ledgerWatch},
+		{"LEDGER-17", ledgerFollow},
 		{"LEDGER-1", ledgerOneState},
 		{"LEDGER-18", ledgerSearch},
 		{"LEDGER-9", ledgerReorg},

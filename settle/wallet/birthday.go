@@ -3,6 +3,7 @@ package wallet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -20,7 +21,7 @@ func (w *Wallet) openBirthday(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("birthday: %w", err)
 	}
-	unused := w.next == [chains]uint32{}
+	unused := !slices.ContainsFunc(w.branches, func(b *branch) bool { return b.next > 0 })
 	switch {
 	case known:
 	case w.cfg.New && unused:
@@ -83,7 +84,11 @@ func (w *Wallet) watch(ctx context.Context) error {
 		if err := w.saveBirthday(ctx, 0); err != nil {
 			return err
 		}
-		w.seen, w.watched = 0, [chains]uint32{}
+		w.seen = 0
+		for _, b := range w.branches {
+			b.watched = 0
+		}
+		w.forget()
 	}
 	if w.unborn {
 		if err := w.saveBirthday(ctx, settle.Birthday(tip.Height)); err != nil {
@@ -98,8 +103,8 @@ func (w *Wallet) watch(ctx context.Context) error {
 }
 
 func (w *Wallet) watchAll(from uint64) error {
-	for chain := range uint32(chains) {
-		if err := w.watchTo(chain, w.next[chain]+lookAhead, from); err != nil {
+	for _, b := range w.branches {
+		if err := w.watchTo(b, b.next+lookAhead, from); err != nil {
 			return err
 		}
 	}
@@ -107,12 +112,12 @@ func (w *Wallet) watchAll(from uint64) error {
 }
 
 // watchTo names the addresses of a chain below an index.
-func (w *Wallet) watchTo(chain, end uint32, from uint64) error {
+func (w *Wallet) watchTo(b *branch, end uint32, from uint64) error {
 	if w.watcher == nil {
 		return nil
 	}
-	for ; w.watched[chain] < end; w.watched[chain]++ {
-		script, err := w.keys.script(chain, w.watched[chain])
+	for ; b.watched < end; b.watched++ {
+		script, err := w.keys.script(b.place(b.watched))
 		if err != nil {
 			return err
 		}

@@ -2,11 +2,8 @@ package wallet
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -16,29 +13,31 @@ import (
 )
 
 const (
-	// maxSendInputs keeps a payment well below the size of a standard
-	// transaction; the nodes of the chain take no more than 500 of some kinds.
-	maxSendInputs = 400
-	// sequence lets lock times count and signals no replacement [WALLET-10].
-	sequence = wire.MaxTxInSequenceNum - 1
+	// MaxSendInputs is how many coins a payment spends at most: well below the
+	// size of a standard transaction, and of the 500 inputs of some kinds that
+	// the nodes of the chain take.
+	MaxSendInputs = 400
+	// MaxFeeRate is the highest rate that a payment takes, in units per 1000
+	// virtual bytes: a hundred thousand times the relay floor [WALLET-17].
+	MaxFeeRate = 100_000 * settle.RelayFloor
+	// Of the inputs of a funding, which must never be replaced, and of those of
+	// a payment, which may be. Both let lock times count [WALLET-10].
+	finalSequence       = wire.MaxTxInSequenceNum - 1
+	replaceableSequence = wire.MaxTxInSequenceNum - 2
 )
 
-// ErrFunds marks a payment that the wallet's coins do not cover. The error's
-// text says what is missing and what may come.
-var ErrFunds = errors.New("not enough money in the wallet")
-
 // Fund implements manager.Wallet: it builds and signs a transaction with these
-// outputs first, in order, and change after them. It spends confirmed coins
-// only, at a fee of ten times the relay floor or more, since such a fee can
-// never be raised [WALLET-11]. Its coins are reserved until Release or until
-// they are spent on the chain. Errors match ErrFunds, settle.ErrDust or
-// settle.ErrLedgerUnavailable.
+// outputs first, in order, and change after them. It spends confirmed coins of
+// account 0 only, at a fee of ten times the relay floor or more, since such a
+// fee can never be raised [WALLET-11]. Its coins are reserved until Release or
+// until they are spent on the chain. Errors match ErrFunds, ErrLocked,
+// settle.ErrDust or settle.ErrLedgerUnavailable.
 func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pktcloud.Amount) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	tx, err := w.build(ctx, request{
 		outputs: outputs, rate: max(feeRate, pktchain.FundingFeeFactor*w.cfg.Network.RelayFloor),
-		maxInputs: pktchain.MaxFundingInputs,
+		maxInputs: pktchain.MaxFundingInputs, sequence: finalSequence,
 	})
 	if err != nil {
 		return nil, err
@@ -47,6 +46,7 @@ func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pkt
 	if err != nil {
 		return nil, err
 	}
+	w.fundings[tx.TxHash()] = true
 	w.mark(tx, true)
 	return raw, nil
 }
@@ -54,40 +54,95 @@ func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pkt
 // request is what a transaction shall do.
 type request struct {
 	outputs   []settle.Payment
+	all       bool // the first output gets all there is
 	rate      pktcloud.Amount
+	account   uint32
+	from      []*coin // to be spent in any case
+	only      bool    // spend nothing else
 	maxInputs int
 	ownChange bool // unconfirmed change of the wallet's own may be spent
+	sequence  uint32
+	change    []byte // where change goes; nil: a fresh script
+}
+
+// draft is a transaction before it has change and signatures.
+type draft struct {
+	request
+	picked []*coin
+	rest   pktcloud.Amount // for change, its fee paid; zero: there is none
+	fee    pktcloud.Amount
+	size   uint64 // in virtual bytes
 }
 
 // build selects coins, adds change and signs. The caller holds w.mu.
 func (w *Wallet) build(ctx context.Context, r request) (*wire.MsgTx, error) {
+	if w.keys.coin == nil {
+		return nil, ErrLocked
+	}
+	if err := w.refresh(ctx); err != nil {
+		return nil, err
+	}
+	d, err := w.draft(r)
+	if err != nil {
+		return nil, err
+	}
+	return w.finish(ctx, d)
+}
+
+// finish makes the transaction of a draft.
+func (w *Wallet) finish(ctx context.Context, d draft) (*wire.MsgTx, error) {
+	if w.keys.coin == nil {
+		return nil, ErrLocked
+	}
+	tx := wire.NewMsgTx(2)
+	for _, c := range d.picked {
+		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Hash: c.at.TxID, Index: c.at.Index}, Sequence: d.sequence})
+	}
+	for _, o := range d.outputs {
+		tx.AddTxOut(wire.NewTxOut(int64(o.Amount), o.Script))
+	}
+	if d.rest > 0 {
+		script := d.change
+		if script == nil {
+			var err error
+			if script, err = w.fresh(ctx, w.branch(d.account, change)); err != nil {
+				return nil, err
+			}
+		}
+		tx.AddTxOut(wire.NewTxOut(int64(d.rest), script))
+	}
+	return tx, w.sign(tx, d.picked)
+}
+
+// draft checks the outputs, selects coins and computes fee and change. It
+// changes nothing.
+func (w *Wallet) draft(r request) (draft, error) {
 	if len(r.outputs) == 0 {
-		return nil, settle.Refuse(settle.ErrMalformed, "a payment without outputs")
+		return draft{}, settle.Refuse(settle.ErrMalformed, "a payment without outputs")
+	}
+	if r.rate > MaxFeeRate {
+		return draft{}, settle.Refuse(settle.ErrFee, "a fee of %d units per 1000 bytes; the wallet pays at most %d", uint64(r.rate), uint64(MaxFeeRate))
+	}
+	d := draft{request: r}
+	if r.all {
+		return d, w.pickAll(&d)
 	}
 	var total pktcloud.Amount
-	tx := wire.NewMsgTx(2)
 	for _, o := range r.outputs {
 		if err := w.checkOutput(o); err != nil {
-			return nil, err
+			return draft{}, err
 		}
 		var err error
 		if total, err = total.Add(o.Amount); err != nil {
-			return nil, fmt.Errorf("payment: %w", err)
+			return draft{}, fmt.Errorf("payment: %w", err)
 		}
-		tx.AddTxOut(wire.NewTxOut(int64(o.Amount), o.Script))
 	}
-	all, err := w.coins(ctx)
+	rest, err := w.pick(&d, total)
 	if err != nil {
-		return nil, err
+		return draft{}, err
 	}
-	picked, rest, err := w.pick(tx, all, total, r)
-	if err != nil {
-		return nil, err
-	}
-	if err := w.addChange(ctx, tx, rest, r.rate); err != nil {
-		return nil, err
-	}
-	return tx, w.sign(tx, picked)
+	d.addChange(rest, w.cfg.Network)
+	return d, nil
 }
 
 // checkOutput refuses what nodes would not carry. An output that begins with
@@ -108,77 +163,136 @@ func (w *Wallet) checkOutput(o settle.Payment) error {
 	return nil
 }
 
-// pick adds inputs to tx, the largest coins first, until they cover total and
-// the fee, and returns what is left over both. btcutil's coinset was looked at:
-// its selectors do not count the fee that each input adds, so the ten lines
-// here replace it. Largest first keeps transactions small and, unlike a search
-// for an exact match, is done after one pass.
-func (w *Wallet) pick(tx *wire.MsgTx, all []coin, total pktcloud.Amount, r request) (picked []coin, rest pktcloud.Amount, err error) {
-	var free []coin
-	var later pktcloud.Amount
-	for _, c := range all {
+// candidates yields the coins that a request may spend: those it names, then
+// the others, the largest first. later is what waits for a block.
+func (w *Wallet) candidates(r request) (free []*coin, later pktcloud.Amount) {
+	named := map[settle.Outpoint]bool{}
+	for _, c := range r.from {
+		named[c.at] = true
+	}
+	free = append(free, r.from...)
+	if r.only {
+		return free, 0
+	}
+	for _, c := range w.index.coins(r.account) {
 		switch {
-		case w.reserved[c.At]:
-		case c.confirmed(), r.ownChange && c.chain == change && !c.Coinbase:
-			free = append(free, c)
+		case c.reserved, c.frozen, named[c.at]:
+		case w.index.confirmed(c), r.ownChange && c.own && c.place.chain == change && !c.coinbase:
+			if free = append(free, c); len(free) >= r.maxInputs {
+				return free, later
+			}
 		default:
-			later += c.Amount
+			later += c.amount
 		}
 	}
-	slices.SortStableFunc(free, func(a, b coin) int { return cmp.Compare(b.Amount, a.Amount) })
+	return free, later
+}
+
+// pick selects the largest coins first, until they cover total and the fee, and
+// returns what is left over both. Two libraries were looked at: the selectors
+// of btcutil's coinset do not count the fee that each input adds, and
+// btcwallet's txauthor refuses amounts above 2.1e15 units. Largest first is
+// done after one pass over coins that are kept in that order, needs the fewest
+// inputs, and unlike a search for a sum without change gives the same answer
+// for the same coins. Small coins stay until nothing else is left: they can be
+// gathered by choosing them.
+func (w *Wallet) pick(d *draft, total pktcloud.Amount) (rest pktcloud.Amount, err error) {
+	free, later := w.candidates(d.request)
 	var sum, need pktcloud.Amount
-	for _, c := range free[:min(len(free), r.maxInputs)] {
-		tx.AddTxIn(&wire.TxIn{
-			PreviousOutPoint: wire.OutPoint{Hash: c.At.TxID, Index: c.At.Index},
-			Sequence:         sequence,
-			Witness:          dummyWitness(),
-		})
-		picked = append(picked, c)
-		if sum, err = sum.Add(c.Amount); err != nil {
-			return nil, 0, fmt.Errorf("payment: %w", err)
+	for i, c := range free[:min(len(free), d.maxInputs)] {
+		d.picked = append(d.picked, c)
+		if sum, err = sum.Add(c.amount); err != nil {
+			return 0, fmt.Errorf("payment: %w", err)
 		}
-		need = total + pktchain.Fee(vsize(tx), r.rate)
-		if sum >= need {
-			return picked, sum - need, nil
+		d.size = d.sizeWith(len(d.picked), false)
+		need = total + pktchain.Fee(d.size, d.rate)
+		if sum >= need && i+1 >= len(d.from) {
+			return sum - need, nil
 		}
 	}
 	need = max(need, total)
-	return nil, 0, fmt.Errorf("%w: %s needed with the fee, %s at hand in %d coins, %s not yet confirmed",
-		ErrFunds, need, sum, len(picked), later)
+	text := fmt.Sprintf("%s needed with the fee, %s at hand in %d coins, %s not yet confirmed", need, sum, len(d.picked), later)
+	if len(d.picked) == d.maxInputs {
+		text += fmt.Sprintf("; one payment spends at most %d coins, so send less at a time", d.maxInputs)
+	}
+	return 0, fmt.Errorf("%w: %s", ErrFunds, text)
+}
+
+// pickAll gives everything that can be spent to the first output.
+func (w *Wallet) pickAll(d *draft) error {
+	free, later := w.candidates(d.request)
+	d.picked = free[:min(len(free), d.maxInputs)]
+	var sum pktcloud.Amount
+	for _, c := range d.picked {
+		var err error
+		if sum, err = sum.Add(c.amount); err != nil {
+			return fmt.Errorf("payment: %w", err)
+		}
+	}
+	d.size = d.sizeWith(len(d.picked), false)
+	d.fee = pktchain.Fee(d.size, d.rate)
+	if sum <= d.fee {
+		return fmt.Errorf("%w: %s at hand in %d coins, a fee of %s, %s not yet confirmed", ErrFunds, sum, len(d.picked), d.fee, later)
+	}
+	d.outputs = []settle.Payment{{Script: d.outputs[0].Script, Amount: sum - d.fee}}
+	return w.checkOutput(d.outputs[0])
 }
 
 // addChange returns what is left to the wallet, unless that would be dust or
 // cost more than it is: then it goes to the fee.
-func (w *Wallet) addChange(ctx context.Context, tx *wire.MsgTx, rest, rate pktcloud.Amount) error {
-	before := vsize(tx)
-	probe := make([]byte, 22) // as long as a P2WPKH script
-	probe[1] = 20
-	tx.AddTxOut(wire.NewTxOut(0, probe))
-	cost := pktchain.Fee(vsize(tx), rate) - pktchain.Fee(before, rate)
-	if rest < cost+w.cfg.Network.Dust(probe) {
-		tx.TxOut = tx.TxOut[:len(tx.TxOut)-1]
-		return nil
+func (d *draft) addChange(rest pktcloud.Amount, n pktchain.Network) {
+	d.fee = pktchain.Fee(d.size, d.rate)
+	size := d.sizeWith(len(d.picked), true)
+	cost := pktchain.Fee(size, d.rate) - d.fee
+	if rest < cost+n.Dust(changeProbe[:]) {
+		d.fee += rest
+		return
 	}
-	script, err := w.fresh(ctx, change)
-	if err != nil {
-		return err
-	}
-	tx.TxOut[len(tx.TxOut)-1] = wire.NewTxOut(int64(rest-cost), script)
-	return nil
+	d.rest, d.size, d.fee = rest-cost, size, d.fee+cost
 }
 
-func (w *Wallet) sign(tx *wire.MsgTx, picked []coin) error {
+// changeProbe is as long as a P2WPKH script.
+var changeProbe = [22]byte{1: 20}
+
+// An input that spends a P2WPKH coin: outpoint, empty script and sequence; and
+// its witness, a signature of 72 bytes, the longest that sign makes, and a key
+// of 33.
+const (
+	inputBytes   = 32 + 4 + 1 + 4
+	witnessBytes = 1 + 1 + 72 + 1 + 33
+)
+
+// sizeWith is the virtual size of the draft with so many inputs: a quarter of
+// its weight, rounded up.
+func (d *draft) sizeWith(inputs int, change bool) uint64 {
+	tx := wire.MsgTx{}
+	for _, o := range d.outputs {
+		tx.TxOut = append(tx.TxOut, wire.NewTxOut(int64(o.Amount), o.Script))
+	}
+	if change {
+		tx.TxOut = append(tx.TxOut, wire.NewTxOut(0, changeProbe[:]))
+	}
+	base := tx.SerializeSizeStripped() - 1 + wire.VarIntSerializeSize(uint64(inputs)) + inputs*inputBytes
+	return uint64(4*base+2+inputs*witnessBytes+3) / 4
+}
+
+func (w *Wallet) sign(tx *wire.MsgTx, picked []*coin) error {
 	prev := txscript.NewMultiPrevOutFetcher(nil)
+	scripts := make([][]byte, len(picked))
 	for i, c := range picked {
-		prev.AddPrevOut(tx.TxIn[i].PreviousOutPoint, wire.NewTxOut(int64(c.Amount), c.Script))
+		var err error
+		if scripts[i], err = w.keys.script(c.place); err != nil {
+			return err
+		}
+		prev.AddPrevOut(tx.TxIn[i].PreviousOutPoint, wire.NewTxOut(int64(c.amount), scripts[i]))
 	}
 	hashes := txscript.NewTxSigHashes(tx, prev)
 	for i, c := range picked {
-		key, err := w.keys.private(c.chain, c.index)
+		key, err := w.keys.private(c.place)
 		if err != nil {
 			return err
 		}
-		witness, err := txscript.WitnessSignature(tx, hashes, i, int64(c.Amount), c.Script, txscript.SigHashAll, key, true)
+		witness, err := txscript.WitnessSignature(tx, hashes, i, int64(c.amount), scripts[i], txscript.SigHashAll, key, true)
 		if err != nil {
 			return fmt.Errorf("sign input %d: %w", i, err)
 		}
@@ -187,12 +301,7 @@ func (w *Wallet) sign(tx *wire.MsgTx, picked []coin) error {
 	return nil
 }
 
-// dummyWitness is as long as the longest that sign makes: a signature of 72
-// bytes and a key of 33.
-func dummyWitness() wire.TxWitness { return wire.TxWitness{make([]byte, 72), make([]byte, 33)} }
-
-// vsize is a transaction's size in virtual bytes: a quarter of its weight,
-// rounded up.
+// vsize is a transaction's size in virtual bytes.
 func vsize(tx *wire.MsgTx) uint64 {
 	return uint64(3*tx.SerializeSizeStripped()+tx.SerializeSize()+3) / 4
 }

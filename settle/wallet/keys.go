@@ -1,6 +1,7 @@
 package wallet
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/btcsuite/btcd/address/v2"
@@ -18,18 +19,27 @@ const (
 	chains   = 2
 )
 
-// purpose is the first step of the path m/84'/coin'/0'/chain/index.
+// purpose is the first step of the path m/84'/coin'/account'/chain/index.
 const purpose = 84
 
-// keys derives the keys of one account. Its callers hold the wallet's mutex.
+// ErrLocked marks what needs the keys of a wallet that is locked.
+var ErrLocked = errors.New("the wallet is locked; unlock it with its password first")
+
+// keys derives the keys of the accounts. Its callers hold the wallet's mutex.
 type keys struct {
-	account *hdkeychain.ExtendedKey
-	chains  [chains]*hdkeychain.ExtendedKey
-	scripts map[place][]byte // those derived already
+	coin     *hdkeychain.ExtendedKey // m/84'/coin type'; nil while locked
+	accounts []accountKeys
 }
 
-// place is the end of a key's path.
-type place struct{ chain, index uint32 }
+// accountKeys are an account's two chains: what signs, which is nil while
+// locked, and what gives addresses.
+type accountKeys struct {
+	private, public [chains]*hdkeychain.ExtendedKey
+	scripts         map[place][]byte // those derived already
+}
+
+// place is where a key lies.
+type place struct{ account, chain, index uint32 }
 
 func newKeys(seed []byte, coinType uint32) (*keys, error) {
 	if len(seed) != SeedBytes {
@@ -41,18 +51,12 @@ func newKeys(seed []byte, coinType uint32) (*keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wallet key: %w", err)
 	}
-	for _, step := range []uint32{purpose, coinType, 0} {
+	for _, step := range []uint32{purpose, coinType} {
 		if node, err = node.Derive(hdkeychain.HardenedKeyStart + step); err != nil {
 			return nil, fmt.Errorf("wallet key: %w", err)
 		}
 	}
-	k := &keys{account: node, scripts: map[place][]byte{}}
-	for i := range k.chains {
-		if k.chains[i], err = node.Derive(uint32(i)); err != nil {
-			return nil, fmt.Errorf("wallet key: %w", err)
-		}
-	}
-	return k, nil
+	return &keys{coin: node}, nil
 }
 
 // String keeps the keys out of logs.
@@ -61,25 +65,133 @@ func (k *keys) String() string { return "wallet keys" }
 // GoString keeps the keys out of %#v.
 func (k *keys) GoString() string { return k.String() }
 
-func (k *keys) private(chain, index uint32) (*btcec.PrivateKey, error) {
-	child, err := k.chains[chain].Derive(index)
+// add derives the next account.
+func (k *keys) add() error {
+	if k.coin == nil {
+		return ErrLocked
+	}
+	var a accountKeys
+	if err := a.derive(k.coin, uint32(len(k.accounts))); err != nil {
+		return err
+	}
+	for i := range a.public {
+		public, err := a.private[i].Neuter()
+		if err == nil {
+			// A copy: the library's own shares bytes that lock overwrites.
+			a.public[i], err = hdkeychain.NewKeyFromString(public.String())
+		}
+		if err != nil {
+			return fmt.Errorf("wallet key: %w", err)
+		}
+	}
+	a.scripts = map[place][]byte{}
+	k.accounts = append(k.accounts, a)
+	return nil
+}
+
+func (a *accountKeys) derive(coin *hdkeychain.ExtendedKey, account uint32) error {
+	node, err := coin.Derive(hdkeychain.HardenedKeyStart + account)
 	if err != nil {
-		return nil, fmt.Errorf("wallet key %d/%d: %w", chain, index, err)
+		return fmt.Errorf("wallet key: %w", err)
+	}
+	for i := range a.private {
+		if a.private[i], err = node.Derive(uint32(i)); err != nil {
+			return fmt.Errorf("wallet key: %w", err)
+		}
+	}
+	return nil
+}
+
+// lock forgets the private keys.
+func (k *keys) lock() {
+	if k.coin == nil {
+		return
+	}
+	k.coin.Zero()
+	k.coin = nil
+	for i := range k.accounts {
+		for _, key := range k.accounts[i].private {
+			key.Zero()
+		}
+		k.accounts[i].private = [chains]*hdkeychain.ExtendedKey{}
+	}
+}
+
+// unlock takes the private keys from a seed again. Another seed is refused.
+func (k *keys) unlock(seed []byte, coinType uint32) error {
+	fresh, err := newKeys(seed, coinType)
+	if err != nil {
+		return err
+	}
+	for i := range k.accounts {
+		if err := fresh.add(); err != nil {
+			return err
+		}
+		if fresh.accounts[i].public[external].String() != k.accounts[i].public[external].String() {
+			return settle.Refuse(settle.ErrMalformed, "the seed is not that of this wallet")
+		}
+	}
+	k.coin = fresh.coin
+	for i := range k.accounts {
+		k.accounts[i].private = fresh.accounts[i].private
+	}
+	return nil
+}
+
+func (k *keys) private(p place) (*btcec.PrivateKey, error) {
+	node := k.accounts[p.account].private[p.chain]
+	if node == nil {
+		return nil, ErrLocked
+	}
+	child, err := node.Derive(p.index)
+	if err != nil {
+		return nil, fmt.Errorf("wallet key %d/%d/%d: %w", p.account, p.chain, p.index, err)
 	}
 	return child.ECPrivKey()
 }
 
 // script is the P2WPKH output script of an address [WALLET-2].
-func (k *keys) script(chain, index uint32) ([]byte, error) {
-	at := place{chain, index}
-	if s := k.scripts[at]; s != nil {
+func (k *keys) script(p place) ([]byte, error) {
+	a := k.accounts[p.account]
+	if s := a.scripts[p]; s != nil {
 		return s, nil
 	}
-	key, err := k.private(chain, index)
+	child, err := a.public[p.chain].Derive(p.index)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("wallet key %d/%d/%d: %w", p.account, p.chain, p.index, err)
 	}
-	hash := address.Hash160(key.PubKey().SerializeCompressed())
-	k.scripts[at] = append([]byte{txscript.OP_0, txscript.OP_DATA_20}, hash...)
-	return k.scripts[at], nil
+	key, err := child.ECPubKey()
+	if err != nil {
+		return nil, fmt.Errorf("wallet key %d/%d/%d: %w", p.account, p.chain, p.index, err)
+	}
+	a.scripts[p] = witnessScript(key)
+	return a.scripts[p], nil
+}
+
+// witnessScript is the P2WPKH script of a key.
+func witnessScript(key *btcec.PublicKey) []byte {
+	return append([]byte{txscript.OP_0, txscript.OP_DATA_20}, address.Hash160(key.SerializeCompressed())...)
+}
+
+// Lock forgets the keys that sign, until Unlock. Addresses, balance and history
+// go on without them; payments and new channels are refused with ErrLocked.
+func (w *Wallet) Lock() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.keys.lock()
+}
+
+// Unlock gives the keys back. A seed that is not the wallet's is refused with an
+// error that matches settle.ErrMalformed.
+func (w *Wallet) Unlock(seed []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.keys.unlock(seed, w.cfg.Network.CoinType)
+}
+
+// Locked reports whether the wallet is locked.
+func (w *Wallet) Locked() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.keys.coin == nil
 }

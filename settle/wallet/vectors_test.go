@@ -2,12 +2,15 @@ package wallet_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/btcsuite/btcd/address/v2/base58"
 	"github.com/pkt-cash/pkt-cloud/internal/vector"
 	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
@@ -64,6 +67,46 @@ var parsed = []struct{ name, about, network, address, script, expect, found stri
 	{"long", "longer than any address", "pkt", "pkt1" + strings.Repeat("q", 90), "", "malformed", ""},
 }
 
+// keyed are private keys in wallet import format. The first was made by a PKT
+// node's own code for the address that validateaddress accepted.
+var keyed = []struct{ name, about, network, wif, expect, found string }{
+	{"compressed", "the key of address-p2wpkh", "pkt", "aEy8CEu5SjeXzn52Yhf7eQomHuB4b6owXpoUCZKbUEY75iEiEgTV", "ok", ""},
+	{"uncompressed", "the key 1, from before keys were compressed", "pkt", wif(0xe0, key1), "ok", ""},
+	{"devnet", "the key 1 on a test network", "pkt-devnet", wif(0xef, append(key1, 1)), "ok", ""},
+	{"bitcoin", "a key of another network", "pkt", wif(0x80, append(key1, 1)), "malformed", "Bitcoin"},
+	{"test-network", "a key of another network", "pkt", wif(0xef, append(key1, 1)), "malformed", "a test network"},
+	{"typing-error", "one letter changed", "pkt", "aEy8CEu5SjeXzn52Yhf7eQomHuB4b6owXpoUCZKbUEY75iEiEgTW", "malformed", ""},
+	{"zero", "no key at all", "pkt", wif(0xe0, append(make([]byte, 32), 1)), "malformed", ""},
+	{"out-of-range", "the order of the curve", "pkt", wif(0xe0, append(bytes.Clone(curveOrder), 1)), "malformed", ""},
+	{"short", "31 bytes", "pkt", wif(0xe0, key1[1:]), "malformed", ""},
+	{"flag", "another byte than 1 behind the key", "pkt", wif(0xe0, append(key1, 2)), "malformed", ""},
+	{"empty", "nothing", "pkt", "", "malformed", ""},
+}
+
+var (
+	key1          = slices.Clip(append(make([]byte, 31), 1))
+	curveOrder, _ = hex.DecodeString("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141")
+)
+
+func wif(version byte, secret []byte) string { return base58.CheckEncode(secret, version) }
+
+func keyVector(t *testing.T, n pktchain.Network, c vector.Case, wif string) vector.Case {
+	t.Helper()
+	c = c.With("network", n.Rail).With("wif", wif)
+	key, err := wallet.ParseKey(n, wif)
+	if err != nil {
+		return c
+	}
+	for i, script := range key.Scripts() {
+		address, err := n.Address(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c = c.With([]string{"p2pkh", "p2wpkh", "p2sh"}[i], address)
+	}
+	return c
+}
+
 func makeVectors(t *testing.T) []vector.Case {
 	t.Helper()
 	var cases []vector.Case
@@ -101,6 +144,13 @@ func makeVectors(t *testing.T) []vector.Case {
 			c = c.With("script", script)
 		} else if p.found != "" {
 			c = c.With("found", p.found)
+		}
+		cases = append(cases, c)
+	}
+	for _, k := range keyed {
+		c := keyVector(t, networkNamed(t, k.network), vector.New("wif-"+k.name, k.expect, k.about), k.wif)
+		if k.found != "" {
+			c = c.With("found", k.found)
 		}
 		cases = append(cases, c)
 	}
@@ -148,6 +198,10 @@ func TestVectors(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
 			n := networkNamed(t, c.Value("network"))
+			if strings.HasPrefix(c.Name, "wif-") {
+				testKey(t, n, c)
+				return
+			}
 			if path := c.Value("path"); path != "" {
 				if got := derive(t, n, path); !bytes.Equal(got, c.Bytes("script")) {
 					t.Errorf("script: got %x, want %x", got, c.Bytes("script"))
@@ -169,6 +223,72 @@ func TestVectors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func testKey(t *testing.T, n pktchain.Network, c vector.Case) {
+	t.Helper()
+	key, err := wallet.ParseKey(n, c.Value("wif"))
+	if c.Value("expect") == "ok" {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, script := range key.Scripts() {
+			name := []string{"p2pkh", "p2wpkh", "p2sh"}[i]
+			if got, err := n.Address(script); err != nil || got != c.Value(name) {
+				t.Errorf("%s: got %s, %v; want %s", name, got, err, c.Value(name))
+			}
+		}
+		if text := fmt.Sprintf("%v %+v %#v %s", key, key, key, &key); strings.ContainsAny(text, "0123456789") {
+			t.Errorf("the key prints as %s", text)
+		}
+		return
+	}
+	if !errors.Is(err, settle.ErrMalformed) || !strings.Contains(err.Error(), c.Value("found")) {
+		t.Errorf("got %v, want ErrMalformed and %q", err, c.Value("found"))
+	}
+	if w := c.Value("wif"); w != "" && strings.Contains(err.Error(), w) {
+		t.Errorf("the error repeats the key: %v", err)
+	}
+}
+
+// FuzzParseKey: what is taken is what the key would be written as.
+func FuzzParseKey(f *testing.F) {
+	for _, k := range keyed {
+		f.Add(k.wif)
+	}
+	n := network(f, "pkt")
+	f.Fuzz(func(t *testing.T, s string) {
+		key, err := wallet.ParseKey(n, s)
+		if err != nil {
+			if !errors.Is(err, settle.ErrMalformed) {
+				t.Errorf("%q: got %v", s, err)
+			}
+			return
+		}
+		secret, version, err := base58.CheckDecode(s)
+		if err != nil || wif(version, secret) != s || len(key.Scripts()) == 0 {
+			t.Errorf("%q is not how the key is written: %v", s, err)
+		}
+	})
+}
+
+// FuzzParseOutpoint: a coin has one spelling.
+func FuzzParseOutpoint(f *testing.F) {
+	f.Add(strings.Repeat("ab", 32) + ":0")
+	f.Add(strings.Repeat("AB", 32) + ":00")
+	f.Add(":")
+	f.Fuzz(func(t *testing.T, s string) {
+		at, err := wallet.ParseOutpoint(s)
+		if err != nil {
+			if !errors.Is(err, settle.ErrMalformed) {
+				t.Errorf("%q: got %v", s, err)
+			}
+			return
+		}
+		if again := wallet.FormatOutpoint(at); again != s {
+			t.Errorf("%q came back as %q", s, again)
+		}
+	})
 }
 
 func FuzzParseAddress(f *testing.F) {

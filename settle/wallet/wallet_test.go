@@ -88,6 +88,11 @@ func decode(t *testing.T, raw []byte) *wire.MsgTx {
 	return tx
 }
 
+// pay is a payment at the ledger's rate.
+func pay(script []byte, amount pktcloud.Amount) wallet.SendRequest {
+	return wallet.SendRequest{To: settle.Payment{Script: script, Amount: amount}, MaxFee: coin}
+}
+
 // feeOf is what a transaction leaves to the miner, inputs looked up on the chain.
 func feeOf(t *testing.T, l settle.Ledger, tx *wire.MsgTx) (fee int64) {
 	t.Helper()
@@ -214,7 +219,7 @@ func TestSend(t *testing.T) {
 	}
 	// Twice: the second spends the first's change before it is confirmed.
 	for range 2 {
-		if _, err := w.Send(t.Context(), settle.Payment{Script: to, Amount: 3 * coin}, 0); err != nil {
+		if _, err := w.Send(t.Context(), pay(to, 3*coin)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -274,7 +279,7 @@ func TestSendWhileDown(t *testing.T) {
 	w := open(t, seed(5), ledger, store)
 	give(t, c, w, 5*coin)
 	to := append([]byte{0, 20}, bytes.Repeat([]byte{9}, 20)...)
-	txid, err := w.Send(t.Context(), settle.Payment{Script: to, Amount: coin}, 0)
+	txid, err := w.Send(t.Context(), pay(to, coin))
 	if !errors.Is(err, settle.ErrLedgerUnavailable) || txid == [32]byte{} {
 		t.Fatalf("send: got %x, %v; want an id and ErrLedgerUnavailable", txid, err)
 	}
@@ -334,7 +339,7 @@ func TestRestore(t *testing.T) {
 		}
 	}
 	// A used address whose coin is gone still counts as used.
-	if _, err := w.Send(t.Context(), settle.Payment{Script: append([]byte{0, 20}, make([]byte, 20)...), Amount: coin}, 0); err != nil {
+	if _, err := w.Send(t.Context(), pay(append([]byte{0, 20}, make([]byte, 20)...), coin)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Mine(1, nil); err != nil {

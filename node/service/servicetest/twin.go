@@ -31,6 +31,7 @@ type Twin struct {
 	leases   []service.Lease
 	wait     map[chan service.Event]struct{}
 	sequence uint64
+	money    money
 }
 
 var _ service.Service = (*Twin)(nil)
@@ -261,25 +262,6 @@ func (t *Twin) Forward(ctx context.Context, name string, _ uint16) (net.Conn, er
 		}
 	}()
 	return near, nil
-}
-
-// WalletBalance returns an amount.
-func (t *Twin) WalletBalance(context.Context) (service.Balance, error) {
-	return service.Balance{Spendable: 12_345_678_901, Unconfirmed: 70_000_000, Reserved: 30_000_000, Height: 4711, Network: "pkt-devnet"}, nil
-}
-
-// WalletAddress returns always the same one.
-func (t *Twin) WalletAddress(context.Context) (service.Address, error) {
-	return service.Address{Address: "dpk1qw508d6qejxtdg4y5r3zarvary0c5xw7k0k0u0v"}, nil
-}
-
-// WalletHistory returns two movements.
-func (t *Twin) WalletHistory(context.Context) ([]service.Movement, error) {
-	now := t.Now().Unix()
-	return []service.Movement{
-		{TxID: strings.Repeat("ab", 32), Sent: 30_000_000, Fee: 4_100, Time: now, Note: "opened a channel"},
-		{TxID: strings.Repeat("cd", 32), Received: 12_375_683_001, Depth: 12, Time: now - 720, Note: "received"},
-	}, nil
 }
 
 // Towers returns one tower that has everything.

@@ -157,7 +157,7 @@ func (n *Node) Mine(ctx context.Context, blocks int) error {
 
 // Fund pays amount to script from the node's wallet, in a block.
 func (n *Node) Fund(ctx context.Context, script []byte, amount pktcloud.Amount) error {
-	if _, err := n.Wallet.Send(ctx, settle.Payment{Script: script, Amount: amount}, 0); err != nil {
+	if _, err := n.Wallet.Send(ctx, wallet.SendRequest{To: settle.Payment{Script: script, Amount: amount}, MaxFee: 1 << 20}); err != nil {
 		return err
 	}
 	return n.Mine(ctx, 1)

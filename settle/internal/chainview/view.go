@@ -47,6 +47,8 @@ type View struct {
 	pool       map[chainhash.Hash]*poolTx
 	poolSpends map[wire.OutPoint]chainhash.Hash
 	poolScript map[string][]wire.OutPoint
+
+	journal journal
 }
 
 type output struct {
@@ -73,6 +75,7 @@ type step struct {
 	tip     settle.Tip
 	created []wire.OutPoint
 	spent   []wire.OutPoint
+	noted   []chainhash.Hash
 }
 
 // New returns an empty view. With all it keeps every output it meets, which
@@ -85,6 +88,7 @@ func New(all bool) *View {
 		outputs:  map[wire.OutPoint]*output{},
 		byScript: map[string]map[wire.OutPoint]bool{},
 		pool:     map[chainhash.Hash]*poolTx{},
+		journal:  newJournal(),
 	}
 }
 
@@ -146,6 +150,11 @@ func (v *View) Disconnect() bool {
 	for _, at := range s.created {
 		v.forget(at)
 	}
+	for _, txid := range s.noted {
+		if n := v.journal.txs[txid]; n != nil && n.height == v.tip.Height {
+			v.journal.drop(txid)
+		}
+	}
 	v.tip = s.tip
 	return true
 }
@@ -175,6 +184,7 @@ func (v *View) Rescan(b Block) {
 	if i := len(v.undo) - 1 - int(below); below < uint64(len(v.undo)) {
 		v.undo[i].created = append(v.undo[i].created, s.created...)
 		v.undo[i].spent = append(v.undo[i].spent, s.spent...)
+		v.undo[i].noted = append(v.undo[i].noted, s.noted...)
 		return
 	}
 	if v.runTip.Height > 0 && b.Height == v.runTip.Height+1 {
@@ -197,8 +207,10 @@ func (v *View) Rescan(b Block) {
 func (v *View) scan(b Block, s *step) {
 	var order uint64
 	for i, tx := range b.Txs {
+		touched := v.all
 		for _, in := range tx.TxIn {
 			o := v.outputs[in.PreviousOutPoint]
+			touched = touched || o != nil
 			if o != nil && o.spend == nil {
 				o.spend = &spend{tx: tx, height: b.Height}
 			}
@@ -213,10 +225,15 @@ func (v *View) scan(b Block, s *step) {
 			if !v.all && !v.scripts[string(out.PkScript)] && !v.points[at] {
 				continue
 			}
+			touched = true
 			v.put(at, out, b.Height, order, i == 0)
 			if o := v.outputs[at]; o != nil && o.height == b.Height {
 				s.created = append(s.created, at)
 			}
+		}
+		if touched {
+			v.journal.note(txid, tx, noted{coinbase: i == 0, height: b.Height, position: uint64(i), time: b.Time})
+			s.noted = append(s.noted, txid)
 		}
 	}
 }
@@ -253,6 +270,7 @@ func (v *View) SetPool(txs []*wire.MsgTx) {
 			v.poolScript[key] = append(v.poolScript[key], wire.OutPoint{Hash: txid, Index: uint32(n)})
 		}
 	}
+	v.notePool()
 }
 
 // Used reports whether any output known to the view pays script.

@@ -1,0 +1,63 @@
+package node
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/manager"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+)
+
+// TestChannelWords: each part of a channel's life has its sentence on each side,
+// and the parts are done, now or ahead in their order.
+func TestChannelWords(t *testing.T) {
+	params := settle.Params{Capacity: 1 << 30, Reserve: 10_000, MinChange: 294, ExpiryHeight: 6000, MarginBlocks: 144, MinDepth: 3, Unconfirmed: 1 << 20}
+	for _, tt := range []struct {
+		name         string
+		status       manager.Status
+		payer, payee string
+		states       string
+	}{
+		{"not agreed", manager.Status{Phase: settle.Opening}, "has not agreed yet", "has not been seen on the chain", "now ahead ahead ahead"},
+		{"in the mempool", manager.Status{Phase: settle.Opening, Announced: true, Funded: true}, "the funding waits for a block, 3 are asked for", "the funding waits for a block", "now ahead ahead ahead"},
+		{"one block", manager.Status{Phase: settle.Opening, Announced: true, Funded: true, Depth: 1}, "has 1 confirmation, 3 are asked for", "at most 0.0009765625 PKT", "now ahead ahead ahead"},
+		{"open", manager.Status{Phase: settle.Open, Announced: true, Funded: true, Depth: 3, Height: 100}, "In use: payments pass", "In use: payments pass", "done now ahead ahead"},
+		{"too late", manager.Status{Phase: settle.Open, Announced: true, Funded: true, Depth: 3, Height: 5712}, "the other side claims", "this node claims", "done now ahead ahead"},
+		{"closing", manager.Status{Phase: settle.Closing, ClosingDepth: 2}, "Closing: the transaction that shares the money out has 2 confirmations.", "Closing", "done done now ahead"},
+		{"closed", manager.Status{Phase: settle.Closed, End: pktchain.End{Payee: 1 << 29, Payer: 1 << 28}}, "0.5 PKT was paid, 0.25 PKT came back", "0.5 PKT came to the wallet", "done done done done"},
+		{"refunded", manager.Status{Phase: settle.Refunded, End: pktchain.End{Refund: true, Payer: 1 << 28}}, "0.25 PKT came back", "took its money back", "done done done done"},
+		{"abandoned", manager.Status{Phase: settle.Abandoned}, "nothing went to the chain", "the funding never came", "done done"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.status.Params = params
+			for role, want := range map[settle.Role]string{settle.Payer: tt.payer, settle.Payee: tt.payee} {
+				w := words{Status: tt.status, payer: role == settle.Payer, blockTime: time.Minute}
+				if got := w.now(); !strings.Contains(got, want) {
+					t.Errorf("%s: got %q, want %q in it", role, got, want)
+				}
+				var states []string
+				for _, s := range w.steps() {
+					states = append(states, s.State)
+					if s.Text == "" {
+						t.Errorf("%s: %s has no text", role, s.Name)
+					}
+				}
+				if got := strings.Join(states, " "); got != tt.states {
+					t.Errorf("%s: got %q, want %q", role, got, tt.states)
+				}
+			}
+		})
+	}
+	w := words{Status: manager.Status{Params: params, Height: 100}, blockTime: time.Minute}
+	for height, want := range map[uint64]string{90: "block 90", 130: "block 130, in about 30 minutes", 6000: "block 6000, in about 4 days", 700: "block 700, in about 10 hours"} {
+		if got := w.until(height); got != want {
+			t.Errorf("until %d: got %q, want %q", height, got, want)
+		}
+	}
+	if got := channelLabels([]manager.Status{{ID: pktcloud.ID{1, 2, 3, 4, 5}}, {ID: pktcloud.ID{1, 2, 3, 4, 6}}}); len(got[pktcloud.ID{1, 2, 3, 4, 5}]) <= labelDigits {
+		t.Errorf("two channels that begin alike share a label: %v", got)
+	}
+}
