@@ -288,8 +288,11 @@ func parseTxID(s string) (id [32]byte, err error) {
 }
 
 // WalletCoins returns the coins, the largest of each account first.
-func (n *Node) WalletCoins(ctx context.Context) ([]service.Coin, error) {
-	coins, err := n.wallet.Coins(ctx)
+func (n *Node) WalletCoins(ctx context.Context, q service.CoinQuery) ([]service.Coin, error) {
+	if q.Skip < 0 || q.Limit < 0 {
+		return nil, service.Errorf(service.CodeInvalid, "skip and limit are numbers from 0 on")
+	}
+	coins, err := n.wallet.CoinsPart(ctx, q.Skip, q.Limit)
 	if err != nil {
 		return nil, walletError(err)
 	}

@@ -77,7 +77,7 @@ func TestPayWhileDown(t *testing.T) {
 	n.stop()
 	n = w.start(n.config) // which offers it again at once
 	w.until("the payment is in the mempool", func() bool {
-		coins, err := n.WalletCoins(ctx)
+		coins, err := n.WalletCoins(ctx, service.CoinQuery{})
 		w.check(err)
 		return slices.ContainsFunc(coins, func(c service.Coin) bool { return strings.HasPrefix(c.Coin, first.TxID) })
 	})

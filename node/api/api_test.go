@@ -125,6 +125,41 @@ func TestClientIsTheService(t *testing.T) {
 	a1, err1 := f.client.WalletAddress(ctx, service.AddressRequest{})
 	a2, err2 := f.twin.WalletAddress(ctx, service.AddressRequest{})
 	same("address", a1, err1, a2, err2)
+	for _, q := range []service.HistoryQuery{{}, {Skip: 1, Limit: 1}, {TxID: strings.Repeat("cd", 32)}} {
+		h1, err1 := f.client.WalletHistory(ctx, q)
+		h2, err2 := f.twin.WalletHistory(ctx, q)
+		same("history", h1, err1, h2, err2)
+	}
+	payment := service.PaymentRequest{Address: a2.Address, Amount: 1 << 20, MaxFee: 1000, Label: "x", Once: "w", Coins: []string{"ab:0"}}
+	y1, err1 := f.client.WalletPlan(ctx, payment)
+	y2, err2 := f.twin.WalletPlan(ctx, payment)
+	same("plan", y1, err1, y2, err2)
+	z1, err1 := f.client.WalletSend(ctx, payment)
+	z2, err2 := f.twin.WalletSend(ctx, payment) // the same word: the same payment
+	same("payment", z1, err1, z2, err2)
+	for _, q := range []service.CoinQuery{{}, {Skip: 1}} {
+		k1, err1 := f.client.WalletCoins(ctx, q)
+		k2, err2 := f.twin.WalletCoins(ctx, q)
+		same("coins", k1, err1, k2, err2)
+	}
+	n1, err1 := f.client.WalletAccounts(ctx)
+	n2, err2 := f.twin.WalletAccounts(ctx)
+	same("accounts", n1, err1, n2, err2)
+	w1, err1 := f.client.WalletSweep(ctx, service.SweepRequest{Key: "k", Plan: true})
+	w2, err2 := f.twin.WalletSweep(ctx, service.SweepRequest{Key: "k", Plan: true})
+	same("sweep", w1, err1, w2, err2)
+	v1, err1 := f.client.Channels(ctx)
+	v2, err2 := f.twin.Channels(ctx)
+	same("channels", v1, err1, v2, err2)
+	u1, err1 := f.client.Channel(ctx, v2[0].Label)
+	u2, err2 := f.twin.Channel(ctx, v2[0].Label)
+	same("channel", u1, err1, u2, err2)
+	if s, err := f.client.WalletLock(ctx); err != nil || !s.Locked {
+		t.Errorf("lock: %v %+v", err, s)
+	}
+	if s, err := f.client.WalletUnlock(ctx, service.UnlockRequest{Password: servicetest.Password}); err != nil || s.Locked {
+		t.Errorf("unlock: %v %+v", err, s)
+	}
 	i1, err1 := f.client.Info(ctx)
 	i2, err2 := f.twin.Info(ctx)
 	same("info", i1, err1, i2, err2)
@@ -179,6 +214,16 @@ func TestRefusals(t *testing.T) {
 			_, err := client.New(f.host, strings.Repeat("0", 64)).Info(t.Context())
 			return err
 		}, service.CodeUnauthorized},
+		{"pay nobody", func() error { _, err := f.client.WalletSend(t.Context(), service.PaymentRequest{}); return err }, service.CodeInvalid},
+		{"a wrong password", func() error {
+			_, err := f.client.WalletUnlock(t.Context(), service.UnlockRequest{Password: "x"})
+			return err
+		}, service.CodeForbidden},
+		{"freeze nothing", func() error {
+			_, err := f.client.WalletFreeze(t.Context(), service.FreezeRequest{Coin: "x"})
+			return err
+		}, service.CodeConflict},
+		{"no channel", func() error { _, err := f.client.Channel(t.Context(), "none"); return err }, service.CodeNotFound},
 		{"no node", func() error { _, err := client.Dial(t.TempDir()); return err }, service.CodeNoNode},
 	} {
 		t.Run(c.name, func(t *testing.T) {

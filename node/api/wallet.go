@@ -12,6 +12,10 @@ type (
 		Limit int    `query:"limit" minimum:"0" doc:"at most so many; 0: all"`
 		TxID  string `query:"txid" maxLength:"64" doc:"only this one"`
 	}
+	partInput struct {
+		Skip  int `query:"skip" minimum:"0" doc:"leave out the first"`
+		Limit int `query:"limit" minimum:"0" doc:"at most so many; 0: all"`
+	}
 	addressInput struct {
 		Body *service.AddressRequest
 	}
@@ -45,7 +49,9 @@ func (a *API) walletRoutes() {
 	post(a, "wallet-plan", "/wallet/plans", "What a payment would cost", takes(a.svc.WalletPlan))
 	post(a, "wallet-send", "/wallet/payments", "Make a payment", takes(a.svc.WalletSend))
 	post(a, "wallet-replace", "/wallet/replacements", "Raise the fee of a payment that waits for a block", takes(a.svc.WalletReplace))
-	get(a, "wallet-coins", "/wallet/coins", "Unspent coins, the largest of each account first", asks(a.svc.WalletCoins))
+	get(a, "wallet-coins", "/wallet/coins", "Unspent coins, the largest of each account first", func(ctx context.Context, i *partInput) ([]service.Coin, error) {
+		return a.svc.WalletCoins(ctx, service.CoinQuery{Skip: i.Skip, Limit: i.Limit})
+	})
 	post(a, "wallet-freeze", "/wallet/coins/freeze", "Set a coin aside, or back", takes(a.svc.WalletFreeze))
 	post(a, "wallet-label", "/wallet/labels", "Name an address or a transaction", takes(a.svc.WalletLabel))
 	get(a, "wallet-accounts", "/wallet/accounts", "The accounts", asks(a.svc.WalletAccounts))

@@ -21,8 +21,9 @@ func (c *Client) WalletHistory(ctx context.Context, h service.HistoryQuery) ([]s
 }
 
 // WalletCoins asks for the coins.
-func (c *Client) WalletCoins(ctx context.Context) ([]service.Coin, error) {
-	return call[[]service.Coin](ctx, c, http.MethodGet, "/wallet/coins", nil, nil)
+func (c *Client) WalletCoins(ctx context.Context, part service.CoinQuery) ([]service.Coin, error) {
+	q := url.Values{"skip": {strconv.Itoa(part.Skip)}, "limit": {strconv.Itoa(part.Limit)}}
+	return call[[]service.Coin](ctx, c, http.MethodGet, "/wallet/coins", q, nil)
 }
 
 // WalletAccounts asks for the accounts.

@@ -119,6 +119,31 @@ func TestCreateAndOpen(t *testing.T) {
 	}
 }
 
+func TestChangePassword(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "k")
+	made := create(t, path, keystore.Config{Password: "old", Phrase: read(t, art), Passphrase: "extra"})
+	for _, c := range []struct {
+		old, password string
+		want          error
+	}{{"wrong", "new", keystore.ErrPassword}, {"old", "", keystore.ErrPassword}, {"old", "new", nil}, {"old", "newer", keystore.ErrPassword}} {
+		if err := keystore.ChangePassword(path, c.old, c.password, 4); !errors.Is(err, c.want) {
+			t.Errorf("%q to %q: got %v, want %v", c.old, c.password, err, c.want)
+		}
+	}
+	got, err := keystore.Open(path, "new")
+	if err != nil || !bytes.Equal(got.Seed(), made.Seed()) || !got.HasPassphrase() {
+		t.Fatalf("the file gives another keystore back, or %v", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || runtime.GOOS != "windows" && info.Mode() != 0o600 {
+		t.Errorf("got mode %v, %v, want 0600", info.Mode(), err)
+	}
+	got.Forget()
+	if len(got.Seed()) != 0 || !got.Phrase().IsZero() || got.HasPassphrase() {
+		t.Error("a forgotten keystore still gives its seed or phrase")
+	}
+}
+
 func TestOpenRefusals(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "k")

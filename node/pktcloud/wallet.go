@@ -17,8 +17,9 @@ import (
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
-// historyChunk is how many transactions one answer of the node holds at most.
-const historyChunk = 10_000
+// answerRows is how many transactions or coins one answer of the node is asked
+// for at most.
+const answerRows = 10_000
 
 func (a *app) walletCommand() *cobra.Command {
 	c := &cobra.Command{Use: "wallet", Short: "The money: balance, payments, history, keys"}
@@ -220,7 +221,7 @@ func (a *app) historyCommand() *cobra.Command {
 func readHistory(ctx context.Context, n *client.Client, limit int) ([]service.Movement, error) {
 	all := []service.Movement{}
 	for {
-		q := service.HistoryQuery{Skip: len(all), Limit: historyChunk}
+		q := service.HistoryQuery{Skip: len(all), Limit: answerRows}
 		if limit > 0 {
 			q.Limit = min(q.Limit, limit-len(all))
 		}
@@ -257,9 +258,15 @@ func printHistory(w io.Writer, moves []service.Movement) {
 }
 
 func (a *app) coins(ctx context.Context, n *client.Client) error {
-	coins, err := n.WalletCoins(ctx)
-	if err != nil {
-		return err
+	coins := []service.Coin{}
+	for {
+		more, err := n.WalletCoins(ctx, service.CoinQuery{Skip: len(coins), Limit: answerRows})
+		if err != nil {
+			return err
+		}
+		if coins = append(coins, more...); len(more) < answerRows {
+			break
+		}
 	}
 	return a.show(coins, func(w io.Writer) {
 		if len(coins) == 0 {

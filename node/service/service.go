@@ -77,7 +77,8 @@ type Wallet interface {
 	WalletSend(ctx context.Context, r PaymentRequest) (Payment, error)
 	// WalletReplace raises the fee of a payment that waits for a block.
 	WalletReplace(ctx context.Context, r ReplaceRequest) (Payment, error)
-	WalletCoins(ctx context.Context) ([]Coin, error)
+	// WalletCoins returns unspent coins, the largest of each account first.
+	WalletCoins(ctx context.Context, q CoinQuery) ([]Coin, error)
 	// WalletFreeze sets a coin aside or back, and WalletLabel names an address
 	// or a transaction. Both answer with what they did.
 	WalletFreeze(ctx context.Context, r FreezeRequest) (FreezeRequest, error)

@@ -102,6 +102,12 @@ type ReplaceRequest struct {
 	MaxFee  pktcloud.Amount `json:"max_fee" doc:"base units that the new fee may not exceed"`
 }
 
+// CoinQuery chooses coins: Limit of them (zero: all) after the first Skip.
+type CoinQuery struct {
+	Skip  int `json:"skip,omitempty"`
+	Limit int `json:"limit,omitempty"`
+}
+
 // Coin is an unspent output of the wallet.
 type Coin struct {
 	Coin     string          `json:"coin" doc:"transaction id, colon, index"`

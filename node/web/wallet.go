@@ -314,19 +314,19 @@ func raised(fee pktcloud.Amount) pktcloud.Amount { return 4*fee + 1000 }
 type coinsPage struct {
 	page
 	Coins []service.Coin
-	More  int
+	More  bool
 }
 
 func (w *Web) coins(rw http.ResponseWriter, r *http.Request) { w.showCoins(rw, r, nil) }
 
 func (w *Web) showCoins(rw http.ResponseWriter, r *http.Request, problem error) {
-	coins, err := w.svc.WalletCoins(r.Context())
+	coins, err := w.svc.WalletCoins(r.Context(), service.CoinQuery{Limit: shownCoins + 1})
 	err, status := firstError(problem, err), http.StatusOK
 	if err != nil {
 		status = service.CodeOf(err).Status()
 	}
 	shown := coins[:min(len(coins), shownCoins)]
-	w.show(rw, status, "coins", coinsPage{page: w.page(r, "Coins", err), Coins: shown, More: len(coins) - len(shown)})
+	w.show(rw, status, "coins", coinsPage{page: w.page(r, "Coins", err), Coins: shown, More: len(coins) > len(shown)})
 }
 
 func (w *Web) freeze(rw http.ResponseWriter, r *http.Request) {

@@ -169,7 +169,7 @@ func TestExport(t *testing.T) {
 
 func TestCoinsAndLock(t *testing.T) {
 	twin, s := newWeb(t)
-	coins, err := twin.WalletCoins(t.Context())
+	coins, err := twin.WalletCoins(t.Context(), service.CoinQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package wallet
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -120,34 +119,46 @@ type Coin struct {
 
 // Coins returns the unspent coins of all accounts, the largest of each first.
 // Errors match settle.ErrLedgerUnavailable.
-func (w *Wallet) Coins(ctx context.Context) ([]Coin, error) {
+func (w *Wallet) Coins(ctx context.Context) ([]Coin, error) { return w.CoinsPart(ctx, 0, 0) }
+
+// CoinsPart is Coins without the first skip, and of the others at most limit;
+// zero means all.
+func (w *Wallet) CoinsPart(ctx context.Context, skip, limit int) ([]Coin, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.refresh(ctx); err != nil {
 		return nil, err
 	}
-	all := []Coin{}
+	var picked []*coin
 	for account := range uint32(len(w.names)) {
-		for _, c := range w.index.coins(account) {
-			script, err := w.keys.script(c.place)
-			if err != nil {
-				return nil, err
-			}
-			address, err := w.cfg.Network.Address(script)
-			if err != nil {
-				return nil, err
-			}
-			coin := Coin{
-				At: c.at, Amount: c.amount, Address: address, Label: w.labels[addressLabel(address)], Account: account, Change: c.place.chain == change,
-				Depth: w.index.depth(c.height), Mature: w.index.confirmed(c), Reserved: c.reserved, Frozen: c.frozen,
-			}
-			if coin.Label == "" {
-				coin.Label = w.labels[txLabel(c.at.TxID)]
-			}
-			all = append(all, coin)
-		}
+		coins := w.index.coins(account)
+		left := coins[min(max(skip, 0), len(coins)):]
+		skip -= len(coins) - len(left)
+		picked = append(picked, left...)
 	}
-	return slices.Clip(all), nil
+	if limit > 0 {
+		picked = picked[:min(limit, len(picked))]
+	}
+	all := make([]Coin, 0, len(picked))
+	for _, c := range picked {
+		script, err := w.keys.script(c.place)
+		if err != nil {
+			return nil, err
+		}
+		address, err := w.cfg.Network.Address(script)
+		if err != nil {
+			return nil, err
+		}
+		coin := Coin{
+			At: c.at, Amount: c.amount, Address: address, Label: w.labels[addressLabel(address)], Account: c.place.account, Change: c.place.chain == change,
+			Depth: w.index.depth(c.height), Mature: w.index.confirmed(c), Reserved: c.reserved, Frozen: c.frozen,
+		}
+		if coin.Label == "" {
+			coin.Label = w.labels[txLabel(c.at.TxID)]
+		}
+		all = append(all, coin)
+	}
+	return all, nil
 }
 
 // Freeze keeps the wallet from spending a coin by itself, and from spending it

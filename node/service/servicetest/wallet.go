@@ -140,12 +140,15 @@ func (t *Twin) WalletReplace(_ context.Context, r service.ReplaceRequest) (servi
 }
 
 // WalletCoins returns one.
-func (t *Twin) WalletCoins(context.Context) ([]service.Coin, error) {
+func (t *Twin) WalletCoins(_ context.Context, q service.CoinQuery) ([]service.Coin, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := service.Coin{Coin: t.coin(), Amount: 12_345_678_901, Address: address, Label: t.money.label, Depth: 12, State: "free"}
 	if t.money.frozen {
 		c.State = "frozen"
+	}
+	if q.Skip > 0 {
+		return []service.Coin{}, nil
 	}
 	return []service.Coin{c}, nil
 }
