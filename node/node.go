@@ -165,6 +165,9 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	if err := n.openAccount(ctx, chain); err != nil {
 		return err
 	}
+	if n.towers.key, err = chain.TowerKey(); err != nil {
+		return err
+	}
 	n.keys.Forget()
 	return n.openVault()
 }

@@ -29,7 +29,7 @@ import (
 
 const (
 	imageRef = "example.test/hello:1"
-	patience = 20 * time.Second
+	patience = time.Minute
 )
 
 // world is a chain, a provider and a tenant in one process; containers are the

@@ -16,7 +16,6 @@ import (
 	"github.com/pkt-cash/pkt-cloud/lease/session"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
-	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 	"github.com/pkt-cash/pkt-cloud/settle/tower"
 )
 
@@ -36,6 +35,7 @@ const (
 // payer it answers for late proofs, as payee it asks for them; it supplies its
 // towers and may be one.
 type towers struct {
+	key       pktcloud.PrivateKey // names this node to towers, from the phrase
 	doors     map[protocol.ID]*doorway.Doorway[pktcloud.PublicKey]
 	depositor *tower.Depositor // nil without towers
 	own       *tower.Tower     // nil unless Config.Tower
@@ -75,18 +75,8 @@ func (n *Node) openTowers(ctx context.Context) (err error) {
 			return n.stream(ctx, info.ID, tower.Protocol)
 		}})
 	}
-	seed := n.keys.Seed()
-	defer clear(seed)
-	chain, err := pktchain.NewKeychain(n.network, seed)
-	if err != nil {
-		return err
-	}
-	key, err := chain.TowerKey()
-	if err != nil {
-		return err
-	}
 	n.towers.depositor, err = tower.NewDepositor(ctx, tower.DepositorConfig{
-		Network: n.network, Key: key, Parcels: n.manager.Parcels, Store: n.store, Towers: targets, Log: n.cfg.Log,
+		Network: n.network, Key: n.towers.key, Parcels: n.manager.Parcels, Store: n.store, Towers: targets, Log: n.cfg.Log,
 	})
 	return err
 }
