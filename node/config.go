@@ -64,6 +64,10 @@ type Config struct {
 	// Runtime runs the containers of a provider; nil means the driver of
 	// container/libcontainer. The caller closes its own.
 	Runtime container.Runtime
+	// ChannelBlocks is the life of the channels that a tenant opens: as long as
+	// its money can be locked when a provider is lost. Zero means
+	// peer.DefaultLifetimeBlocks.
+	ChannelBlocks uint64
 	// AllowDial lists "host:port" pairs that are no public addresses and may be
 	// dialled all the same when a peer's data says so: registries on this
 	// machine or in the own network.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ func TestRestoreFromPhrase(t *testing.T) {
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	w.tenant.stop(t)
 	w.tenant = w.fromPhrase("lost")
-	w.tenant.flags = append(w.tenant.flags, "--bootstrap", w.provider.info.Addresses[0])
+	const channelBlocks = 600
+	w.tenant.flags = append(w.tenant.flags, "--bootstrap", w.provider.info.Addresses[0], "--channel-blocks", strconv.Itoa(channelBlocks))
 	w.tenant.start()
 	w.fund(w.tenant, "100 PKT")
 	l := w.rent()
@@ -44,7 +46,7 @@ func TestRestoreFromPhrase(t *testing.T) {
 	if err != nil || len(moves) != 1 || !strings.Contains(moves[0].Note, "returns from block") {
 		t.Errorf("history: got %+v, %v; want the channel and when it returns", moves, err)
 	}
-	w.mine(9_000) // beyond any expiry
+	w.mine(channelBlocks + 1)
 	eventually(t, 60*time.Second, "the refund is mined", func() (bool, error) {
 		b, err := c.WalletBalance(t.Context())
 		return b.Reserved == 0 && b.Spendable > before.Spendable, err
