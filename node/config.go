@@ -69,6 +69,10 @@ type Config struct {
 	// LockAfter is how long after the last payment or unlocking the wallet
 	// locks itself; zero means never. An unattended keystore takes none.
 	LockAfter time.Duration
+	// ChannelBlocks is the life of the channels that a tenant opens: as long as
+	// its money can be locked when a provider is lost. Zero means
+	// peer.DefaultLifetimeBlocks.
+	ChannelBlocks uint64
 	// AllowDial lists "host:port" pairs that are no public addresses and may be
 	// dialled all the same when a peer's data says so: registries on this
 	// machine or in the own network.

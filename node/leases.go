@@ -102,7 +102,8 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 	}
 	request := peer.Request{
 		Offer: offer, Manifest: m, IntervalSeconds: interval, TermSeconds: term, MaxRate: r.MaxRate, Rail: n.network.Rail,
-		Capacity: r.Capacity,
+		LifetimeBlocks: n.cfg.ChannelBlocks,
+		Capacity:       r.Capacity,
 		Limits: lease.Limits{
 			Credit: price(limits.CreditSeconds), Prepaid: price(limits.PrepaidSeconds), Unconfirmed: price(limits.UnconfirmedSeconds),
 		},

@@ -3,6 +3,7 @@ package settle
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
 	"os"
@@ -103,6 +104,7 @@ func open(b *testing.B, payer, payee *side) pktcloud.ID {
 // verification, and one sync of as many bytes as the store writes.
 type bare struct {
 	key  *btcec.PrivateKey
+	own  ed25519.PrivateKey
 	file *os.File
 	page []byte
 }
@@ -119,12 +121,21 @@ func newBare(b *testing.B) *bare {
 		}
 	})
 	key, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{7}, 32))
-	return &bare{key: key, file: f, page: make([]byte, 4096)}
+	return &bare{key: key, own: ed25519.NewKeyFromSeed(make([]byte, 32)), file: f, page: make([]byte, 4096)}
 }
 
 func (x *bare) crypto(b *testing.B, i uint64) {
 	digest := sha256.Sum256(binary.BigEndian.AppendUint64(nil, i))
 	if !ecdsa.Sign(x.key, digest[:]).Verify(digest[:], x.key.PubKey()) {
+		b.Fatal("does not verify")
+	}
+}
+
+// device is the device's signature, which a voucher bears besides, and its
+// verification.
+func (x *bare) device(b *testing.B, i uint64) {
+	message := binary.BigEndian.AppendUint64(nil, i)
+	if !ed25519.Verify(x.own.Public().(ed25519.PublicKey), message, ed25519.Sign(x.own, message)) {
 		b.Fatal("does not verify")
 	}
 }
@@ -161,7 +172,7 @@ func BenchmarkSettleVoucher(b *testing.B) {
 	payer, payee := newSide(b, ledger, settletest.NewStore(), "payer"), newSide(b, ledger, sqlite(b), "payee")
 	id := open(b, payer, payee)
 	x := newBare(b)
-	var pay, receive, whole, crypto, sync, least clock
+	var pay, receive, whole, crypto, sync, least, device clock
 	sum := pktcloud.Amount(0)
 	for b.Loop() {
 		sum++
@@ -177,12 +188,15 @@ func BenchmarkSettleVoucher(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
+		device.time(func() { x.device(b, uint64(sum)) })
 		least.time(func() {
 			crypto.time(func() { x.crypto(b, uint64(sum)) })
 			sync.time(func() { x.sync(b) })
 		})
 	}
 	b.ReportMetric(whole.median()/least.median(), "×bare")
+	b.ReportMetric(whole.median()/(least.median()+device.median()), "×bare-and-ed25519")
+	b.ReportMetric(device.median(), "µs-bare-ed25519")
 	b.ReportMetric(pay.median(), "µs-pay")
 	b.ReportMetric(receive.median(), "µs-receive")
 	b.ReportMetric(crypto.median(), "µs-bare-ecdsa")

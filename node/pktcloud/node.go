@@ -65,6 +65,7 @@ commands find it there. Open its pages with "pktcloud login".`,
 	g.StringArrayVar(&f.chains.secrets, "chain-password-file", nil, "password at that node, the first line of this file")
 	g.StringArrayVar(&f.chains.certs, "chain-cert", nil, "certificate of that node, PEM")
 	g.DurationVar(&d.Chain.PollInterval, "chain-poll", 0, "time between questions for a new block")
+	g.Uint64Var(&d.ChannelBlocks, "channel-blocks", 0, "life of the channels opened here, in blocks: as long as their money can be\nlocked when a provider is lost (default 43200, thirty days)")
 	g.StringVar(&f.api, "api", defaultAPI, "loopback address of the API and the pages")
 	g.StringVar(&f.proxy, "proxy", defaultProxy, "loopback address of the proxy that opens leases; empty: none")
 	g.StringVar(&f.passwordFile, "password-file", "", "password of the keystore, the first line of this file")

@@ -16,8 +16,8 @@ const (
 	// groupGap is how long a group stays open for one more change while several
 	// callers write at once, and maxGather how long in all. A caller that is
 	// alone never waits.
-	groupGap  = time.Millisecond
-	maxGather = 5 * time.Millisecond
+	groupGap  = 2 * time.Millisecond
+	maxGather = 10 * time.Millisecond
 )
 
 // writer makes changes durable over a connection of its own. A caller that
@@ -77,11 +77,14 @@ func (w *writer) apply(ctx context.Context, puts []Put) error {
 		return err
 	}
 	if w.pending.Load() == 0 && w.mu.TryLock() {
-		defer w.mu.Unlock()
-		if w.closed {
-			return ErrClosed
+		if w.closed || w.last < 2 { // none came along lately
+			defer w.mu.Unlock()
+			if w.closed {
+				return ErrClosed
+			}
+			return w.commit([]change{{puts: puts}})
 		}
-		return w.commit([]change{{puts: puts}})
+		w.mu.Unlock()
 	}
 	w.pending.Add(1)
 	defer w.pending.Add(-1)

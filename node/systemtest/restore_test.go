@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ func TestRestoreFromPhrase(t *testing.T) {
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	w.tenant.stop(t)
 	w.tenant = w.fromPhrase("lost")
-	w.tenant.flags = append(w.tenant.flags, "--bootstrap", w.provider.info.Addresses[0])
+	const channelBlocks = 600
+	w.tenant.flags = append(w.tenant.flags, "--bootstrap", w.provider.info.Addresses[0], "--channel-blocks", strconv.Itoa(channelBlocks))
 	w.tenant.start()
 	w.fund(w.tenant, "100 PKT")
 	l := w.rent()
@@ -47,7 +49,7 @@ func TestRestoreFromPhrase(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(moves, func(m service.Movement) bool { return strings.Contains(m.Note, "returns from block") }) {
 		t.Errorf("history: got %+v, %v; want the channel and when it returns", moves, err)
 	}
-	w.mine(9_000) // beyond any expiry
+	w.mine(channelBlocks + 1)
 	eventually(t, 60*time.Second, "the refund is mined", func() (bool, error) {
 		b, err := c.WalletBalance(t.Context())
 		return b.Reserved == 0 && b.Spendable > before.Spendable, err

@@ -198,7 +198,7 @@ var errStored = errors.New("settle: the store is damaged; restore it from the re
 
 // load reads everything from the store.
 func (m *Manager) load(ctx context.Context) error {
-	states, sights := map[string]state{}, map[string]seenRecord{}
+	states, sights := map[string][]byte{}, map[string]seenRecord{}
 	err := m.cfg.Store.Load(ctx, "settle/", func(key string, value []byte) error {
 		var err error
 		switch {
@@ -221,9 +221,7 @@ func (m *Manager) load(ctx context.Context) error {
 			err = pktcloud.Unmarshal(value, &r, maxStored)
 			m.payees[strings.TrimPrefix(key, keyPayees)] = r
 		case strings.HasPrefix(key, keyStates):
-			var st state
-			err = pktcloud.Unmarshal(value, &st, maxStored)
-			states[strings.TrimPrefix(key, keyStates)] = st
+			states[strings.TrimPrefix(key, keyStates)] = bytes.Clone(value)
 		case strings.HasPrefix(key, keySeen):
 			var r seenRecord
 			err = pktcloud.Unmarshal(value, &r, maxStored)
@@ -237,16 +235,12 @@ func (m *Manager) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for key, st := range states {
-		st.seen = sights[key]
-		states[key] = st
-	}
-	return m.loadChannels(ctx, states)
+	return m.loadChannels(ctx, states, sights)
 }
 
 // loadChannels takes the stored channels back, on all processors: reading keys
 // and scripts of thousands takes longer than reading the store.
-func (m *Manager) loadChannels(ctx context.Context, states map[string]state) error {
+func (m *Manager) loadChannels(ctx context.Context, states map[string][]byte, sights map[string]seenRecord) error {
 	type stored struct {
 		key   string
 		value []byte
@@ -258,7 +252,8 @@ func (m *Manager) loadChannels(ctx context.Context, states map[string]state) err
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for r := range records {
-				if err := m.loadChannel(ctx, r.key, r.value, states); err != nil {
+				name := strings.TrimPrefix(r.key, keyChannels)
+				if err := m.loadChannel(ctx, r.key, r.value, states[name], sights[name]); err != nil {
 					cancel(err)
 				}
 			}
@@ -280,15 +275,19 @@ func (m *Manager) loadChannels(ctx context.Context, states map[string]state) err
 	return err
 }
 
-func (m *Manager) loadChannel(ctx context.Context, key string, value []byte, states map[string]state) error {
+func (m *Manager) loadChannel(ctx context.Context, key string, value, changes []byte, seen seenRecord) error {
 	var r channelRecord
 	if err := pktcloud.Unmarshal(value, &r, maxStored); err != nil {
 		return fmt.Errorf("%w: %s: %w", errStored, key, err)
 	}
-	st, ok := states[strings.TrimPrefix(key, keyChannels)]
-	if !ok {
+	if changes == nil {
 		return fmt.Errorf("%w: %s has no state", errStored, key)
 	}
+	st := state{}
+	if err := pktcloud.Unmarshal(changes, &st, maxStored); err != nil {
+		return fmt.Errorf("%w: %s: %w", errStored, key, err)
+	}
+	st.seen = seen
 	return m.restore(ctx, r, st)
 }
 
