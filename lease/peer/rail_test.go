@@ -72,7 +72,7 @@ func TestSecondRail(t *testing.T) {
 	if *railFlag == secondrail.Name {
 		t.Skip("this is the second run")
 	}
-	args := []string{"-rail", secondrail.Name, "-test.skip", "^TestSecondRail$", "-test.run", "^Test", "-test.timeout", "5m"}
+	args := []string{"-rail", secondrail.Name, "-test.skip", "^TestSecondRail$", "-test.run", "^Test", "-test.timeout", "8m", "-test.parallel", "6"}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
