@@ -58,7 +58,9 @@ func TestChannelPaysOneLease(t *testing.T) {
 func TestFullDiskFreezes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.patient())
+	r := w.patient()
+	r.Limits = w.request().Limits // frozen soon
+	id := w.create(r)
 	w.until("an interval is paid", func() bool { v, _ := w.provider.Lease(id); return v.Paid > 0 })
 	w.stores[1].Down(true)
 	w.until("the provider freezes what it cannot account for", func() bool {
