@@ -5,6 +5,7 @@ package systemtest
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -255,9 +256,24 @@ func (b *tab) marked(what string) {
 	}
 }
 
+// click clicks on an element, and as a person would once more when the page moved
+// under the mouse at that moment.
 func (b *tab) click(selector string) {
 	b.t.Helper()
-	b.do("click "+selector, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+	const arm = `(() => { sessionStorage.removeItem("clicked"); document.querySelector(%q)?.addEventListener("click",
+		() => sessionStorage.setItem("clicked", "yes"), {capture: true, once: true}); return location.href })()`
+	for range 5 {
+		b.do("find "+selector, chromedp.WaitVisible(chromedp.CSS(selector)))
+		page := eval[string](b, fmt.Sprintf(arm, selector))
+		b.do("click "+selector, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			hit, err := run(b, chromedp.Evaluate[bool](fmt.Sprintf(`location.href !== %q || sessionStorage.getItem("clicked") === "yes"`, page)))
+			if hit || err != nil { // an error: the page is on its way to another
+				return
+			}
+		}
+	}
+	b.fatal("click "+selector, errors.New("the mouse does not hit it"))
 }
 
 // submit presses a form's button and waits for the page that answers.
