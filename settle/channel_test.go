@@ -109,6 +109,43 @@ func TestAcceptRefuses(t *testing.T) {
 	}
 }
 
+// A payer that lost its store takes a voucher of its own that it is shown, if
+// that one is newer and proves itself [SETTLE-64].
+func TestAdopt(t *testing.T) {
+	before := settledChannel(t, settle.Payer)
+	c, first := pay(t, before, entry(1, 500))
+	c, second := pay(t, c, entry(1, 700))
+	adopted, err := before.Adopt(second, stubRail{})
+	if err != nil || !reflect.DeepEqual(adopted, c) {
+		t.Fatalf("got %+v, %v, want the state that was lost", adopted, err)
+	}
+	for name, old := range map[string]pktcloud.Signed[settle.Voucher]{"older": first, "the same": second} {
+		if got, err := c.Adopt(old, stubRail{}); err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%s: got %+v, %v, want no change", name, got, err)
+		}
+	}
+	forged := second
+	forged.Sig[0] ^= 1
+	got, err := before.Adopt(forged, stubRail{})
+	wantCode(t, err, settle.ErrProof)
+	if !reflect.DeepEqual(got, before) {
+		t.Errorf("a forged voucher left %+v", got)
+	}
+	foreign := first.Body
+	foreign.Channel = lease(9)
+	got, err = c.Adopt(seal(t, params(), foreign), stubRail{})
+	wantCode(t, err, settle.ErrChannel) // also one that would be old here
+	if !reflect.DeepEqual(got, c) {
+		t.Errorf("a foreign voucher left %+v", got)
+	}
+	payee := settledChannel(t, settle.Payee)
+	got, err = payee.Adopt(second, stubRail{})
+	wantCode(t, err, settle.ErrRole)
+	if !reflect.DeepEqual(got, payee) {
+		t.Errorf("at the payee: got %+v", got)
+	}
+}
+
 func TestAcceptProves(t *testing.T) {
 	payee := settledChannel(t, settle.Payee)
 	payer := settledChannel(t, settle.Payer)
