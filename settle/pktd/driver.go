@@ -60,8 +60,9 @@ type Driver struct {
 	naming sync.Mutex
 	named  []settle.Watch // not taken into the view yet
 
-	keeping sync.Mutex
-	kept    []*block // those read last
+	keeping sync.Mutex // never held while the node is asked
+	kept    []*block   // those read last
+	first   *block     // the one that the view began with, until it was searched
 
 	mu      sync.Mutex // guards all below; held while the node is asked
 	checked bool       // the node's network is the right one
@@ -69,7 +70,6 @@ type Driver struct {
 	scripts map[string]uint64        // watched by the view, and from what height
 	points  map[wire.OutPoint]uint64 // likewise
 	search  search
-	first   *block // the one that the view began with
 	pool    map[chainhash.Hash]*wire.MsgTx
 	seen    []chainhash.Hash // the pool in the order of arrival
 	fresh   time.Time        // when the last refresh that succeeded began
@@ -293,13 +293,9 @@ const keptBlocks = 4
 
 // rawBlock returns a block, one of the last or from the node.
 func (d *Driver) rawBlock(ctx context.Context, hash chainhash.Hash) (*block, error) {
-	d.keeping.Lock()
-	at := slices.IndexFunc(d.kept, func(b *block) bool { return b.header.BlockHash() == hash })
-	if at >= 0 {
-		defer d.keeping.Unlock()
-		return d.kept[at], nil
+	if b := d.keptBlock(hash); b != nil {
+		return b, nil
 	}
-	d.keeping.Unlock()
 	b, err := d.readBlock(ctx, hash)
 	if err != nil {
 		return nil, err
@@ -310,11 +306,27 @@ func (d *Driver) rawBlock(ctx context.Context, hash chainhash.Hash) (*block, err
 	return b, nil
 }
 
+func (d *Driver) keptBlock(hash chainhash.Hash) *block {
+	d.keeping.Lock()
+	defer d.keeping.Unlock()
+	if d.first != nil && d.first.header.BlockHash() == hash {
+		return d.first
+	}
+	if at := slices.IndexFunc(d.kept, func(b *block) bool { return b.header.BlockHash() == hash }); at >= 0 {
+		return d.kept[at]
+	}
+	return nil
+}
+
+// keepFirst keeps the block that the view began with; nil lets it go.
+func (d *Driver) keepFirst(b *block) {
+	d.keeping.Lock()
+	defer d.keeping.Unlock()
+	d.first = b
+}
+
 // readBlock asks for a block and checks that it is the one asked for.
 func (d *Driver) readBlock(ctx context.Context, hash chainhash.Hash) (*block, error) {
-	if d.first != nil && d.first.header.BlockHash() == hash {
-		return d.first, nil
-	}
 	var text string
 	if err := d.rpc.call(ctx, &text, "getblock", hash.String(), 0); err != nil {
 		return nil, unavailable("read block "+hash.String(), err)

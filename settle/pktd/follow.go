@@ -148,7 +148,8 @@ func (d *Driver) begin(ctx context.Context, count uint64) error {
 	}
 	first := b.forView(count)
 	view.Start(settle.Tip{Height: first.Height, Hash: first.Hash, Time: first.Time})
-	d.view, d.first = view, b
+	d.view = view
+	d.keepFirst(b)
 	return nil
 }
 

@@ -105,7 +105,8 @@ func (d *Driver) searchNamed(ctx context.Context) error {
 		d.view.Rescan(b.forView(s.next))
 		s.next, s.last = s.next+1, hash
 	}
-	*s, d.first = search{}, nil
+	*s = search{}
+	d.keepFirst(nil)
 	return nil
 }
 

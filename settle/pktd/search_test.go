@@ -2,6 +2,7 @@ package pktd
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -108,5 +109,36 @@ func TestReorgAfterSearch(t *testing.T) {
 	wantCoin(t, d, scripts[1], 0)
 	if n := count.blocks.Load(); n != 0 {
 		t.Errorf("got %d blocks read after the reorganisation, want none", n)
+	}
+}
+
+// TestSearchBesideQuestions asks while the chain is searched, as a wallet does
+// while a manager looks for its channels: neither waits for the other, and the
+// race detector sees them.
+func TestSearchBesideQuestions(t *testing.T) {
+	_, _, d, _ := named(t)
+	from, err := d.TipAt(t.Context(), 220)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var over atomic.Bool
+	searched := make(chan error)
+	go func() {
+		var err error
+		for err == nil && !over.Load() {
+			_, _, err = d.Search(t.Context(), from, func([]byte) bool { return false })
+		}
+		searched <- err
+	}()
+	for i := range 60 {
+		script := append([]byte{0, 20, 9, byte(i)}, make([]byte, 18)...)
+		d.Watch(settle.Watch{Script: script, From: 224})
+		if used, err := d.Used(t.Context(), script); used || err != nil {
+			t.Fatalf("a script nobody pays: got %t, %v", used, err)
+		}
+	}
+	over.Store(true)
+	if err := <-searched; err != nil {
+		t.Error(err)
 	}
 }
