@@ -300,6 +300,18 @@ func (t *Tower) Run(ctx context.Context) error {
 	return nil
 }
 
+// Look is one round of Run, for a program that calls it by itself at each block
+// and every few seconds: it asks for the best block and does for each deposit
+// what its time asks. Errors match [settle.ErrLedgerUnavailable], or are the
+// Store's and the context's.
+func (t *Tower) Look(ctx context.Context) error {
+	tip, err := t.cfg.Ledger.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	return t.look(ctx, tip)
+}
+
 // wait returns at the next block, or with the same one after pollInterval: the
 // mempool is looked at between blocks.
 func (t *Tower) wait(ctx context.Context, last settle.Tip) (settle.Tip, error) {
