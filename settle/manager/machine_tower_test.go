@@ -82,8 +82,12 @@ func (m *life) lookTower() {
 	}
 }
 
-// lookAll lets everybody who is there look at the chain, in some order.
+// lookAll lets everybody who is there look at the chain, in some order; the
+// hostile tower may be first.
 func (m *life) lookAll() {
+	if m.chance(8, "the hostile tower is first") {
+		m.attack()
+	}
 	looks := []func(){m.lookTower}
 	for _, a := range []*actor{m.payee, m.payer} {
 		if !m.towers.away[a] {
@@ -298,8 +302,13 @@ func (m *life) actHostile() {
 	}
 }
 
+// attack broadcasts one, mostly one whose time has come.
 func (m *life) attack() bool {
 	fit := slices.DeleteFunc(slices.Clone(m.towers.leaks), func(l leak) bool { return m.height > l.of.params.ExpiryHeight+2*machineMargin })
+	due := slices.DeleteFunc(slices.Clone(fit), func(l leak) bool { return m.height < l.of.params.LateHeight() })
+	if len(due) > 0 && !m.chance(4, "any") {
+		fit = due
+	}
 	if len(fit) == 0 {
 		return false
 	}
