@@ -113,6 +113,9 @@ type account struct {
 // GoString is short, for rapid prints it.
 func (c *account) GoString() string { return "channel " + c.id.String() }
 
+// GoString is short, for rapid prints it.
+func (a *actor) GoString() string { return "actor " + a.cfg.DeviceKey.Public().String() }
+
 // message is under way from payer to payee.
 type message struct {
 	to      *account
@@ -342,11 +345,15 @@ func (m *life) finish() {
 	}
 	m.ledger.SetFeeRate(1_000)
 	m.towers.away[m.payee] = m.chance(2, "without the payee")
-	for last := m.height + 100 + 4*machineMargin; m.height < last; {
-		m.mined(4, 0)
+	pass := func(blocks uint64) {
+		for last := m.height + blocks; m.height < last; {
+			m.mined(4, 0)
+		}
 	}
+	pass(100 + 4*machineMargin)
 	clear(m.towers.away)
 	m.lookAll()
+	pass(12) // for what only a payee that is back brings on the chain
 	for _, c := range m.channels {
 		m.count.ends[m.judge(c)]++
 	}
