@@ -302,8 +302,13 @@ func (d *Driver) rawBlock(ctx context.Context, hash chainhash.Hash) (*block, err
 	}
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
-	d.kept = append(d.kept[max(0, len(d.kept)-keptBlocks+1):], b)
+	d.keep(b)
 	return b, nil
+}
+
+// keep makes a block the one read last. The caller holds d.keeping.
+func (d *Driver) keep(b *block) {
+	d.kept = append(d.kept[max(0, len(d.kept)-keptBlocks+1):], b)
 }
 
 func (d *Driver) keptBlock(hash chainhash.Hash) *block {
@@ -318,10 +323,14 @@ func (d *Driver) keptBlock(hash chainhash.Hash) *block {
 	return nil
 }
 
-// keepFirst keeps the block that the view began with; nil lets it go.
+// keepFirst keeps the block that the view began with; nil makes it one of those
+// read last, for the caller that has not searched it yet.
 func (d *Driver) keepFirst(b *block) {
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
+	if b == nil && d.first != nil {
+		d.keep(d.first)
+	}
 	d.first = b
 }
 
