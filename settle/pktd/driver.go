@@ -69,6 +69,7 @@ type Driver struct {
 	view    *chainview.View
 	scripts map[string]uint64        // watched by the view, and from what height
 	points  map[wire.OutPoint]uint64 // likewise
+	asked   asked
 	search  search
 	pool    map[chainhash.Hash]*wire.MsgTx
 	seen    []chainhash.Hash // the pool in the order of arrival
@@ -152,7 +153,8 @@ func (d *Driver) output(ctx context.Context, at settle.Outpoint) (settle.Output,
 	return d.view.Output(at)
 }
 
-// Unspent implements settle.CoinReader.
+// Unspent implements settle.CoinReader. What is asked about is not watched:
+// strangers name it, and transactions may be long [LEDGER-14].
 func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
 	unlock, err := d.lockFresh(ctx)
 	if err != nil {
@@ -160,12 +162,28 @@ func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output
 	}
 	defer unlock()
 	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
-	if !d.view.Has(point) {
-		if found, err := d.locate(ctx, point); err != nil || !found {
-			return settle.Output{}, err
+	if d.view.Has(point) {
+		out, err := d.view.Output(at)
+		if out.Spend != nil && out.Spend.Depth > 0 {
+			out = settle.Output{}
+		}
+		return out, err
+	}
+	height, err := d.place(ctx, point)
+	if err != nil || height == 0 {
+		return settle.Output{}, err
+	}
+	b, err := d.blockAt(ctx, height)
+	if err != nil {
+		return settle.Output{}, err
+	}
+	for _, tx := range b.txs {
+		if tx.TxHash() == point.Hash && uint64(point.Index) < uint64(len(tx.TxOut)) {
+			d.asked.add(point)
+			return d.view.Unspent(point, tx.TxOut[point.Index], height)
 		}
 	}
-	return d.view.Output(at)
+	return settle.Output{}, fmt.Errorf("%w: output %s is not in the block that the node named", settle.ErrLedgerUnavailable, point)
 }
 
 // Coins implements settle.Ledger.
