@@ -120,7 +120,8 @@ func TestAdopt(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(adopted, c) {
 		t.Fatalf("got %+v, %v, want the state that was lost", adopted, err)
 	}
-	for name, old := range map[string]pktcloud.Signed[settle.Voucher]{"older": first, "the same": second} {
+	_, twin := pay(t, adoptedUpTo(t, before, first), entry(1, 900)) // as a second machine with the phrase might sign
+	for name, old := range map[string]pktcloud.Signed[settle.Voucher]{"older": first, "the same": second, "of the same sequence": twin} {
 		if got, err := c.Adopt(old, stubRail{}); err != nil || !reflect.DeepEqual(got, c) {
 			t.Errorf("%s: got %+v, %v, want no change", name, got, err)
 		}
@@ -164,6 +165,15 @@ func (r handyRail) Beside(fn func() error) (wait func() error) {
 func (r handyRail) VerifyVoucher(p settle.Params, total pktcloud.Amount, proof []byte) error {
 	*r.log = append(*r.log, "proof")
 	return r.stubRail.VerifyVoucher(p, total, proof)
+}
+
+func adoptedUpTo(t *testing.T, c settle.Channel, v pktcloud.Signed[settle.Voucher]) settle.Channel {
+	t.Helper()
+	c, err := c.Adopt(v, stubRail{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestAcceptProves(t *testing.T) {
