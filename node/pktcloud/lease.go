@@ -51,6 +51,9 @@ func (a *app) leaseOne(name, about string, do func(context.Context, *client.Clie
 	return &cobra.Command{
 		Use: name + " LEASE", Short: about, Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return service.Errorf(service.CodeInvalid, "the lease's name is empty; \"pktcloud lease list\" has the names")
+			}
 			n, err := a.node()
 			if err != nil {
 				return err
