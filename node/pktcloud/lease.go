@@ -258,7 +258,7 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, r service.L
 	if page, err := n.Offers(ctx, service.OfferQuery{Resources: r.Resources}); err == nil {
 		for _, o := range page.Offers {
 			if !o.Own {
-				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less",
+				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less; see \"pktcloud market list\"",
 					pktcloud.Amount(r.MaxRate), pktcloud.Amount(o.Rate))
 			}
 		}
