@@ -34,9 +34,7 @@ func TestTowerIsSupplied(t *testing.T) {
 	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
 	_, err = w.tenant.CreateLease(ctx, request(w.offer()))
 	w.check(err)
-	w.until("a deposit at the tower", func() bool {
-		_, err := w.chain.Mine(1, nil) // the funding may have come after the last one
-		w.check(err)
+	w.mineUntil("a deposit at the tower", func() bool {
 		r, err := w.provider.Deposit(ctx)
 		w.check(err)
 		if len(r.Towers) != 2 || r.Every != every || r.Towers[1].Receipts != 0 {
