@@ -78,6 +78,9 @@ type Config struct {
 	// MarginBlocks is the safety distance in channels opened here and the least
 	// one accepted; zero means DefaultMarginBlocks.
 	MarginBlocks uint64
+	// Depth is how deep the funding of a channel that is accepted must lie before
+	// it counts as settled. The zero value takes what the payer names.
+	Depth settle.Depths
 	// DepositEvery is after how many further units a payee wants a late proof
 	// to deposit at towers: what it can lose when all of them are hostile. Zero
 	// means that it deposits nothing.

@@ -224,24 +224,26 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 	var puts []put
 	fresh := map[settle.Outpoint]*restored{}
 	for _, f := range found {
-		r, err := m.cfg.Keychain.Restore(f.Raw, pktchain.RefundKeys{})
+		all, err := m.cfg.Keychain.RestoreAll(f.Raw, pktchain.RefundKeys{})
 		if err != nil {
 			m.cfg.Log.Warn("a note of this phrase on the chain leads to no channel", "block", f.Height, "err", err)
 			continue
 		}
-		at := r.Detail.Funding
-		m.mu.Lock()
-		_, own := m.funded[at]
-		_, known := m.restored[at]
-		m.mu.Unlock()
-		if own || known {
-			continue
+		for _, r := range all {
+			at := r.Detail.Funding
+			m.mu.Lock()
+			_, own := m.funded[at]
+			_, known := m.restored[at]
+			m.mu.Unlock()
+			if own || known {
+				continue
+			}
+			next.Payer = max(next.Payer, uint64(r.Index)+1)
+			record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began}
+			m.tellFound(r, record)
+			fresh[at] = &restored{record, r}
+			puts = append(puts, put{restoredKey(at), record})
 		}
-		next.Payer = max(next.Payer, uint64(r.Index)+1)
-		record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began}
-		m.tellFound(r, record)
-		fresh[at] = &restored{record, r}
-		puts = append(puts, put{restoredKey(at), record})
 	}
 	if len(puts) > 0 {
 		puts = append(puts, put{keyIndexes, next})
@@ -277,15 +279,20 @@ func restoredKey(at settle.Outpoint) string {
 }
 
 // loadRestored takes a stored record back.
-func (m *Manager) loadRestored(record restoredRecord) error {
-	r, err := m.cfg.Keychain.Restore(record.Funding, pktchain.RefundKeys{})
+func (m *Manager) loadRestored(key string, record restoredRecord) error {
+	all, err := m.cfg.Keychain.RestoreAll(record.Funding, pktchain.RefundKeys{})
 	if err != nil {
 		return err
 	}
-	at := r.Detail.Funding
-	m.restored[at] = &restored{record, r}
-	if record.Spent.Depth < settledDepth {
-		m.watchRestored(at, record)
+	for _, r := range all { // the key says which of them
+		at := r.Detail.Funding
+		if restoredKey(at) != key {
+			continue
+		}
+		m.restored[at] = &restored{record, r}
+		if record.Spent.Depth < settledDepth {
+			m.watchRestored(at, record)
+		}
 	}
 	return nil
 }
