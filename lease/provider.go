@@ -116,7 +116,7 @@ func (s State) creditSeconds() uint64 {
 	return s.Terms.SecondsFor(s.Paid + s.Terms.Limits.Credit)
 }
 
-// paidForSeconds is the most service that term and channel allow.
+// paidForSeconds is the most service that term and share allow.
 func (s State) paidForSeconds() uint64 {
 	return min(s.Terms.TermSeconds, s.Terms.SecondsFor(s.Spendable))
 }
@@ -213,7 +213,7 @@ func (s *State) providerPaid(cumulative pktcloud.Amount) ([]Effect, error) {
 	case s.Phase < Agreed || s.Phase >= Closed:
 		return nil, s.refusePhase("a voucher")
 	case cumulative > s.Spendable:
-		return nil, Refusal(CodePayment, "%s paid of %s that the channel can pay", cumulative, s.Spendable)
+		return nil, Refusal(CodePayment, "%s paid of a share of %s", cumulative, s.Spendable)
 	}
 	s.Paid = max(s.Paid, cumulative)
 	if s.Phase != Suspended || s.creditSeconds() <= s.Ran {

@@ -119,8 +119,9 @@ type (
 	Object struct{ Dispute Dispute }
 	// ObjectAgain sends the dispute of a sequence again.
 	ObjectAgain struct{ Sequence uint64 }
-	// OfferClose signs the record, makes the payer's half of the closing
-	// transaction for Record.Paid, and sends both.
+	// OfferClose signs the record and sends it: with the payer's half of the
+	// closing transaction that pays Record.Paid, or where the channel pays other
+	// leases, after a voucher that does [LEASE-27].
 	OfferClose struct{ Record CloseRecord }
 )
 

@@ -125,7 +125,7 @@ func (m *Manager) Announce(ctx context.Context, channel pktcloud.ID) error {
 		st.Announced = true
 		return st, persist, nil
 	})
-	if err != nil {
+	if err != nil || ch.state.Load().Channel.Depth > 0 { // mined: a node may not know it any more
 		return err
 	}
 	return m.cfg.Ledger.Broadcast(ctx, ch.funding)
