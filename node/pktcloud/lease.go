@@ -116,6 +116,7 @@ ends it.`,
 	f.StringArrayVar(&r.Env, "env", nil, "NAME=value")
 	f.Var(&most, "max-price", "PKT per hour that are not to be exceeded")
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
+	f.BoolVar(&r.OwnChannel, "own-channel", false, "open a channel for this lease, also where the one that pays another lease\nwith this provider has room: else that one pays both")
 	f.Uint64Var(&r.TermSeconds, "term", 0, "seconds (default an hour)")
 	f.Uint64Var(&r.IntervalSeconds, "interval", 0, "seconds between payments (default 5)")
 	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")
