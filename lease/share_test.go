@@ -145,3 +145,51 @@ func TestSharesModel(t *testing.T) {
 		})
 	})
 }
+
+// TestHeldWhileBlind shows [LEASE-28]: a provider whose chain is out of sight, and
+// whose channel may be past its deadline, lets the workload stand still and does
+// not count the grace; what the chain then says decides.
+func TestHeldWhileBlind(t *testing.T) {
+	_, p := active(t, usual)
+	p = stepOK(t, p, lease.Tick{Ran: 7}, lease.Now{Uptime: 7})
+	p = stepOK(t, p, lease.Paid{Cumulative: 5 * perSecond}, lease.Now{Uptime: 7})
+	p = stepOK(t, p, lease.Tick{Ran: 9}, lease.Now{Uptime: 9})
+	held, effects, err := p.Step(lease.Funding{Known: true, Confirmed: true, Blind: true}, lease.Now{Uptime: 9})
+	if err != nil || held.Phase != lease.Suspended || !has[lease.Freeze](effects) {
+		t.Fatalf("got %s, %v, %v, want frozen", held.Phase, effects, err)
+	}
+	if st := issued(t, effects).Body; st.To != 9 || st.State != lease.Frozen {
+		t.Errorf("got a statement to second %d, %d, want 9 and frozen", st.To, st.State)
+	}
+	held = stepOK(t, held, lease.Tick{Ran: 9}, lease.Now{Uptime: 9 + 100*held.Terms.GraceSeconds})
+	if held.Phase != lease.Suspended {
+		t.Fatalf("got %s after the grace, out of sight, want suspended", held.Phase)
+	}
+	if paid := stepOK(t, held, lease.Paid{Cumulative: 7 * perSecond}, lease.Now{Uptime: 3000}); paid.Phase != lease.Suspended {
+		t.Errorf("got %s after a payment, out of sight, want suspended", paid.Phase)
+	}
+	at := lease.Now{Uptime: 3000}
+	back, effects, err := held.Step(lease.Funding{Known: true, Confirmed: true}, at)
+	if err != nil || back.Phase != lease.Active || !has[lease.Thaw](effects) {
+		t.Errorf("the chain is back, below the deadline: got %s, %v, %v, want active", back.Phase, effects, err)
+	}
+	over := stepOK(t, held, lease.Funding{Known: true, Confirmed: true, Ending: true}, at)
+	if over.Phase != lease.Closing || over.Reason != lease.ReasonChannel {
+		t.Errorf("the chain is back, past the deadline: got %s for %q, want an end by the channel", over.Phase, over.Reason)
+	}
+	// Used up at the same time: the grace begins with the chain's return.
+	used := stepOK(t, p, lease.Tick{Ran: 15}, lease.Now{Uptime: 15})
+	if used.Phase != lease.Suspended {
+		t.Fatalf("got %s at the credit, want suspended", used.Phase)
+	}
+	used = stepOK(t, used, lease.Funding{Known: true, Blind: true}, lease.Now{Uptime: 16})
+	used = stepOK(t, used, lease.Funding{Known: true}, at)
+	used = stepOK(t, used, lease.Tick{Ran: 15}, lease.Now{Uptime: 3000 + used.Terms.GraceSeconds - 1})
+	if used.Phase != lease.Suspended {
+		t.Errorf("got %s a second before the grace ends, want suspended", used.Phase)
+	}
+	used = stepOK(t, used, lease.Tick{Ran: 15}, lease.Now{Uptime: 3000 + used.Terms.GraceSeconds})
+	if used.Phase != lease.Closing || used.Reason != lease.ReasonUnpaid {
+		t.Errorf("got %s for %q after the grace, want an end unpaid", used.Phase, used.Reason)
+	}
+}

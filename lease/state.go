@@ -52,6 +52,7 @@ type State struct {
 	Paid      pktcloud.Amount `cbor:"paid"`      // by vouchers
 
 	FrozenAt  uint64 `cbor:"frozen_at"`  // uptime
+	Held      bool   `cbor:"held"`       // provider: the chain is out of sight and the channel perhaps past its deadline
 	ClosingAt uint64 `cbor:"closing_at"` // uptime
 
 	By            Role               `cbor:"by"`

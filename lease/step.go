@@ -17,8 +17,8 @@ type (
 	// whole seconds that the workload ran, in all.
 	Tick struct{ Ran uint64 }
 	// Funding is news of the channel. Ending means that it takes no more
-	// vouchers.
-	Funding struct{ Known, Confirmed, Ending bool }
+	// vouchers; Blind that it may be so, while the chain is out of sight.
+	Funding struct{ Known, Confirmed, Ending, Blind bool }
 	// Paid is the lease's entry of a voucher that was made (tenant) or accepted
 	// (provider), and is durable in the channel.
 	Paid struct{ Cumulative pktcloud.Amount }

@@ -171,7 +171,7 @@ func (p *Provider) announce(r *runner) {
 				}
 				return
 			}
-			r.event("funding", r.step(lease.Funding{Known: true, Confirmed: r.state.Confirmed}, "", ""))
+			r.event("funding", r.step(lease.Funding{Known: true, Confirmed: r.state.Confirmed, Blind: r.state.Held}, "", ""))
 		}
 	})
 }
@@ -381,10 +381,12 @@ func (p *Provider) poll(r *runner) {
 }
 
 func fundingOf(st ChannelStatus) lease.Funding {
+	late := st.Height >= st.Params.Deadline()
 	return lease.Funding{
 		Known:     st.Funded,
 		Confirmed: st.Funded && st.Depth >= st.Params.MinDepth,
-		Ending:    st.Height >= st.Params.Deadline() || st.Phase == settle.Closed || st.Phase == settle.Refunded,
+		Ending:    late && !st.OutOfSight || st.Phase == settle.Closed || st.Phase == settle.Refunded,
+		Blind:     late && st.OutOfSight, // perhaps late, perhaps not [LEASE-28]
 	}
 }
 

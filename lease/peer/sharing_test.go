@@ -3,6 +3,7 @@ package peer_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,4 +314,42 @@ func TestHostileSharing(t *testing.T) {
 		t.Errorf("got %q and %d paid, want nothing changed", v.Text, v.Paid)
 	}
 	hostile("to nobody's lease", pay(pktcloud.IDOf([]byte("nobody")), 1))
+}
+
+// blindPayee has a chain out of sight, whose height may be past every deadline.
+type blindPayee struct {
+	peer.Payee
+	blind *atomic.Bool
+}
+
+func (p blindPayee) ChannelStatus(ctx context.Context, channel pktcloud.ID) (peer.ChannelStatus, error) {
+	st, err := p.Payee.ChannelStatus(ctx, channel)
+	if p.blind.Load() {
+		st.OutOfSight, st.Height = true, st.Params.ExpiryHeight
+	}
+	return st, err
+}
+
+// TestChainOutOfSight shows [LEASE-28]: an estimate of the height freezes a lease
+// and ends none; it goes on when the chain is seen again.
+func TestChainOutOfSight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var blind atomic.Bool
+	w.payee = func(p peer.Payee) peer.Payee { return blindPayee{p, &blind} }
+	again := w.listenAgain()
+	w.stops[1]()
+	w.startProvider(again)
+	id := w.create(w.patient()) // shallow: looked at each second
+	w.until("an interval is paid", func() bool { _, v := w.views(id); return v.Paid > 0 })
+	blind.Store(true)
+	w.until("the workload stands still", func() bool {
+		_, v := w.views(id)
+		st, err := w.workload.Status(t.Context(), id)
+		return err == nil && st == peer.WorkloadFrozen && v.Phase == lease.Suspended
+	})
+	blind.Store(false)
+	_, before := w.views(id)
+	w.until("it goes on and is paid", func() bool { _, v := w.views(id); return v.Paid >= before.Paid+2*unitsPerSecond })
+	w.closeAndCheck(id)
 }
