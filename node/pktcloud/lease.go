@@ -122,6 +122,7 @@ ends it.`,
 	f.StringArrayVar(&r.Env, "env", nil, "NAME=value")
 	f.Var(&most, "max-price", "PKT per hour that are not to be exceeded")
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
+	f.BoolVar(&r.OwnChannel, "own-channel", false, "open a channel for this lease, also where the one that pays another lease\nwith this provider has room: else that one pays both")
 	f.Var((*period)(&r.TermSeconds), "term", "how long at most, such as 10m, 2h or 30d; or seconds (default 1h)")
 	f.Var((*period)(&r.IntervalSeconds), "interval", "time between payments (default 5s)")
 	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")

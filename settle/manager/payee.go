@@ -84,6 +84,8 @@ func (m *Manager) take(ctx context.Context, p settle.Params, funding []byte, fir
 		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "the payee's key or payout script is not from a quote of this device")
 	case p.MarginBlocks < m.cfg.MarginBlocks:
 		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "a margin of %d blocks, this side wants %d", p.MarginBlocks, m.cfg.MarginBlocks)
+	case p.MinDepth < m.cfg.Depth.For(p.Capacity): // [SETTLE-38]
+		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "settled at a depth of %d, this side wants %d for %d units", p.MinDepth, m.cfg.Depth.For(p.Capacity), uint64(p.Capacity))
 	}
 	tip, err := m.askTip(ctx)
 	if err != nil {
