@@ -89,8 +89,9 @@ func (m *Manager) begin(ctx context.Context, r channelRecord) error {
 	return m.beginAs(ctx, r, state{Channel: c, seen: seenRecord{Since: since}})
 }
 
-// beginAs is begin for a channel that is in a state already.
-func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state) error {
+// beginAs is begin for a channel that is in a state already. More records become
+// durable with it.
+func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state, more ...put) error {
 	m.mu.Lock()
 	r.Order = m.order
 	m.mu.Unlock()
@@ -98,7 +99,8 @@ func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state) error 
 	if err != nil {
 		return err
 	}
-	if err := m.apply(ctx, put{keyChannels + ch.id.Hex(), r}, put{keyStates + ch.id.Hex(), st}, put{keySeen + ch.id.Hex(), st.seen}); err != nil {
+	more = append(more, put{keyChannels + ch.id.Hex(), r}, put{keyStates + ch.id.Hex(), st}, put{keySeen + ch.id.Hex(), st.seen})
+	if err := m.apply(ctx, more...); err != nil {
 		return err
 	}
 	m.add(ch)
