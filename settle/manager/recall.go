@@ -67,35 +67,34 @@ func (m *Manager) watchRecalled(at settle.Outpoint, height uint64) {
 // [SETTLE-67]: parcels are what towers answered, from wherever, in any order, as
 // often as one likes. What the store has already, what has ended, and a deposit
 // that claims less than another changes nothing; what does not hold is left out
-// and named in the error. A channel taken back is durable when Recall returns,
-// and Run claims it from its late height on. An error that matches
-// [settle.ErrLedgerUnavailable] means: ask again.
-func (m *Manager) Recall(ctx context.Context, parcels []Parcel) error {
+// and returned as bad, each with its refusal. A channel taken back is durable when
+// Recall returns, and Run claims it from its late height on. With an error, of
+// the ledger, the store or the context, not all was judged: ask again.
+func (m *Manager) Recall(ctx context.Context, parcels []Parcel) (bad []error, err error) {
 	client, err := m.cfg.Keychain.TowerKey()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := m.searchBegun(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	tip, err := m.askTip(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.reviving.Lock()
 	defer m.reviving.Unlock()
-	var errs []error
 	for i, p := range parcels {
 		err := m.recallOne(ctx, p, client.Public(), tip)
 		if err == nil {
 			continue
 		}
-		errs = append(errs, fmt.Errorf("deposit %d of a tower: %w", i, err))
 		if _, refused := errors.AsType[*settle.Error](err); !refused { // the chain or the store
-			break
+			return bad, err
 		}
+		bad = append(bad, fmt.Errorf("deposit %d of a tower: %w", i, err))
 	}
-	return errors.Join(errs...)
+	return bad, m.followRecalled(ctx, tip) // not only with the next block
 }
 
 // searchBegun makes sure that it is known when this store began.

@@ -2,6 +2,7 @@ package manager_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -33,9 +34,16 @@ func (w *world) deposited(id pktcloud.ID, total pktcloud.Amount) manager.Parcel 
 
 func (s *side) recall(t *testing.T, parcels ...manager.Parcel) {
 	t.Helper()
-	if err := s.m.Recall(t.Context(), parcels); err != nil {
+	if err := s.recalls(t, parcels...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// recalls is recall that may be refused.
+func (s *side) recalls(t *testing.T, parcels ...manager.Parcel) error {
+	t.Helper()
+	bad, err := s.m.Recall(t.Context(), parcels)
+	return errors.Join(append(bad, err)...)
 }
 
 // one is the side's only restored channel.
@@ -144,7 +152,7 @@ func TestRecallThroughCrashes(t *testing.T) {
 			n.cfg.Store = n.store
 			dead := n.store.DieAt(at, after)
 			n.start()
-			_ = n.m.Recall(t.Context(), []manager.Parcel{p})
+			_ = n.recalls(t, p)
 			w.ledger.Mine(lifetime - margin)
 			eventually(t, "crash or claim", func() bool { return dead() || len(w.ledger.Pool()) == 1 })
 			n.crash()
@@ -163,7 +171,7 @@ func TestRecallIsDurable(t *testing.T) {
 	n := w.anew(w.payee)
 	n.found(t, 0)
 	n.store.FailWhen(func(int) bool { return true })
-	if err := n.m.Recall(t.Context(), []manager.Parcel{p}); err == nil {
+	if err := n.recalls(t, p); err == nil {
 		t.Error("a store that fails: got no error")
 	}
 	if got := len(n.m.Restored()); got != 0 {
@@ -223,20 +231,20 @@ func TestRecallRefuses(t *testing.T) {
 		{"a channel that has ended", other, nil},
 		{"a refund", foreign, settle.ErrProof},
 	} {
-		err := n.m.Recall(t.Context(), []manager.Parcel{c.p})
+		err := n.recalls(t, c.p)
 		if c.want == nil && err != nil {
 			t.Errorf("%s: got %v, want nothing", c.name, err)
 		} else if c.want != nil {
 			code(t, c.name, err, c.want.(settle.Code))
 		}
 	}
-	if err := stranger.m.Recall(t.Context(), []manager.Parcel{good}); err == nil {
+	if err := stranger.recalls(t, good); err == nil {
 		t.Error("another phrase took the channel")
 	}
 	if a, b := len(n.m.Restored()), len(stranger.m.Restored()); a != 0 || b != 0 {
 		t.Fatalf("refused deposits left %d and %d channels", a, b)
 	}
-	err = n.m.Recall(t.Context(), []manager.Parcel{altered(func(raw []byte) { raw[0] = 1 }), good}) // one bad does not hide a good one
+	err = n.recalls(t, altered(func(raw []byte) { raw[0] = 1 }), good) // one bad does not hide a good one
 	code(t, "a version 1", err, settle.ErrMalformed)
 	if n.one(t).Claim != 100_000+reserve {
 		t.Error("a bad deposit before it hid a good one")
@@ -246,7 +254,7 @@ func TestRecallRefuses(t *testing.T) {
 		t.Errorf("the payer's own refund: got %+v", list)
 	}
 	w.ledger.SetDown(true)
-	if err := n.m.Recall(t.Context(), []manager.Parcel{good}); err == nil {
+	if err := n.recalls(t, good); err == nil {
 		t.Error("a chain out of reach: got no error")
 	}
 	w.ledger.SetDown(false)

@@ -545,7 +545,21 @@ func (m *Manager) adoptNew(ctx context.Context, p settle.Params, v pktcloud.Sign
 	return c.ID, m.beginAs(ctx, record, state{Channel: c, Announced: true, seen: seenRecord{Since: settle.Birthday(r.Height)}})
 }
 
-// isRestored reports whether a channel came back by its phrase.
+// CameBack reports whether a channel came back by its phrase [SETTLE-65]: as
+// payer it pays no more.
+func (m *Manager) CameBack(channel pktcloud.ID) bool {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, payer := m.restored[ch.chain.Detail.Funding]
+	_, payee := m.recalled[ch.chain.Detail.Funding]
+	return payer || payee
+}
+
+// isRestored reports whether a channel of this payer came back by its phrase.
 func (m *Manager) isRestored(ch *channel) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
