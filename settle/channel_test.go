@@ -119,7 +119,8 @@ func TestAdopt(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(adopted, c) {
 		t.Fatalf("got %+v, %v, want the state that was lost", adopted, err)
 	}
-	for name, old := range map[string]pktcloud.Signed[settle.Voucher]{"older": first, "the same": second} {
+	_, twin := pay(t, adoptedUpTo(t, before, first), entry(1, 900)) // as a second machine with the phrase might sign
+	for name, old := range map[string]pktcloud.Signed[settle.Voucher]{"older": first, "the same": second, "of the same sequence": twin} {
 		if got, err := c.Adopt(old, stubRail{}); err != nil || !reflect.DeepEqual(got, c) {
 			t.Errorf("%s: got %+v, %v, want no change", name, got, err)
 		}
@@ -144,6 +145,15 @@ func TestAdopt(t *testing.T) {
 	if !reflect.DeepEqual(got, payee) {
 		t.Errorf("at the payee: got %+v", got)
 	}
+}
+
+func adoptedUpTo(t *testing.T, c settle.Channel, v pktcloud.Signed[settle.Voucher]) settle.Channel {
+	t.Helper()
+	c, err := c.Adopt(v, stubRail{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestAcceptProves(t *testing.T) {
