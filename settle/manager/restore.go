@@ -240,7 +240,7 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 	var puts []put
 	fresh := map[settle.Outpoint]*restored{}
 	for _, f := range found {
-		r, err := m.cfg.Keychain.Restore(f.Raw, pktchain.RefundKeys{})
+		r, err := m.readFound(f)
 		if err != nil {
 			m.cfg.Log.Warn("a note of this phrase on the chain leads to no channel", "block", f.Height, "err", err)
 			continue
@@ -254,7 +254,7 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 			continue
 		}
 		next.Payer = max(next.Payer, uint64(r.Index)+1)
-		record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began}
+		record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began && !m.isCopy(r)}
 		m.tellFound(r, record)
 		fresh[at] = &restored{record, r}
 		puts = append(puts, put{restoredKey(at), record})
@@ -276,6 +276,40 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 		m.watchRestored(at, r.restoredRecord)
 	}
 	return nil
+}
+
+// readFound reads a channel of the phrase. Anybody can copy a note from the
+// chain into a transaction of his own: one that funds no channel of this
+// module, or not enough to have it back, is not kept [SETTLE-67].
+func (m *Manager) readFound(f settle.Found) (pktchain.Restored, error) {
+	if len(f.Raw) > pktchain.MaxFundingBytes {
+		return pktchain.Restored{}, settle.Refuse(settle.ErrFunding, "a transaction of %d bytes, a channel's funding has at most %d", len(f.Raw), pktchain.MaxFundingBytes)
+	}
+	r, err := m.cfg.Keychain.Restore(f.Raw, pktchain.RefundKeys{})
+	if err != nil {
+		return r, err
+	}
+	chain, err := r.Channel(m.cfg.Network, bytes.Clone(anyScript))
+	if err != nil {
+		return r, err
+	}
+	if least := chain.RefundFee(0) + m.cfg.Network.Dust(anyScript); r.Capacity < least {
+		return r, settle.Refuse(settle.ErrFunding, "%d units, a refund needs %d", uint64(r.Capacity), uint64(least))
+	}
+	return r, nil
+}
+
+// isCopy reports whether a found channel repeats the note of one that this
+// store has: each has keys of its own, so that somebody copied it.
+func (m *Manager) isCopy(r pktchain.Restored) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, ch := range m.channels {
+		if ch.role == settle.Payer && bytes.Equal(ch.chain.Script(), r.Script) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *Manager) tellFound(r pktchain.Restored, record restoredRecord) {
@@ -399,8 +433,15 @@ func (m *Manager) refundRestored(ctx context.Context, at settle.Outpoint, r rest
 		return nil
 	}
 	next, err := m.makeRefund(ctx, r, tip)
-	if err != nil {
+	switch {
+	case errors.Is(err, settle.ErrDust), errors.Is(err, settle.ErrFee):
+		m.cfg.Log.Warn("no fee is left to raise", "channel of the phrase", at, "err", err)
+		next = r // it is broadcast as it is, or waits for a lower rate
+	case err != nil:
 		return err
+	}
+	if len(next.End) == 0 {
+		return nil
 	}
 	if next.EndFee != r.EndFee {
 		if err := m.keepRestored(ctx, at, next); err != nil {

@@ -143,6 +143,11 @@ func (d *Driver) begin(ctx context.Context, count uint64) error {
 		d.search.include(from)
 	}
 	for at, from := range d.points {
+		if d.asked.has(at) { // perhaps its block alone is enough again
+			delete(d.points, at)
+			d.Watch(settle.Watch{At: settle.Outpoint{TxID: at.Hash, Index: at.Index}, From: from})
+			continue
+		}
 		view.WatchPoint(at)
 		d.search.include(from)
 	}

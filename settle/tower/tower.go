@@ -60,6 +60,9 @@ type Tower struct {
 	book  *Book
 	tip   settle.Tip
 	swept uint64 // height of the last sweep
+	// followed are the deposits whose outputs the ledger follows: by then they
+	// were unspent in a block, so that it needs no search to know their end.
+	followed map[Key]pktcloud.ID
 }
 
 // held is how a deposit is stored.
@@ -84,7 +87,7 @@ func New(ctx context.Context, cfg Config) (*Tower, error) {
 	}
 	t := &Tower{
 		cfg: cfg, self: cfg.Key.Public(), checks: make(chan struct{}, maxChecks),
-		book: NewBook(cfg.Network, cfg.Quota, cfg.MinValue),
+		book: NewBook(cfg.Network, cfg.Quota, cfg.MinValue), followed: map[Key]pktcloud.ID{},
 	}
 	err := cfg.Store.Load(ctx, keyHeld, func(key string, value []byte) error {
 		var h held
@@ -97,7 +100,9 @@ func New(ctx context.Context, cfg Config) (*Tower, error) {
 		}
 		e := Entry{Reading: r, Funding: h.Funding, Levels: h.Levels, Since: h.Since, Watch: h.Watch}
 		t.book.Put(e)
-		t.name(e)
+		if _, ok := cfg.Ledger.(settle.CoinReader); !ok {
+			t.name(e)
+		}
 		return nil
 	})
 	if err == nil {
@@ -187,6 +192,9 @@ func (t *Tower) keep(ctx context.Context, r Reading, height uint64, data []byte)
 
 // name tells a ledger what will be asked about.
 func (t *Tower) name(e Entry) {
+	t.mu.Lock()
+	t.followed[e.Key] = e.ID
+	t.mu.Unlock()
 	if w, ok := t.cfg.Ledger.(settle.Watcher); ok {
 		w.Watch(settle.Watch{At: e.First().Funding, From: e.Since})
 	}
@@ -381,14 +389,30 @@ func (t *Tower) follow(ctx context.Context, k Key, height uint64) error {
 	}
 }
 
-// view asks the chain about a deposit's channel. While the deposit waits, an
-// output that is still unspent is not searched for.
+// view asks the chain about a deposit's channel. Strangers chose the outputs,
+// and some are old: no answer may cost a search of the chain [TOWER-6]. One that
+// is not unspent in a block when a tower begins counts as spent in the best
+// block, or where it was seen to be, by an unknown transaction.
 func (t *Tower) view(ctx context.Context, e Entry, height uint64) (settle.Output, error) {
 	at := e.First().Funding
-	if coins, ok := t.cfg.Ledger.(settle.CoinReader); ok && height < e.LockHeight() {
-		if o, err := coins.Unspent(ctx, at); err != nil || o.Known {
+	coins, ok := t.cfg.Ledger.(settle.CoinReader)
+	if !ok {
+		return t.cfg.Ledger.Output(ctx, at)
+	}
+	t.mu.Lock()
+	followed := t.followed[e.Key] == e.ID
+	t.mu.Unlock()
+	if !followed {
+		o, err := coins.Unspent(ctx, at)
+		switch {
+		case err != nil:
 			return o, err
+		case !o.Known && e.Watch.Ended > 0:
+			return settle.Output{Known: true, Spend: &settle.Spend{TxID: e.Watch.TxID, Depth: height - min(height, e.Watch.Ended) + 1}}, nil
+		case !o.Known:
+			return settle.Output{Known: true, Spend: &settle.Spend{Depth: 1}}, nil
 		}
+		t.name(e)
 	}
 	return t.cfg.Ledger.Output(ctx, at)
 }
@@ -439,6 +463,7 @@ func (t *Tower) drop(ctx context.Context, e Entry) error {
 	}
 	t.mu.Lock()
 	t.book.Remove(e.Key)
+	delete(t.followed, e.Key)
 	t.mu.Unlock()
 	return nil
 }
