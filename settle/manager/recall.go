@@ -64,7 +64,7 @@ func (m *Manager) watchRecalled(at settle.Outpoint, height uint64) {
 }
 
 // Recall takes back, as payee, the channels of which towers kept deposits
-// [SETTLE-67]: parcels are what towers answered, from wherever, in any order, as
+// [SETTLE-110]: parcels are what towers answered, from wherever, in any order, as
 // often as one likes. What the store has already, what has ended, and a deposit
 // that claims less than another changes nothing; what does not hold is left out
 // and returned as bad, each with its refusal. A channel taken back is durable when
@@ -194,7 +194,7 @@ func (r recalled) above() pktcloud.Amount {
 }
 
 // claims reports whether this side claims as much of a channel as a deposit does
-// without it [SETTLE-67].
+// without it [SETTLE-110].
 func (m *Manager) claims(e pktchain.Ending) bool {
 	m.mu.Lock()
 	r, known := m.recalled[e.Funding]
@@ -314,7 +314,7 @@ func (m *Manager) followOneRecalled(ctx context.Context, at settle.Outpoint, r r
 
 // claimRecalled broadcasts the late claim of a channel that a tower gave back,
 // first as it was deposited where that pays enough, then with rising fees
-// [SETTLE-68].
+// [SETTLE-112].
 func (m *Manager) claimRecalled(ctx context.Context, at settle.Outpoint, r recalled, tip settle.Tip) error {
 	rate, err := m.rate(ctx, closeFeeFactor)
 	if err != nil {
@@ -332,6 +332,9 @@ func (m *Manager) claimRecalled(ctx context.Context, at settle.Outpoint, r recal
 	}
 	if more {
 		raws, err := m.cfg.Keychain.LateClaims(chain, uint32(r.Index), r.what.Late, []pktcloud.Amount{fee})
+		if errors.Is(err, settle.ErrFee) || errors.Is(err, settle.ErrDust) { // too little for another fee
+			raws, fee, err = r.Txs, r.what.Fees[0], nil
+		}
 		if err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ type restored struct {
 // not open: it was lost with another store, or belongs to another machine with
 // the same phrase. As payer it never pays; it is refunded from its expiry height
 // on [SETTLE-63], unless the payee shows a voucher. As payee it is claimed late
-// from its late height on [SETTLE-68], unless the payer shows more. See
+// from its late height on [SETTLE-112], unless the payer shows more. See
 // [Manager.Resume].
 type Restored struct {
 	Role         settle.Role

@@ -13,10 +13,10 @@ import (
 )
 
 // ResumeProtocol names, on a transport that names protocols, how a side that
-// lost its store asks the other for their channel [SETTLE-92].
+// lost its store asks the other for their channel [SETTLE-116].
 const ResumeProtocol = "/pktcloud/resume/1"
 
-// Limits of the protocol [SETTLE-92].
+// Limits of the protocol [SETTLE-116].
 const (
 	MaxResumeAskBytes = 4 << 10
 	MaxShownBytes     = 64 << 10
@@ -70,7 +70,7 @@ func ParseShown(data []byte) (Shown, error) {
 }
 
 // Lost returns the fundings of the restored channels that the other side may
-// still show, in no order [SETTLE-92].
+// still show, in no order [SETTLE-116].
 func (m *Manager) Lost() []settle.Outpoint {
 	var list []settle.Outpoint
 	for _, r := range m.Restored() {
@@ -131,7 +131,7 @@ func refusalOf(err error) lateRefusal {
 }
 
 // show is what a question is answered with. Whoever is no side of the channel
-// learns nothing, not even that it is here [SETTLE-93].
+// learns nothing, not even that it is here [SETTLE-117].
 func (m *Manager) show(ctx context.Context, data []byte, remote pktcloud.PublicKey) (Shown, error) {
 	ask, err := ParseResumeAsk(data)
 	if err != nil {
@@ -225,7 +225,7 @@ func (m *Manager) lost(funding settle.Outpoint) (role settle.Role, index uint32,
 
 // AskClose signs, as payer, a close of a channel at what was paid, and asks the
 // payee at the other end of a connection to complete it: the way out of a
-// channel that came back, over which nothing more is paid [SETTLE-95]. It closes
+// channel that came back, over which nothing more is paid [SETTLE-120]. It closes
 // the connection. The same again is harmless. Errors are those of OfferClose, or
 // match the code that the payee refuses with.
 func (m *Manager) AskClose(ctx context.Context, conn net.Conn, channel pktcloud.ID) error {
@@ -274,7 +274,7 @@ func (m *Manager) ask(ctx context.Context, conn net.Conn, role settle.Role, inde
 
 // Resume takes back a restored channel from what its other side shows: as payer
 // as [Manager.Adopt] says; as payee it is claimed like any other from then on,
-// and takes further vouchers [SETTLE-94]. What is shown must give the very late
+// and takes further vouchers [SETTLE-119]. What is shown must give the very late
 // claims that this side deposited, and a voucher of no less. It is durable when
 // Resume returns. Errors match [settle.ErrUnknown], [settle.ErrParams],
 // [settle.ErrFunding], [settle.ErrFell], [settle.ErrClosed], or are those of

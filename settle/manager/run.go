@@ -191,7 +191,7 @@ func (m *Manager) act(ctx context.Context, ch *channel, tip settle.Tip) (state, 
 		return st, nil
 	}
 	if decision == settle.ClaimNow && m.outdone(ch) {
-		return st, nil // the store is older than the deposit, which is claimed instead [SETTLE-70]
+		return st, nil // the store is older than the deposit, which is claimed instead [SETTLE-113]
 	}
 	rate, err := m.rate(ctx, closeFeeFactor)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // Recalled is a payee's channel as far as its own late claims and the chain show
-// it: what a phrase that lost everything else gets back from a tower [SETTLE-67].
+// it: what a phrase that lost everything else gets back from a tower [SETTLE-110].
 type Recalled struct {
 	// Channel serves late claims and nothing else: its parameters lack the two
 	// devices, and its reserve is zero.
@@ -81,7 +81,7 @@ func Recall(n Network, txs [][]byte, funding settle.Output) (Recalled, error) {
 	return r, r.Channel.VerifyLate(r.Late.Total, r.Late.Signature)
 }
 
-// Fits judges parameters that the payer shows [SETTLE-69]: they must give the
+// Fits judges parameters that the payer shows [SETTLE-119]: they must give the
 // very late claims that the payee has. It returns the whole channel and its late
 // proof. Errors match [settle.ErrParams], [settle.ErrMalformed],
 // [settle.ErrCapacity] or [settle.ErrProof].
@@ -132,7 +132,7 @@ func (k *Keychain) FindPayee(key []byte, end uint32) (index uint32, found bool) 
 }
 
 // resumeDigest is what one side of a channel signs to be shown it by the other
-// [SETTLE-92]:
+// [SETTLE-116]:
 //
 //	SHA-256("pktcloud/v1/channel-resume" || 0x00 || device (32) || txid (32) || index (4, big-endian))
 //
@@ -146,7 +146,7 @@ func resumeDigest(device pktcloud.PublicKey, funding settle.Outpoint) []byte {
 }
 
 // SignResume returns the signature by which this phrase, as a side of a channel,
-// lets a device be shown it [SETTLE-92]: of the spender's key with this index as
+// lets a device be shown it [SETTLE-116]: of the spender's key with this index as
 // payer, of the payee's as payee.
 func (k *Keychain) SignResume(role settle.Role, index uint32, device pktcloud.PublicKey, funding settle.Outpoint) ([]byte, error) {
 	of := uint32(roleSpender)
@@ -161,7 +161,7 @@ func (k *Keychain) SignResume(role settle.Role, index uint32, device pktcloud.Pu
 }
 
 // VerifyResume returns the side of the channel that let a device be shown it
-// [SETTLE-92]. Errors match [settle.ErrProof].
+// [SETTLE-116]. Errors match [settle.ErrProof].
 func (c Channel) VerifyResume(device pktcloud.PublicKey, proof []byte) (settle.Role, error) {
 	digest := resumeDigest(device, c.Detail.Funding)
 	if verifyDER(digest, c.spender, proof) == nil {
