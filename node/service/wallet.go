@@ -200,7 +200,7 @@ type ChannelView struct {
 	ID       string             `json:"id" doc:"the channel's; of one that nobody has shown since it was restored, its funding output"`
 	Label    string             `json:"label" doc:"short name, unique on this node"`
 	Role     string             `json:"role" enum:"payer,payee"`
-	Peer     pktcloud.PublicKey `json:"peer" doc:"the other side's device; zeros where it is not known"`
+	Peer     pktcloud.PublicKey `json:"peer,omitzero" doc:"the other side's device, where it is known"`
 	Leases   []string           `json:"leases" doc:"labels of the leases that it pays"`
 	Phase    string             `json:"phase"`
 	Restored bool               `json:"restored,omitempty" doc:"it came back with the phrase: from the chain, from a tower or from its other side"`

@@ -96,10 +96,11 @@ func TestPayeeRestoresFromTowers(t *testing.T) {
 		back, err = channelOf(t, c)
 		return back.Phase == "closed", err
 	})
-	b, err := c.WalletBalance(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var b service.Balance
+	eventually(t, time.Minute, "the wallet has it", func() (bool, error) {
+		b, err = c.WalletBalance(t.Context())
+		return b.Spendable > 0, err
+	})
 	txid := back.Steps[len(back.Steps)-1].TxID
 	t.Logf("of %d units paid, %d or more deposited, %d came back by %s", uint64(now.Paid), uint64(last), uint64(b.Spendable), txid)
 	if lost := now.Paid - min(now.Paid, b.Spendable); lost > now.Paid-last || txid == "" {
