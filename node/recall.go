@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease/session"
@@ -25,9 +28,11 @@ const (
 	recallAgain = 30 * time.Second
 	recallAll   = time.Hour
 	// resumeEvery is how often peers that came are asked for restored channels,
-	// and resumeAgain how soon one peer is asked again for one.
+	// resumeAgain how soon one peer is asked again for one that it does not have,
+	// and resumeSoon, when it did not answer or the chain did not.
 	resumeEvery = 5 * time.Second
 	resumeAgain = 10 * time.Minute
+	resumeSoon  = 10 * time.Second
 	// resumeAtOnce bounds the questions of one round.
 	resumeAtOnce = 64
 )
@@ -81,37 +86,44 @@ func (n *Node) askResume(ctx context.Context) error {
 		peer    string
 		channel settle.Outpoint
 	}
-	asked := map[question]time.Time{}
+	next := map[question]time.Time{}
 	for ctx.Err() == nil {
 		now, round := time.Now(), 0
-		for q, at := range asked {
-			if now.Sub(at) > resumeAgain {
-				delete(asked, q)
+		for q, at := range next {
+			if now.After(at) {
+				delete(next, q)
 			}
 		}
 		for _, channel := range n.manager.Lost() {
 			for _, id := range n.host.Network().Peers() {
 				q := question{string(id), channel}
-				if _, done := asked[q]; done || round >= resumeAtOnce {
+				if _, done := next[q]; done || round >= resumeAtOnce {
 					continue
 				}
-				asked[q], round = now, round+1
-				conn, err := n.stream(ctx, id, manager.ResumeProtocol)
-				if err != nil {
-					continue // it has no such protocol, or is gone
+				round++
+				resumed, err := n.askForOne(ctx, id, channel)
+				if err == nil {
+					n.cfg.Log.Info("the other side of a channel showed it", "channel", resumed, "peer", id)
+					break
 				}
-				resumed, err := n.manager.AskResume(ctx, conn, channel)
-				if err != nil {
-					n.cfg.Log.Debug("a channel of the phrase was not shown", "peer", id, "error", err)
-					continue
+				n.cfg.Log.Debug("a channel of the phrase was not shown", "peer", id, "error", err)
+				next[q] = now.Add(resumeSoon)
+				if _, refused := errors.AsType[*settle.Error](err); refused {
+					next[q] = now.Add(resumeAgain)
 				}
-				n.cfg.Log.Info("the other side of a channel showed it", "channel", resumed, "peer", id)
-				break
 			}
 		}
 		wait(ctx, resumeEvery)
 	}
 	return nil
+}
+
+func (n *Node) askForOne(ctx context.Context, from peer.ID, channel settle.Outpoint) (pktcloud.ID, error) {
+	conn, err := n.stream(ctx, from, manager.ResumeProtocol)
+	if err != nil {
+		return pktcloud.ID{}, err
+	}
+	return n.manager.AskResume(ctx, conn, channel)
 }
 
 // CloseChannel closes a channel that came back by its phrase: nothing more is

@@ -63,6 +63,13 @@ func (m *Manager) watchRecalled(at settle.Outpoint, height uint64) {
 	}
 }
 
+// Recaller is what a [Wallet] may offer besides: one that counts scripts.
+type Recaller interface {
+	// Recall counts a script as given out that the wallet's seed gave out
+	// before, with a store that was lost, so that what it is paid is seen.
+	Recall(ctx context.Context, script []byte) error
+}
+
 // Recall takes back, as payee, the channels of which towers kept deposits
 // [SETTLE-110]: parcels are what towers answered, from wherever, in any order, as
 // often as one likes. What the store has already, what has ended, and a deposit
@@ -141,6 +148,11 @@ func (m *Manager) recallOne(ctx context.Context, p Parcel, client pktcloud.Publi
 		r.Index, r.Other, r.Least = old.Index, old.Other, old.above()
 	} else if r.Index, err = m.indexOf(r.what.Channel.Detail.Payee); err != nil {
 		return err
+	}
+	if w, ok := m.cfg.Wallet.(Recaller); ok { // first: a tower's claim pays there too
+		if err := w.Recall(ctx, r.what.Channel.Detail.PayeeScript); err != nil {
+			return err
+		}
 	}
 	if err := m.keepRecalled(ctx, first.Funding, r); err != nil {
 		return err
