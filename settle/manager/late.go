@@ -91,14 +91,18 @@ func (m *Manager) LateProof(ctx context.Context, channel pktcloud.ID) (settle.La
 
 // WantLate returns the channels for which this payee should ask the payer for a
 // late proof now [SETTLE-84], oldest first.
-func (m *Manager) WantLate() []pktcloud.ID {
-	if m.cfg.DepositEvery == 0 {
+func (m *Manager) WantLate() []pktcloud.ID { return m.WantLateAfter(m.cfg.DepositEvery) }
+
+// WantLateAfter is like [Manager.WantLate] for every so many further units;
+// none after zero.
+func (m *Manager) WantLateAfter(every pktcloud.Amount) []pktcloud.ID {
+	if every == 0 {
 		return nil
 	}
 	var ids []pktcloud.ID
 	height := m.height()
 	for _, ch := range m.all() {
-		if c := ch.state.Load().Channel.At(height); c.LateDue(m.lateOf(ch.id).record.Proof.Total, m.cfg.DepositEvery) {
+		if c := ch.state.Load().Channel.At(height); c.LateDue(m.lateOf(ch.id).record.Proof.Total, every) {
 			ids = append(ids, ch.id)
 		}
 	}

@@ -2,7 +2,6 @@ package manager
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -236,7 +235,7 @@ func (m *Manager) outdone(ch *channel) bool {
 
 func (m *Manager) tellRecalled(at settle.Outpoint, r recalled, own bool) {
 	p := r.what.Channel.Params
-	with := []any{"funding", at, "block", r.Height, "units", uint64(r.what.Late.Total), "claimed from", p.LateHeight()}
+	with := []any{"funding", txText(at.TxID), "block", r.Height, "units", uint64(r.what.Late.Total), "claimed from", p.LateHeight()}
 	switch {
 	case own:
 		m.cfg.Log.Error("this store is an old copy: a tower keeps a later state of a channel, which is claimed instead", with...)
@@ -308,7 +307,7 @@ func (m *Manager) followOneRecalled(ctx context.Context, at settle.Outpoint, r r
 		if err := m.keepRecalled(ctx, at, r); err != nil {
 			return err
 		}
-		m.cfg.Log.Info("channel of the phrase", "funding", at, "ended by", hex.EncodeToString(r.Spent.TxID[:]), "earned", uint64(r.Earned))
+		m.cfg.Log.Info("channel of the phrase", "funding", txText(at.TxID), "ended by", txText(r.Spent.TxID), "earned", uint64(r.Earned))
 	} else {
 		m.mu.Lock()
 		m.recalled[at] = &r

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -315,11 +316,17 @@ func (m *Manager) isCopy(r pktchain.Restored) bool {
 func (m *Manager) tellFound(r pktchain.Restored, record restoredRecord) {
 	if record.Other {
 		m.cfg.Log.Error("another machine uses this phrase: it opened a channel that is not in this store; let one machine alone use a phrase",
-			"funding", r.Detail.Funding, "block", record.Height, "units", uint64(r.Capacity))
+			"funding", txText(r.Detail.Funding.TxID), "block", record.Height, "units", uint64(r.Capacity))
 		return
 	}
-	m.cfg.Log.Info("found a channel of this phrase; it comes back when it expires", "funding", r.Detail.Funding, "block", record.Height,
+	m.cfg.Log.Info("found a channel of this phrase; it comes back when it expires", "funding", txText(r.Detail.Funding.TxID), "block", record.Height,
 		"units", uint64(r.Capacity), "expires", r.Expiry)
+}
+
+// txText is a transaction's id as people write it.
+func txText(id [32]byte) string {
+	slices.Reverse(id[:])
+	return hex.EncodeToString(id[:])
 }
 
 func restoredKey(at settle.Outpoint) string { return keyRestored + placeOf(at) }
@@ -396,7 +403,7 @@ func (m *Manager) followOneRestored(ctx context.Context, at settle.Outpoint, tip
 		if err := m.keepRestored(ctx, at, r); err != nil {
 			return err
 		}
-		m.cfg.Log.Info("channel of the phrase", "funding", at, "ended by", hex.EncodeToString(r.Spent.TxID[:]), "refund", r.Spent.Refund)
+		m.cfg.Log.Info("a channel of the phrase has ended", "funding", txText(at.TxID), "ended by", txText(r.Spent.TxID), "refund", r.Spent.Refund)
 	} else {
 		m.showRestored(at, r)
 	}
@@ -505,7 +512,7 @@ func (m *Manager) showRestored(at settle.Outpoint, r restored) {
 // tolerateRestored is tolerate for a restored channel.
 func (m *Manager) tolerateRestored(at settle.Outpoint, err error) error {
 	if errors.Is(err, settle.ErrRejected) {
-		m.cfg.Log.Warn("the network refused a transaction", "channel of the phrase", at, "err", err)
+		m.cfg.Log.Warn("the network refused a transaction", "channel of the phrase", txText(at.TxID), "err", err)
 		return nil
 	}
 	return err

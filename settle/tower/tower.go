@@ -77,7 +77,8 @@ type held struct {
 // errStored marks a store whose records do not fit together.
 var errStored = errors.New("tower: the store is damaged")
 
-// New loads the deposits of a store. A ledger out of reach is no error.
+// New loads the deposits of a store. A ledger out of reach is no error, nor is a
+// deposit that cannot be read: it stays in the store, and the log tells.
 func New(ctx context.Context, cfg Config) (*Tower, error) {
 	if cfg.Ledger == nil || cfg.Store == nil || cfg.Key.IsZero() {
 		return nil, settle.Refuse(settle.ErrParams, "a tower needs a ledger, a store and a key")
@@ -90,15 +91,11 @@ func New(ctx context.Context, cfg Config) (*Tower, error) {
 		book: NewBook(cfg.Network, cfg.Quota, cfg.MinValue), followed: map[Key]pktcloud.ID{},
 	}
 	err := cfg.Store.Load(ctx, keyHeld, func(key string, value []byte) error {
-		var h held
-		if err := pktcloud.Unmarshal(value, &h, 2*MaxDepositBytes); err != nil {
-			return fmt.Errorf("%w: %s: %w", errStored, key, err)
+		e, err := t.read(key, value)
+		if err != nil { // the others need their tower all the same
+			cfg.Log.Error("a deposit cannot be read and is not watched", "key", key, "err", err)
+			return nil
 		}
-		r, err := Read(cfg.Network, h.Deposit)
-		if err != nil {
-			return fmt.Errorf("%w: %s: %w", errStored, key, err)
-		}
-		e := Entry{Reading: r, Funding: h.Funding, Levels: h.Levels, Since: h.Since, Watch: h.Watch}
 		t.book.Put(e)
 		if _, ok := cfg.Ledger.(settle.CoinReader); !ok {
 			t.name(e)
@@ -106,13 +103,31 @@ func New(ctx context.Context, cfg Config) (*Tower, error) {
 		return nil
 	})
 	if err == nil {
-		err = t.book.Check()
+		err = t.book.checkCounts()
 	}
 	if err != nil {
 		return nil, err
 	}
 	return t, nil
 }
+
+// read reads an entry as it is stored under a key.
+func (t *Tower) read(key string, value []byte) (Entry, error) {
+	var h held
+	if err := pktcloud.Unmarshal(value, &h, 2*MaxDepositBytes); err != nil {
+		return Entry{}, fmt.Errorf("%w: %w", errStored, err)
+	}
+	r, err := Read(t.cfg.Network, h.Deposit)
+	if err != nil {
+		return Entry{}, fmt.Errorf("%w: %w", errStored, err)
+	}
+	if key != storeKey(r.Key) || len(h.Levels) != len(r.Endings) || h.Watch.Level >= uint64(len(h.Levels)) {
+		return Entry{}, errStored
+	}
+	return Entry{Reading: r, Funding: h.Funding, Levels: h.Levels, Since: h.Since, Watch: h.Watch}, nil
+}
+
+func storeKey(k Key) string { return keyHeld + hex.EncodeToString(k[:]) }
 
 // Key names the tower.
 func (t *Tower) Key() pktcloud.PublicKey { return t.self }
@@ -212,7 +227,7 @@ func (t *Tower) store(ctx context.Context, e Entry, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return t.apply(ctx, Put{Key: keyHeld + hex.EncodeToString(e.Key[:]), Value: value})
+	return t.apply(ctx, Put{Key: storeKey(e.Key), Value: value})
 }
 
 func (t *Tower) apply(ctx context.Context, p Put) error {
@@ -306,6 +321,18 @@ func (t *Tower) Run(ctx context.Context) error {
 		timer.Stop()
 	}
 	return nil
+}
+
+// Look is one round of Run, for a program that calls it by itself at each block
+// and every few seconds: it asks for the best block and does for each deposit
+// what its time asks. Errors match [settle.ErrLedgerUnavailable], or are the
+// Store's and the context's.
+func (t *Tower) Look(ctx context.Context) error {
+	tip, err := t.cfg.Ledger.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	return t.look(ctx, tip)
 }
 
 // wait returns at the next block, or with the same one after pollInterval: the
@@ -458,7 +485,7 @@ func (t *Tower) set(ctx context.Context, e *Entry, w Watch) error {
 func (t *Tower) drop(ctx context.Context, e Entry) error {
 	t.commit.Lock()
 	defer t.commit.Unlock()
-	if err := t.apply(ctx, Put{Key: keyHeld + hex.EncodeToString(e.Key[:])}); err != nil {
+	if err := t.apply(ctx, Put{Key: storeKey(e.Key)}); err != nil {
 		return err
 	}
 	t.mu.Lock()
