@@ -63,14 +63,18 @@ func (n *Node) chainProblem(tip settle.Tip) string {
 			told = append(told, fmt.Sprintf("The chain's server %s %s.", t.Name, t.Text))
 		}
 	}
-	for _, r := range n.manager.Restored() {
-		if r.Other {
-			told = append(told, fmt.Sprintf("Another machine uses this phrase: it opened a channel in block %d. Let one machine alone use a phrase; each other needs one of its own.", r.Height))
-			break
+	if n.manager.OtherMachine() {
+		text := "Another machine uses this phrase"
+		for _, r := range n.manager.Restored() {
+			if r.Other {
+				text += fmt.Sprintf(": it opened a channel in block %d", r.Height)
+				break
+			}
 		}
+		told = append(told, text+". Let one machine alone use a phrase; each other needs one of its own.")
 	}
 	if height, done := n.manager.Searched(); !done && !n.isNew && height+settle.ReorgMargin < tip.Height {
 		told = append(told, fmt.Sprintf("Still looking for earlier channels of this phrase: block %d of %d.", height, tip.Height))
 	}
-	return strings.Join(told, " ")
+	return strings.Join(append(told, n.restoreProblem()...), " ")
 }

@@ -286,9 +286,12 @@ func (n *Node) Run(ctx context.Context) error {
 	start("peers", n.stayConnected)
 	start("wallet", n.keepWallet)
 	start("late proofs", n.answerLate)
+	start("channels shown", n.answerResume)
+	start("channels asked for", n.askResume)
 	if n.towers.depositor != nil {
 		start("deposits", n.towers.depositor.Run)
 		start("late proofs wanted", n.askLate)
+		start("deposits given back", n.recallDeposits)
 	}
 	if n.towers.own != nil {
 		start("tower", n.runTower)

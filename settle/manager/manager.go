@@ -132,7 +132,7 @@ type Manager struct {
 	cfg  Config
 	self pktcloud.PublicKey
 
-	reviving  sync.Mutex // held while the restored channels are followed
+	reviving  sync.Mutex // held while the restored channels are followed, or others taken back
 	beginning sync.Mutex // held while an index is handed out or a channel begins, the sync included
 
 	mu       sync.Mutex
@@ -150,6 +150,8 @@ type Manager struct {
 	searchStored uint64       // height of the one in the store
 	found        bool         // the search came to the best block
 	restored     map[settle.Outpoint]*restored
+	recalled     map[settle.Outpoint]*recalled
+	twin         bool // another machine asked for a channel of this one
 
 	searching chan struct{} // holds one token while nobody searches
 	blocks    chan struct{} // a token when there was a new block
@@ -177,7 +179,7 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
 		sight: settle.Sight{Lost: true}, lates: map[pktcloud.ID]lateState{},
-		restored: map[settle.Outpoint]*restored{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
+		restored: map[settle.Outpoint]*restored{}, recalled: map[settle.Outpoint]*recalled{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
 	}
 	m.searching <- struct{}{}
 	if err := m.load(ctx); err != nil {
