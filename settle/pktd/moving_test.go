@@ -3,6 +3,7 @@ package pktd
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -120,4 +121,55 @@ type writer struct{ b []byte }
 func (w *writer) Write(p []byte) (int, error) {
 	w.b = append(w.b, p...)
 	return len(p), nil
+}
+
+// TestSearchOfTwoBranches: a node that answers one height of another branch, for
+// good, is not believed.
+func TestSearchOfTwoBranches(t *testing.T) {
+	right, other := chainOf(6, 1), chainOf(6, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q struct {
+			Method string
+			Params []json.RawMessage
+		}
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+			t.Error(err)
+		}
+		var result any
+		switch q.Method {
+		case "getbestblockhash":
+			result = right[5].BlockHash().String()
+		case "getblockcount":
+			result = 5
+		case "getblockhash":
+			var h int
+			_ = json.Unmarshal(q.Params[0], &h)
+			if result = right[h].BlockHash().String(); h == 2 {
+				result = other[h].BlockHash().String()
+			}
+		case "getblock":
+			var hash string
+			_ = json.Unmarshal(q.Params[0], &hash)
+			for _, b := range append(append([]wire.MsgBlock{}, right...), other...) {
+				if b.BlockHash().String() == hash {
+					result = hex.EncodeToString(blockBytes(t, &b))
+				}
+			}
+		case "getrawmempool":
+			result = []string{}
+		}
+		text, err := json.Marshal(map[string]any{"result": result, "error": nil, "id": 1})
+		if err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(w, "%s\n", text)
+	}))
+	defer server.Close()
+	d, err := New(Config{URL: server.URL, User: "u", Password: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if coins, err := d.Coins(t.Context(), []byte{0x51}); !errors.Is(err, settle.ErrLedgerUnavailable) {
+		t.Errorf("got %d coins, %v; want unavailable", len(coins), err)
+	}
 }

@@ -89,8 +89,10 @@ func foundIn(txs []*wire.MsgTx, height uint64, match func(script []byte) bool) (
 
 // rightNetwork is checkNetwork for callers that do not hold d.mu.
 func (d *Driver) rightNetwork(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.mu.enter(ctx); err != nil {
+		return err
+	}
+	defer d.mu.leave()
 	return d.checkNetwork(ctx)
 }
 
