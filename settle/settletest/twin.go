@@ -25,7 +25,8 @@ import (
 // called. It knows no coinbase maturity, no relative and no time locks; an
 // input that asks for one is refused.
 type Ledger struct {
-	network pktchain.Network
+	network  pktchain.Network
+	follower *Follower
 
 	mu      sync.Mutex
 	blocks  [][]*wire.MsgTx // from height 1 on
@@ -39,7 +40,9 @@ type Ledger struct {
 
 // NewLedger returns a chain of one block.
 func NewLedger(n pktchain.Network) *Ledger {
-	return &Ledger{network: n, rate: n.RelayFloor, blocks: make([][]*wire.MsgTx, 1), changed: make(chan struct{})}
+	l := &Ledger{network: n, rate: n.RelayFloor, blocks: make([][]*wire.MsgTx, 1), changed: make(chan struct{})}
+	l.follower = NewFollower(l, 1)
+	return l
 }
 
 // SetDown makes every call fail with ErrLedgerUnavailable, or lets them work
