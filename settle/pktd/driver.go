@@ -3,7 +3,8 @@
 // alike, takes amounts and scripts from raw bytes alone, and keeps in memory
 // what it learnt of the scripts and outpoints that its caller asked for.
 //
-// Start with [New]. It trusts its node for consensus: it checks that blocks
+// Start with [New]; [Driver.Run] is for who wants to see a new block at once. It
+// trusts its node for consensus: it checks that blocks
 // hash to what was asked for, follow one another and match their merkle roots,
 // not their work. The rules are those of spec/ledger.md.
 package pktd
@@ -53,10 +54,11 @@ type Config struct {
 }
 
 // Driver is the ledger of one node. It is safe for concurrent use, and owns no
-// goroutine.
+// goroutine but those of Run.
 type Driver struct {
-	cfg Config
-	rpc *client
+	cfg  Config
+	rpc  *client
+	bell bell
 
 	naming sync.Mutex
 	named  []settle.Watch // not taken into the view yet
@@ -116,19 +118,27 @@ func (d *Driver) Tip(ctx context.Context) (settle.Tip, error) {
 	return d.view.Tip(), nil
 }
 
-// WaitTip implements settle.Ledger.
+// WaitTip implements settle.Ledger. It asks every PollInterval, and as soon as
+// the node tells of a block while Run runs.
 func (d *Driver) WaitTip(ctx context.Context, last settle.Tip) (settle.Tip, error) {
 	for {
+		announced := d.Announced()
 		tip, err := d.Tip(ctx)
 		if err != nil || tip != last {
 			return tip, err
 		}
-		timer := time.NewTimer(d.cfg.PollInterval)
+		pause := d.cfg.PollInterval
+		if d.bell.live.Load() {
+			pause = max(pause, quietPoll)
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return settle.Tip{}, ctx.Err()
 		case <-timer.C:
+		case <-announced:
+			timer.Stop()
 		}
 	}
 }

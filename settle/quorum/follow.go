@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -264,7 +265,7 @@ func (s *sight) note(id txid, claim *settle.TxState, agreed settle.TxState, tip 
 	delete(s.odd, id)
 	if has.Height > 0 || agreed.Height > 0 {
 		if placeOf(has) != placeOf(agreed) {
-			s.odd[id] = max(has.Height, agreed.Height)
+			s.odd[id] = cmp.Or(agreed.Height, has.Height)
 		}
 	}
 }

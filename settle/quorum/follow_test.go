@@ -320,7 +320,7 @@ func TestFollowBlames(t *testing.T) {
 			if _, err := r.read(t.Context(), l, [][]byte{script(1)}); err != nil || len(r.txs) != 1 {
 				t.Fatalf("%s: got %d transactions, %v, want 1", name, len(r.txs), err)
 			}
-			if tr := l.Troubles(); (len(tr) == 1 && tr[0].Name == "server 1") != (n >= 4) {
+			if tr := l.Troubles(); (len(tr) == 1 && tr[0].Name == "server 1") != (n >= 3) {
 				t.Errorf("%s: troubles %d blocks later: got %v", name, n, tr)
 			}
 			chain.Mine(1)

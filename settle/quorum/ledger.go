@@ -148,21 +148,53 @@ func most[K comparable](votes map[K]int) (best K, n int) {
 	return best, n
 }
 
-// WaitTip implements settle.Ledger.
+// WaitTip implements settle.Ledger. It asks every PollInterval, and as soon as a
+// server tells of a block.
 func (l *Ledger) WaitTip(ctx context.Context, last settle.Tip) (settle.Tip, error) {
 	for {
+		announced, stop := l.announced(ctx)
 		tip, err := l.Tip(ctx)
 		if err != nil || tip != last {
+			stop()
 			return tip, err
 		}
 		timer := time.NewTimer(l.cfg.PollInterval)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return settle.Tip{}, ctx.Err()
+			err = ctx.Err()
 		case <-timer.C:
+		case <-announced:
+		}
+		timer.Stop()
+		stop()
+		if err != nil {
+			return settle.Tip{}, err
 		}
 	}
+}
+
+// announced returns a channel that is closed when a server tells of a block; stop
+// ends the waiting for that.
+func (l *Ledger) announced(ctx context.Context) (told <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	first := make(chan struct{})
+	var once sync.Once
+	var waiting sync.WaitGroup
+	for _, m := range l.members {
+		server, ok := m.Server.(interface{ Announced() <-chan struct{} })
+		if !ok {
+			continue
+		}
+		of := server.Announced()
+		waiting.Go(func() {
+			select {
+			case <-of:
+				once.Do(func() { close(first) })
+			case <-ctx.Done():
+			}
+		})
+	}
+	return first, func() { cancel(); waiting.Wait() }
 }
 
 // Broadcast implements settle.Ledger: all servers get the transaction. It was
