@@ -20,6 +20,9 @@ const (
 	// maxLog is how many changes are remembered; whoever asks for older ones is
 	// told to begin again.
 	maxLog = 1 << 17
+	// anewAfter is how long a server that says otherwise of transactions is asked
+	// for changes before it is asked for everything: it may have lost count.
+	anewAfter = time.Minute
 )
 
 type txid = [32]byte
@@ -39,8 +42,9 @@ type followed struct {
 
 // sight is what one member told.
 type sight struct {
-	cursor uint64 // its own, of its next change
-	asked  int    // for how many of the scripts
+	began  time.Time // when it told everything
+	cursor uint64    // its own, of its next change
+	asked  int       // for how many of the scripts
 	txs    map[txid]settle.TxState
 	odd    map[txid]uint64 // about which it says otherwise, and from what height on
 }
@@ -174,7 +178,7 @@ func (f *followed) take(m *member, t told) {
 	s := f.sights[m]
 	if t.anew || s == nil {
 		f.forget(m)
-		s = &sight{txs: map[txid]settle.TxState{}, odd: map[txid]uint64{}}
+		s = &sight{began: time.Now(), txs: map[txid]settle.TxState{}, odd: map[txid]uint64{}}
 		f.sights[m] = s
 	}
 	s.cursor, s.asked = t.Next, t.asked
@@ -286,6 +290,9 @@ func (l *Ledger) judgeSight(m *member) {
 	for _, height := range s.odd {
 		if height+lagging <= f.tip.Height {
 			l.tell(m, facts, "says otherwise of a transaction than the others")
+			if time.Since(s.began) >= anewAfter {
+				f.forget(m)
+			}
 			return
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 	"github.com/pkt-cash/pkt-cloud/settle/quorum"
 	"github.com/pkt-cash/pkt-cloud/settle/settletest"
 )
@@ -134,7 +135,7 @@ func (m *followModel) run(steps []modelStep) error {
 				m.chain.Reorg(1 + s.n%3)
 			}
 		case "restart":
-			m.honest[i%2].follower = settletest.NewFollower(m.chain, 1+uint64(s.n%2)*2_000)
+			m.honest[i%2].follower = settletest.NewFollower(m.chain, uint64(1_000*(i+1)))
 		case "lie":
 			m.liar.follow = lies[s.n%len(lies)]
 		case "silence":
@@ -257,6 +258,55 @@ func TestFollowLagging(t *testing.T) {
 		}
 		behind.Mint(script(1), 5_000)
 	}
+	// The same, of two that have the block: one names another tip for a while.
+	behind = twin(t)
+	behind.Mine(3)
+	fork := func(tip settle.Tip) settle.Tip { tip.Hash[0] ^= 1; return tip }
+	unsure := &server{Ledger: ahead, tip: fork}
+	l, r = over(t, &server{Ledger: ahead}, unsure, &server{Ledger: behind}), &reader{}
+	for height := range uint64(2) {
+		tip, err := r.read(t.Context(), l, [][]byte{script(1)})
+		if err != nil || tip.Height != 4+height {
+			t.Fatalf("got %+v, %v, want height %d", tip, err, 4+height)
+		}
+		for _, s := range r.txs {
+			if want := (4 + height) * height; s.Height != want {
+				t.Errorf("got a transaction in block %d, want %d", s.Height, want)
+			}
+		}
+		unsure.tip = nil
+	}
+}
+
+// TestFollowRestart: what went while all servers restarted is gone, too.
+func TestFollowRestart(t *testing.T) {
+	chain := twin(t)
+	n, _ := pktchain.NetworkOf("pkt-devnet")
+	w := settletest.NewWallet(n, chain, "w")
+	own, err := w.ReceiveScript(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain.Mint(own, 50_000)
+	raw, err := w.Fund(t.Context(), []settle.Payment{{Script: own, Amount: 40_000}}, 1_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chain.Broadcast(t.Context(), raw); err != nil {
+		t.Fatal(err)
+	}
+	servers := []*server{{Ledger: chain}, {Ledger: chain}, {Ledger: chain}}
+	l, r := over(t, servers[0], servers[1], servers[2]), &reader{}
+	if _, err := r.read(t.Context(), l, [][]byte{own}); err != nil || len(r.txs) != 2 {
+		t.Fatalf("got %d transactions, %v, want 2", len(r.txs), err)
+	}
+	chain.Reorg(1) // forgets the mempool
+	for _, s := range servers {
+		s.follower = settletest.NewFollower(chain, 5_000)
+	}
+	if _, err := r.read(t.Context(), l, [][]byte{own}); err != nil || len(r.txs) != 1 {
+		t.Errorf("after a restart: got %d transactions, %v, want 1", len(r.txs), err)
+	}
 }
 
 // TestFollowTooMany: a server that makes up transactions without end is told off,
@@ -306,6 +356,39 @@ func TestFollowBytes(t *testing.T) {
 	if tr := l.Troubles(); len(tr) != 1 || tr[0].Name != "server 1" {
 		t.Errorf("troubles: got %v, want server 1", tr)
 	}
+}
+
+// TestFollowHeals: a server that loses count, and does not say so, is asked for
+// everything after a while, also when that hides who is right.
+func TestFollowHeals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chain := twin(t)
+		chain.Mint(script(1), 5_000)
+		chain.Mine(5)
+		skip := func(c settle.Changes) settle.Changes { c.Txs = nil; return c }
+		lost := &server{Ledger: chain}
+		l, r := over(t, lost, &server{Ledger: chain}, &server{Ledger: chain, follow: pooled}), &reader{}
+		if _, err := r.read(t.Context(), l, [][]byte{script(1)}); err != nil {
+			t.Fatal(err)
+		}
+		lost.follow = skip
+		chain.Reorg(6) // the payment moves
+		chain.Mine(5)
+		if _, err := r.read(t.Context(), l, nil); err != nil {
+			t.Fatal(err)
+		}
+		lost.follow = nil
+		time.Sleep(2 * time.Minute)
+		for range 2 {
+			if _, err := r.read(t.Context(), l, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := truth(t, chain, [][]byte{script(1)})
+		if fmt.Sprint(r.txs) != fmt.Sprint(want) {
+			t.Errorf("got %+v, want %+v", r.txs, want)
+		}
+	})
 }
 
 // TestFollowBlames: who hides or moves a transaction of a block is named once it

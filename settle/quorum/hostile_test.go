@@ -273,3 +273,11 @@ func TestNothingChangesUnderASilence(t *testing.T) {
 		t.Errorf("afterwards: troubles with %v, want none", tr)
 	}
 }
+
+func txidOf(raw []byte) [32]byte {
+	tx := new(wire.MsgTx)
+	if err := tx.Deserialize(bytes.NewReader(raw)); err != nil {
+		panic(err) // of the test itself
+	}
+	return tx.TxHash()
+}
