@@ -152,6 +152,8 @@ func TestNotices(t *testing.T) {
 	}
 	wait := func(last settle.Tip) (came chan settle.Tip) {
 		came = make(chan settle.Tip, 1)
+		began := time.Now()
+		defer until(t, "waiting", func() bool { return d.AskedSince(began) })
 		go func() {
 			tip, err := d.WaitTip(ctx, last)
 			if err != nil {
@@ -165,10 +167,7 @@ func TestNotices(t *testing.T) {
 	if _, err := chain.Mine(1, nil); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "told", func() bool { // whenever it has begun to wait
-		s.tell(notice)
-		return len(came) > 0
-	})
+	s.tell(notice)
 	next := <-came
 	if next.Height != tip.Height+1 {
 		t.Errorf("got %+v after a notice, want the block after %d", next, tip.Height)

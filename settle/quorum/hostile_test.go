@@ -281,3 +281,42 @@ func txidOf(raw []byte) [32]byte {
 	}
 	return tx.TxHash()
 }
+
+// teller tells of blocks.
+type teller struct {
+	*server
+	told chan struct{}
+}
+
+func (s *teller) Announced() <-chan struct{} { return s.told }
+
+// TestWaitTipIsTold: one server that tells of a block is enough to ask all; it
+// alone does not make one.
+func TestWaitTipIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chain := twin(t)
+		first := &teller{&server{Ledger: chain}, make(chan struct{})}
+		l, err := quorum.New([]quorum.Member{
+			{Name: "a", Server: first}, {Name: "b", Server: &server{Ledger: chain}},
+		}, quorum.Config{PollInterval: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last, err := l.Tip(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		came := make(chan error, 1)
+		go func() {
+			_, err := l.WaitTip(t.Context(), last)
+			came <- err
+		}()
+		synctest.Wait()
+		chain.Mine(1)
+		close(first.told)
+		if err := <-came; err != nil || time.Since(began) > time.Minute {
+			t.Errorf("got %v after %v, want the block at once", err, time.Since(began))
+		}
+	})
+}
