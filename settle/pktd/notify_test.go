@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -325,7 +324,7 @@ func TestCertificates(t *testing.T) {
 			}
 		}
 		if _, err := New(cfg); err == nil {
-			t.Error(fmt.Sprintf("a file with %q: accepted", text))
+			t.Errorf("a file with %q: accepted", text)
 		}
 	}
 }

@@ -249,7 +249,7 @@ func (f *followed) judge(asked []*member, need int, tip settle.Tip) (open int) {
 			continue
 		case absent:
 			f.ledger.drop(id)
-		default:
+		case unmined, mined:
 			f.ledger.put(state)
 		}
 		for i, m := range asked {

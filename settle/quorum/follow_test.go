@@ -188,10 +188,10 @@ func (m *followModel) exact(r *reader, scripts [][]byte) error {
 	if want, _ := m.chain.Tip(m.Context()); tip != want {
 		return fmt.Errorf("tip: got %+v, want %+v", tip, want)
 	}
-	real := truth(m.T, m.chain, m.all)
+	there := truth(m.T, m.chain, m.all)
 	for id, s := range r.txs { // it may name others, but none that is not there
-		if fmt.Sprint(real[id]) != fmt.Sprint(s) {
-			return fmt.Errorf("transaction %x: got %+v, want %+v", id[:4], s, real[id])
+		if fmt.Sprint(there[id]) != fmt.Sprint(s) {
+			return fmt.Errorf("transaction %x: got %+v, want %+v", id[:4], s, there[id])
 		}
 	}
 	for id := range truth(m.T, m.chain, scripts) {

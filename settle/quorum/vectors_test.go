@@ -173,10 +173,10 @@ func (s scripted) TipAt(_ context.Context, height uint64) (settle.Tip, error) {
 
 func (s scripted) Output(ctx context.Context, _ settle.Outpoint) (settle.Output, error) {
 	w := s.words()
-	switch {
-	case s.line == "silent":
+	switch s.line {
+	case "silent":
 		return settle.Output{}, silent(ctx)
-	case s.line == "unknown":
+	case "unknown":
 		return settle.Output{}, nil
 	}
 	of, err := hex.DecodeString(w[1])
