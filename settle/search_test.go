@@ -19,20 +19,24 @@ func TestSearching(t *testing.T) {
 	}
 }
 
+// TestSearchFrom shows where a search goes on [LEDGER-18].
 func TestSearchFrom(t *testing.T) {
-	for _, c := range []struct {
+	for _, tt := range []struct {
 		name    string
-		after   uint64
+		height  uint64
 		onChain bool
 		want    uint64
 	}{
-		{"the first time", 0, false, 1},
-		{"the next block", 7, true, 8},
-		{"a block of another branch", settle.ReorgMargin + 7, false, 7},
-		{"a low block of another branch", settle.ReorgMargin - 7, false, 1},
+		{"above a block of the best chain", 500, true, 501},
+		{"above the first", 1, true, 2},
+		{"after a block that went", 500, false, 500 - settle.ReorgMargin},
+		{"after one barely above the margin", settle.ReorgMargin + 2, false, 2},
+		{"after one at the margin", settle.ReorgMargin, false, 1},
+		{"after one below the margin", settle.ReorgMargin - 1, false, 1},
+		{"from nothing", 0, false, 1},
 	} {
-		if got := settle.SearchFrom(settle.Tip{Height: c.after}, c.onChain); got != c.want {
-			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
+		if got := settle.SearchFrom(settle.Tip{Height: tt.height}, tt.onChain); got != tt.want {
+			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (f *Follower) Follow(ctx context.Context, since uint64, added [][]byte) (se
 func (f *Follower) look() {
 	now := map[[32]byte]settle.TxState{}
 	note := func(s settle.TxState, tx *wire.MsgTx) {
-		s.TxID, s.Raw = tx.TxHash(), rawOf(tx)
+		s.TxID, s.Raw = f.chain.id(tx), rawOf(tx)
 		now[s.TxID] = s
 		old, ok := f.known[s.TxID]
 		if !ok || old.Height != s.Height || old.Position != s.Position {
@@ -103,7 +103,7 @@ func (f *Follower) touching(scripts [][]byte) (ids [][32]byte) {
 		touches := false
 		for i, out := range t.tx.TxOut {
 			if slices.ContainsFunc(scripts, func(s []byte) bool { return bytes.Equal(s, out.PkScript) }) {
-				own[wire.OutPoint{Hash: t.tx.TxHash(), Index: uint32(i)}] = true
+				own[wire.OutPoint{Hash: f.chain.id(t.tx), Index: uint32(i)}] = true
 				touches = true
 			}
 		}
@@ -111,7 +111,7 @@ func (f *Follower) touching(scripts [][]byte) (ids [][32]byte) {
 			touches = touches || own[in.PreviousOutPoint]
 		}
 		if touches {
-			ids = append(ids, t.tx.TxHash())
+			ids = append(ids, f.chain.id(t.tx))
 		}
 	}
 	return ids
