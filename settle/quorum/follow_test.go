@@ -125,6 +125,7 @@ func newModel(t *testing.T, order []int) *followModel {
 func (m *followModel) run(steps []modelStep) error {
 	early, late := &reader{}, &reader{}
 	for i, s := range steps {
+		synctest.Wait() // for answers that nobody waited for
 		switch s.do {
 		case "pay":
 			m.chain.Mint(m.all[s.n%2], 5_000)
