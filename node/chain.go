@@ -27,10 +27,14 @@ func (n *Node) openChain() (settle.Ledger, error) {
 }
 
 func (n *Node) openServer(c Chain) (*pktd.Driver, error) {
-	return pktd.New(pktd.Config{
+	d, err := pktd.New(pktd.Config{
 		URL: c.URL, User: c.User, Password: c.Password, CookieFile: c.CookieFile, CertFile: c.CertFile,
 		PollInterval: c.PollInterval, Magic: n.network.Magic,
 	})
+	if err == nil {
+		n.servers = append(n.servers, d)
+	}
+	return d, err
 }
 
 // chainNames says which nodes of the chain are asked.
