@@ -107,15 +107,23 @@ func (c Channel) Roll(o RollOffer, txid [32]byte, r Rail) (Pair, error) {
 	return Pair{From: c, To: to}, err
 }
 
-// mayRoll holds when a channel may roll, and into what [ROLL-2] to [ROLL-4].
+// mayRoll holds for the offer itself.
 func (c Channel) mayRoll(o RollOffer) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	p, s := c.Params, o.Successor
-	switch {
-	case o.Channel != c.ID:
+	if o.Channel != c.ID {
 		return Refuse(ErrChannel, "the roll is of %s", o.Channel)
+	}
+	return c.CanRoll(o.Successor)
+}
+
+// CanRoll holds when a channel may roll, and into what [ROLL-2] [ROLL-4]. It does
+// not look at the rail's detail. Errors match [ErrRolling], [ErrUnconfirmed],
+// [ErrClosed], [ErrLate], [ErrParams] or [ErrCapacity].
+func (c Channel) CanRoll(s Params) error {
+	p := c.Params
+	switch {
 	case c.Phase == Rolling:
 		return Refuse(ErrRolling, "it rolls into %s already", c.Into.Channel)
 	case c.Phase == Opening:
@@ -203,7 +211,7 @@ func (p Pair) Next(e Entry) (to, from Voucher, err error) {
 	old, _ := p.From.Latest.Body.Entry(e.Lease)
 	part.Cumulative = min(e.Cumulative, old.Cumulative+p.From.Params.Spendable().SubFloor(p.From.Paid()))
 	paid := p.From.Paid()
-	if part.Cumulative > old.Cumulative {
+	if p.From.Phase == Rolling && part.Cumulative > old.Cumulative {
 		if from, err = p.From.alone().Next(part); err != nil {
 			return Voucher{}, Voucher{}, err
 		}
@@ -239,7 +247,7 @@ func (p Pair) take(to, from pktcloud.Signed[Voucher], toRail, fromRail Rail) (Pa
 		return p, err
 	}
 	next := p
-	if from.Body.Sequence > 0 {
+	if from.Body.Sequence > 0 && !p.Done() {
 		c, err := p.From.alone().take(from, fromRail)
 		if err != nil {
 			return p, err
