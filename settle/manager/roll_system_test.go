@@ -5,7 +5,6 @@ package manager_test
 import (
 	"errors"
 	"testing"
-	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -50,13 +49,23 @@ type scene struct {
 	payeeHad     pktcloud.Amount
 }
 
-func newScene(t *testing.T, node *btcdtest.Node, payer, payee *owner) *scene {
+func newScene(t *testing.T, node *btcdtest.Node, payer, payee *owner, trust pktcloud.Amount) *scene {
 	t.Helper()
+	for range 3 {
+		script, err := payer.wallet.ReceiveScript(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Fund(t.Context(), script, 4*sceneCapacity); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine(t, node, 1)
 	s := &scene{t: t, node: node, payer: payer, payee: payee}
 	detail, err := payee.m.PayeeDetail(t.Context())
 	s.must(err)
 	params, funding, err := payer.m.Open(t.Context(), manager.OpenRequest{
-		Payee: payee.device, PayeeDetail: detail, Capacity: sceneCapacity, Unconfirmed: sceneTrust, MinDepth: sceneDepth, LifetimeBlocks: sceneLife,
+		Payee: payee.device, PayeeDetail: detail, Capacity: sceneCapacity, Unconfirmed: trust, MinDepth: sceneDepth, LifetimeBlocks: sceneLife,
 	})
 	s.must(err)
 	s.id, err = payee.m.Accept(t.Context(), params, funding)
@@ -166,8 +175,8 @@ func (s *scene) finish(honest *owner) {
 	s.t.Helper()
 	tip, err := s.node.Ledger.Tip(s.t.Context())
 	s.must(err)
-	for last := tip.Height + sceneLonger + sceneDepth + 4; tip.Height < last; tip.Height += 4 {
-		mine(s.t, s.node, 4)
+	for last := tip.Height + sceneLonger + sceneDepth + 6; tip.Height < last; tip.Height += 6 {
+		mine(s.t, s.node, 6)
 		s.seen(honest)
 	}
 	for _, id := range []pktcloud.ID{s.id, s.to} {
@@ -178,15 +187,17 @@ func (s *scene) finish(honest *owner) {
 	}
 }
 
-// rollAttacks are what either side does at each step. loss is the most that the
-// other side may lose of what it was promised, fees and reserve included.
-var rollAttacks = []struct {
+type rollAttack struct {
 	name    string
 	step    int
 	byPayer bool
 	loss    pktcloud.Amount
 	do      func(s *scene)
-}{
+}
+
+// rollAttacks are what either side does at each step. loss is the most that the
+// other side may lose of what it was promised, fees and reserve included.
+var rollAttacks = []rollAttack{
 	{"offered: the payer publishes early", stepOffered, true, rollFees, func(s *scene) {
 		if err := s.node.Ledger.Broadcast(s.t.Context(), s.offer.Tx); !errors.Is(err, settle.ErrRejected) {
 			s.t.Errorf("a roll without the payee's signature: got %v", err)
@@ -208,16 +219,7 @@ var rollAttacks = []struct {
 	{"accepted: the payer double-spends", stepAccepted, true, rollFees, func(s *scene) { s.takeAway() }},
 	{"accepted: the payer stops answering", stepAccepted, true, rollFees, func(s *scene) { s.payer.stop() }},
 	{"completed: the payer double-spends", stepCompleted, true, sceneAlone + rollFees, func(s *scene) { s.takeAway() }},
-	{"completed: the payer pays more than is trusted, then double-spends", stepCompleted, true, sceneTrust + rollFees, func(s *scene) {
-		for _, more := range []pktcloud.Amount{10_000, 1_000, 500_000} {
-			p, err := s.payer.m.PayRolling(s.t.Context(), s.to, entry("a", s.signed+more))
-			if err == nil && s.payee.m.ReceiveRolling(s.t.Context(), p) == nil {
-				s.signed += more
-				s.held = s.signed
-			}
-		}
-		s.takeAway()
-	}},
+	{"completed: the payer pays more than is trusted, then double-spends", stepCompleted, true, sceneTrust + rollFees, (*scene).payTooMuch},
 	{"completed: the payer stops answering", stepCompleted, true, rollFees, func(s *scene) { s.payer.stop() }},
 	{"mined: the payer double-spends in a reorganisation of 6", stepMined, true, sceneAlone + rollFees, func(s *scene) {
 		mine(s.t, s.node, sceneReorg-1)
@@ -236,12 +238,13 @@ var rollAttacks = []struct {
 	{"done: the payer stops answering", stepDone, true, rollFees, func(s *scene) { s.payer.stop() }},
 
 	{"offered: the payee refuses, then publishes", stepOffered, false, reserve + rollFees, func(s *scene) {
-		raw, err := s.payee.m.AcceptRoll(s.t.Context(), s.offer)
-		s.must(err)
-		if err := s.payer.m.WithdrawRoll(s.t.Context(), s.id); err != nil && !errors.Is(err, settle.ErrClosed) { // it may see the roll already
+		s.must(s.payer.m.WithdrawRoll(s.t.Context(), s.id))
+		if _, err := s.payee.m.AcceptRoll(s.t.Context(), s.offer); err != nil {
 			s.t.Fatal(err)
 		}
-		_ = s.node.Ledger.Broadcast(s.t.Context(), raw)
+		if _, err := s.payer.m.Pay(s.t.Context(), s.id, entry("a", s.signed+50_000)); err == nil {
+			s.signed += 50_000 // which the payee cannot have any more
+		}
 		mine(s.t, s.node, 1)
 	}},
 	{"offered: the payee claims the predecessor", stepOffered, false, reserve + rollFees, func(s *scene) { s.claim() }},
@@ -264,6 +267,20 @@ var rollAttacks = []struct {
 		s.must(s.node.Invalidate(s.t.Context(), sceneReorg))
 		mine(s.t, s.node, sceneReorg+1)
 	}},
+}
+
+// payTooMuch pays over the successor as much as the payee takes, and then takes
+// the roll's coin away.
+func (s *scene) payTooMuch() {
+	s.t.Helper()
+	for _, more := range []pktcloud.Amount{10_000, 1_000, 500_000} {
+		p, err := s.payer.m.PayRolling(s.t.Context(), s.to, entry("a", s.signed+more))
+		if err == nil && s.payee.m.ReceiveRolling(s.t.Context(), p) == nil {
+			s.signed += more
+			s.held = s.signed
+		}
+	}
+	s.takeAway()
 }
 
 func (s *scene) claim() {
@@ -291,40 +308,38 @@ func TestRollAttacked(t *testing.T) {
 		o.cfg.MarginBlocks, o.cfg.DepositEvery = sceneMargin, 0
 		o.start()
 	}
-	for _, c := range rollAttacks {
-		t.Run(c.name, func(t *testing.T) {
-			began := time.Now()
-			for range 3 {
-				script, err := payer.wallet.ReceiveScript(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := node.Fund(t.Context(), script, 4*sceneCapacity); err != nil {
-					t.Fatal(err)
-				}
-			}
-			mine(t, node, 1)
-			s := newScene(t, node, payer, payee)
-			s.reach(c.step)
-			c.do(s)
-			honest, lost := payer, pktcloud.Amount(0)
-			if c.byPayer {
-				honest = payee
-			}
-			s.finish(honest)
-			if c.byPayer {
-				lost = s.held.SubFloor(s.balance(payee) - s.payeeHad)
-			} else {
-				lost = s.payerHad.SubFloor(s.balance(payer)).SubFloor(s.signed)
-			}
-			t.Logf("lost %d of at most %d units, in %v", uint64(lost), uint64(c.loss), time.Since(began).Round(time.Millisecond))
-			if lost > c.loss {
-				t.Errorf("the honest side lost %d units, want at most %d", uint64(lost), uint64(c.loss))
-			}
-			for _, o := range []*owner{payer, payee} { // whoever was gone is back for the next
+	// lost runs an attack, and returns what the honest side is short of.
+	lost := func(t *testing.T, c rollAttack, trust pktcloud.Amount) pktcloud.Amount {
+		t.Helper()
+		s := newScene(t, node, payer, payee, trust)
+		defer func() { // whoever was gone is back for the next
+			for _, o := range []*owner{payer, payee} {
 				o.stop()
 				o.start()
 			}
+		}()
+		s.reach(c.step)
+		c.do(s)
+		if c.byPayer {
+			s.finish(payee)
+			return (s.held + reserve).SubFloor(s.balance(payee) - s.payeeHad) // a claim brings the reserve as well
+		}
+		s.finish(payer)
+		return s.payerHad.SubFloor(s.balance(payer)).SubFloor(s.signed)
+	}
+	for _, c := range rollAttacks {
+		t.Run(c.name, func(t *testing.T) {
+			got := lost(t, c, sceneTrust)
+			t.Logf("lost %d of at most %d units", uint64(got), uint64(c.loss))
+			if got > c.loss {
+				t.Errorf("the honest side lost %d units, want at most %d", uint64(got), uint64(c.loss))
+			}
 		})
 	}
+	t.Run("seeded: a payee that trusts without limit loses more", func(t *testing.T) {
+		c := rollAttack{step: stepCompleted, byPayer: true, do: (*scene).payTooMuch}
+		if got := lost(t, c, sceneCapacity); got <= sceneTrust+rollFees {
+			t.Errorf("got a loss of %d units, want more than the limit: the test notices nothing", uint64(got))
+		}
+	})
 }

@@ -463,6 +463,77 @@ func TestRollReorganised(t *testing.T) {
 	w.closed(to, 420_000)
 }
 
+// A reorganisation deeper than agreed, and the roll's coin is gone: the payee has
+// the predecessor's word, and loses what was paid since.
+func TestRollTakenBackDeep(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	id := w.settled()
+	w.pay(id, "a", 400_000)
+	o, err := w.payer.m.Roll(ctx, id, manager.RollRequest{Capacity: 2 * capacity, LifetimeBlocks: 2 * lifetime})
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := w.spendAgain(o.Tx)
+	to := w.roll(id, manager.RollRequest{})
+	w.payRolling(to, "a", 450_000)
+	w.ledger.Mine(2)
+	w.both(id, settle.Rolled)
+	w.both(to, settle.Open)
+	w.pay(to, "a", 550_000)
+	w.payer.crash()
+	w.payee.crash()
+	w.ledger.Reorg(2)
+	if err := w.ledger.Broadcast(ctx, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	w.ledger.Mine(1)
+	w.both(id, settle.Rolling)
+	_, err = w.payer.m.PayRolling(ctx, to, entry("b", 1_000_000))
+	code(t, "pay on", err, settle.ErrUnconfirmed)
+	w.ledger.Mine(lifetime - 2*144)
+	w.payee.until(id, "claim", func(st manager.Status) bool { return st.ClosingDepth == 0 && w.endOf(st) != [32]byte{} })
+	w.ledger.Mine(2)
+	if st := w.both(id, settle.Closed); st.Settled+10_000 < 450_000+reserve {
+		t.Errorf("got %d units, want the 450000 that both channels paid", uint64(st.Settled))
+	}
+	w.both(to, settle.Abandoned)
+}
+
+// Either side alone brings the roll to a chain that forgot it, also after a
+// restart; the payer learns it from the chain when no answer came.
+func TestRollRebroadcast(t *testing.T) {
+	for _, alone := range []settle.Role{settle.Payer, settle.Payee} {
+		w := newWorld(t)
+		ctx := t.Context()
+		id := w.settled()
+		w.pay(id, "a", 60_000)
+		o, err := w.payer.m.Roll(ctx, id, manager.RollRequest{Capacity: 2 * capacity})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := w.payee.m.AcceptRoll(ctx, o) // and the answer is lost
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.ledger.Mine(1)
+		for _, s := range []*side{w.payer, w.payee} {
+			s.until(id, "roll", func(st manager.Status) bool { return st.ClosingDepth == 1 })
+		}
+		gone, here := w.payee, w.payer
+		if alone == settle.Payee {
+			gone, here = here, gone
+		}
+		gone.stop()
+		here.crash()
+		w.ledger.Reorg(1)
+		eventually(t, "the roll", func() bool {
+			pool := w.ledger.Pool()
+			return len(pool) == 1 && bytes.Equal(pool[0], raw)
+		})
+	}
+}
+
 // From the phrase alone: the successor comes back, and nobody waits for the
 // predecessor.
 func TestRollRestored(t *testing.T) {
