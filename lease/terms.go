@@ -92,9 +92,9 @@ func (t Terms) Validate() error {
 func (t Terms) validateTimes() error {
 	switch {
 	case t.IntervalSeconds == 0 || t.IntervalSeconds > MaxIntervalSeconds:
-		return Refusal(CodeMalformed, "an interval of 1 to %d s", MaxIntervalSeconds)
+		return Refusal(CodeMalformed, "an interval of %d s; it is 1 to %d", t.IntervalSeconds, MaxIntervalSeconds)
 	case t.TermSeconds == 0 || t.TermSeconds > MaxTermSeconds:
-		return Refusal(CodeMalformed, "a term of 1 to %d s", MaxTermSeconds)
+		return Refusal(CodeMalformed, "a term of %d s; it is 1 to %d", t.TermSeconds, MaxTermSeconds)
 	case t.GraceSeconds == 0 || t.GraceSeconds > MaxGraceSeconds || t.NoticeSeconds > MaxNoticeSeconds:
 		return Refusal(CodeMalformed, "a grace of 1 to %d s, a notice of at most %d", MaxGraceSeconds, MaxNoticeSeconds)
 	}

@@ -69,7 +69,7 @@ func (n *Node) chainProblem(tip settle.Tip) string {
 			break
 		}
 	}
-	if height, done := n.manager.Searched(); !done && height+settle.ReorgMargin < tip.Height {
+	if height, done := n.manager.Searched(); !done && !n.isNew && height+settle.ReorgMargin < tip.Height {
 		told = append(told, fmt.Sprintf("Still looking for earlier channels of this phrase: block %d of %d.", height, tip.Height))
 	}
 	return strings.Join(told, " ")

@@ -168,7 +168,7 @@ func (w words) now() string {
 		case !w.Funded:
 			return "The funding has not been seen on the chain yet."
 		}
-		return fmt.Sprintf("Opening: the funding %s, %d are asked for; until then at most %s can be paid.",
+		return fmt.Sprintf("Opening: the funding %s, the provider asks for %d; until then at most %s can be paid.",
 			confirmations(w.Depth), w.Params.MinDepth, min(w.Params.Unconfirmed, w.Params.Spendable()))
 	case settle.Open:
 		if w.Height >= w.Params.Deadline() {

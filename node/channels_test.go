@@ -22,8 +22,8 @@ func TestChannelWords(t *testing.T) {
 		states       string
 	}{
 		{"not agreed", manager.Status{Phase: settle.Opening}, "has not agreed yet", "has not been seen on the chain", "now ahead ahead ahead"},
-		{"in the mempool", manager.Status{Phase: settle.Opening, Announced: true, Funded: true}, "the funding waits for a block, 3 are asked for", "the funding waits for a block", "now ahead ahead ahead"},
-		{"one block", manager.Status{Phase: settle.Opening, Announced: true, Funded: true, Depth: 1}, "has 1 confirmation, 3 are asked for", "at most 0.0009765625 PKT", "now ahead ahead ahead"},
+		{"in the mempool", manager.Status{Phase: settle.Opening, Announced: true, Funded: true}, "the funding waits for a block, the provider asks for 3", "the funding waits for a block", "now ahead ahead ahead"},
+		{"one block", manager.Status{Phase: settle.Opening, Announced: true, Funded: true, Depth: 1}, "has 1 confirmation, the provider asks for 3", "at most 0.0009765625 PKT", "now ahead ahead ahead"},
 		{"open", manager.Status{Phase: settle.Open, Announced: true, Funded: true, Depth: 3, Height: 100}, "In use: payments pass", "In use: payments pass", "done now ahead ahead"},
 		{"too late", manager.Status{Phase: settle.Open, Announced: true, Funded: true, Depth: 3, Height: 5712}, "the other side claims", "this node claims", "done now ahead ahead"},
 		{"closing", manager.Status{Phase: settle.Closing, ClosingDepth: 2}, "Closing: the transaction that shares the money out has 2 confirmations.", "Closing", "done done now ahead"},

@@ -10,6 +10,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
+	"github.com/pkt-cash/pkt-cloud/lease/session"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/keystore"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -63,6 +64,8 @@ func plain(err error) error {
 	switch {
 	case errors.Is(err, peer.ErrUnreachable):
 		return &told{"the provider does not answer at its addresses; try again later, or choose another offer", err}
+	case errors.Is(err, session.ErrUnreachable):
+		return &told{"the provider does not answer at its addresses; the lease stays, try again later", err}
 	case errors.As(err, &l):
 		detail, cause = l.Detail, l.Err
 	case errors.As(err, &m):
@@ -119,6 +122,7 @@ var codes = []struct {
 	{settle.ErrUnknown, service.CodeNotFound},
 
 	{peer.ErrUnreachable, service.CodeUnreachable},
+	{session.ErrUnreachable, service.CodeUnreachable},
 
 	{market.CodeExpired, service.CodeExpired},
 	{market.CodePrice, service.CodeMoney},
@@ -126,6 +130,7 @@ var codes = []struct {
 	{market.CodeFull, service.CodeConflict},
 
 	{lease.CodePrice, service.CodeMoney},
+	{lease.CodeMalformed, service.CodeInvalid},
 	{lease.CodeUnknown, service.CodeNotFound},
 	{lease.CodePhase, service.CodeConflict},
 

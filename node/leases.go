@@ -55,7 +55,7 @@ func (n *Node) CreateLease(ctx context.Context, r service.LeaseRequest) (service
 func (n *Node) tooLittle(ctx context.Context, err error) error {
 	remedy := "send more to an address of \"pktcloud wallet address\""
 	if b, e := n.WalletBalance(ctx); e == nil && b.Unconfirmed > 0 {
-		remedy = "wait for the next block, which confirms what is on its way"
+		remedy = "wait for the next block, which confirms what is on its way, or " + remedy
 	}
 	return &service.Error{Code: service.CodeMoney, Err: &told{plain(err).Error() + "; " + remedy, err}}
 }

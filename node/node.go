@@ -54,6 +54,7 @@ type Node struct {
 	vault    vault
 	device   pktcloud.PrivateKey
 	account  []byte // encoded pktcloud.Signed[pktcloud.Account]
+	isNew    bool   // the phrase was made here and not yet seen on the chain
 
 	lock    *os.File
 	store   *store.Store
@@ -149,6 +150,7 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.isNew = isNew
 	n.wallet, err = wallet.Open(ctx, seed, wallet.Config{
 		Network: n.network, Ledger: n.ledger, Store: n.store, Birthday: birthday, New: isNew,
 	})

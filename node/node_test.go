@@ -270,6 +270,7 @@ func TestRefusals(t *testing.T) {
 		{"another digest", func(r *service.LeaseRequest) { r.Image += "@sha256:" + strings.Repeat("cd", 32) }, service.CodeRefused, "image"},
 		{"malformed image", func(r *service.LeaseRequest) { r.Image = "a b" }, service.CodeInvalid, "image reference"},
 		{"no room", func(r *service.LeaseRequest) { r.Resources.MemoryBytes = 1 << 40 }, service.CodeRefused, "ask for less"},
+		{"an interval beyond the longest", func(r *service.LeaseRequest) { r.IntervalSeconds, r.Limits = 7200, nil }, service.CodeInvalid, "1 to 3600"},
 		{"no exposure at all", func(r *service.LeaseRequest) { r.Limits = &service.ExposureRequest{} }, service.CodeInvalid, "raise one of the two"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -497,6 +498,35 @@ func TestOfferBeyondTheMachine(t *testing.T) {
 			t.Errorf("%+v: got %v, want %s with %q", c.capacity, err, service.CodeInvalid, c.text)
 		}
 	}
+}
+
+// TestOfferOfAPart: what an offer does not state of the machine is offered too.
+func TestOfferOfAPart(t *testing.T) {
+	w := newWorld(t)
+	o, err := w.provider.PublishOffer(t.Context(), service.OfferSpec{CPUPerCoreHour: 1, Capacity: service.Resources{MilliCPU: 500}})
+	w.check(err)
+	if c := o.Body.Capacity; c.MilliCPU != 500 || runtime.GOOS == "linux" && (c.MemoryBytes == 0 || c.DiskBytes == 0) {
+		t.Errorf("got %+v, want 500 mCPU and the rest of the machine", c)
+	}
+}
+
+// TestOfferAfterRestart: the offer of a provider that was started again at the
+// same address is there at once, also for those who never had it.
+func TestOfferAfterRestart(t *testing.T) {
+	w := newWorld(t)
+	w.offer()
+	info, err := w.provider.Info(t.Context())
+	w.check(err)
+	w.tenant.stop()
+	w.provider.stop()
+	w.provider.config.Listen = []string{strings.Split(info.Addresses[0], "/p2p/")[0]}
+	w.provider = w.start(w.provider.config)
+	w.tenant = w.start(node.Config{Dir: w.init("newcomer"), Ledger: w.chain, Bootstrap: info.Addresses[:1]})
+	w.until("the offer is there again", func() bool {
+		page, err := w.tenant.Offers(t.Context(), service.OfferQuery{Resources: resources})
+		w.check(err)
+		return len(page.Offers) > 0
+	})
 }
 
 func TestOpenRefuses(t *testing.T) {

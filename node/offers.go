@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,8 +132,11 @@ func (n *Node) PublishOffer(ctx context.Context, s service.OfferSpec) (service.O
 		Region: s.Region, Capacity: market.Resources(s.Capacity), MinTerm: s.MinTermSeconds, MaxTerm: s.MaxTermSeconds, Lifetime: s.LifetimeSeconds,
 		Prices: market.Prices{CPUPerCoreHour: s.CPUPerCoreHour, MemoryPerGiBHour: s.MemoryPerGiBHour, DiskPerGiBHour: s.DiskPerGiBHour},
 	}
-	if spec.Capacity.IsZero() {
-		spec.Capacity = machine(n.cfg.Dir)
+	whole := machine(n.cfg.Dir)
+	for _, part := range []struct{ given, has *uint64 }{
+		{&spec.Capacity.MilliCPU, &whole.MilliCPU}, {&spec.Capacity.MemoryBytes, &whole.MemoryBytes}, {&spec.Capacity.DiskBytes, &whole.DiskBytes},
+	} {
+		*part.given = cmp.Or(*part.given, *part.has) // nobody rents what has no processor or no memory
 	}
 	if err := withinMachine(spec.Capacity, n.cfg.Dir); err != nil {
 		return service.Offer{}, err
@@ -293,12 +297,12 @@ func refuseImage(ref string, err error) error {
 	return lease.Refusal(lease.CodeManifest, "image %.120s: %.120s", ref, reason)
 }
 
-// renewOffers issues each offer again before it expires and when what is free
-// has changed.
+// renewOffers issues each offer again at once, since nobody may have the last
+// record, then before it expires and when what is free has changed.
 func (n *Node) renewOffers(ctx context.Context) error {
 	tick := time.NewTicker(renewInterval)
 	defer tick.Stop()
-	for {
+	for first := true; ; first = false {
 		used := n.used(pktcloud.ID{})
 		n.own.mu.Lock()
 		now := time.Now()
@@ -307,7 +311,7 @@ func (n *Node) renewOffers(ctx context.Context) error {
 		for slot, o := range n.own.slots {
 			b := o.Record.Body
 			late := now.Unix() >= b.Issued+(b.Expires-b.Issued)/2
-			if late || b.Capacity != minus(o.Spec.Capacity, used) || !slices.Equal(b.Addresses, n.announced()) {
+			if first || late || b.Capacity != minus(o.Spec.Capacity, used) || !slices.Equal(b.Addresses, n.announced()) {
 				due[slot] = o.Spec
 			}
 		}

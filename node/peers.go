@@ -47,7 +47,7 @@ func (n *Node) stayConnected(ctx context.Context) error {
 // keep a node away for half a minute from a peer that was restarted.
 func (n *Node) keepTo(ctx context.Context, to peer.AddrInfo) {
 	dialler, _ := n.host.Network().(interface{ Backoff() *swarm.DialBackoff })
-	wait := firstRetry
+	wait, told := firstRetry, false
 	for ctx.Err() == nil {
 		if dialler != nil {
 			dialler.Backoff().Clear(to.ID)
@@ -56,9 +56,13 @@ func (n *Node) keepTo(ctx context.Context, to peer.AddrInfo) {
 		pause := checkEvery
 		if err != nil {
 			n.cfg.Log.Debug("a bootstrap node is not reached", "peer", to.ID, "error", err)
+			if !told && wait == lastRetry { // it had its time to start
+				n.cfg.Log.Warn("the node of --bootstrap is not reached; this one goes on trying", "addresses", to.Addrs)
+				told = true
+			}
 			pause, wait = wait, min(2*wait, lastRetry)
 		} else {
-			wait = firstRetry
+			wait, told = firstRetry, false
 		}
 		select {
 		case <-time.After(pause):

@@ -258,14 +258,19 @@ func (n *Node) Towers(context.Context) (service.TowerReport, error) {
 	return r, nil
 }
 
-// Deposit brings all towers up to date now.
+// Deposit brings all towers up to date now, with all that was earned, be it less
+// than what a node waits for by itself.
 func (n *Node) Deposit(ctx context.Context) (service.TowerReport, error) {
 	if n.towers.depositor == nil {
 		return service.TowerReport{}, service.Errorf(service.CodeInvalid, "this node has no towers; start it with --tower")
 	}
 	var asked error
-	for _, id := range n.manager.WantLate() {
-		asked = errors.Join(asked, n.askOne(ctx, id))
+	var failed []pktcloud.ID
+	for _, id := range n.manager.WantLateAfter(1) {
+		if err := n.askOne(ctx, id); err != nil {
+			asked = errors.Join(asked, err)
+			failed = append(failed, id)
+		}
 	}
 	if asked != nil {
 		n.cfg.Log.Info("not every payer gave a late proof", "error", asked)
@@ -273,5 +278,9 @@ func (n *Node) Deposit(ctx context.Context) (service.TowerReport, error) {
 	if err := n.towers.depositor.Supply(ctx); err != nil {
 		n.cfg.Log.Info("not every tower is supplied", "error", err)
 	}
-	return n.Towers(ctx)
+	r, err := n.Towers(ctx)
+	for _, id := range failed {
+		r.Undeposited = append(r.Undeposited, id.String())
+	}
+	return r, err
 }

@@ -19,7 +19,8 @@ func TestTowerIsSupplied(t *testing.T) {
 	info, err := keeper.Info(ctx)
 	w.check(err)
 	w.provider.stop()
-	w.provider.config.Towers, w.provider.config.DepositEvery = info.Addresses, 1
+	const every = 100 * pktcloud.UnitsPerPKT // so that only who asks for a deposit gets one
+	w.provider.config.Towers, w.provider.config.DepositEvery = info.Addresses, every
 	w.provider = w.start(w.provider.config)
 	info, err = w.provider.Info(ctx)
 	w.check(err)
@@ -34,7 +35,7 @@ func TestTowerIsSupplied(t *testing.T) {
 	w.until("a deposit at the tower", func() bool {
 		r, err := w.provider.Deposit(ctx)
 		w.check(err)
-		if len(r.Towers) != 1 || r.Every != 1 {
+		if len(r.Towers) != 1 || r.Every != every {
 			t.Fatalf("got %+v", r)
 		}
 		return r.Towers[0].Receipts == 1 && r.Towers[0].Missing == 0

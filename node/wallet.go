@@ -107,7 +107,7 @@ func (n *Node) restoredNotes() map[[32]byte]restoredNote {
 		case r.ClosingTxID == [32]byte{}:
 			begin.note = fmt.Sprintf("In a channel that the phrase brought back; it returns from block %d on.", r.Expiry)
 		case !r.Refunded:
-			end.note = "A channel of the phrase was closed by who it paid."
+			end.note = "A channel of the phrase was closed by the one it paid."
 		}
 		notes[r.Funding.TxID], notes[r.ClosingTxID] = begin, end
 	}

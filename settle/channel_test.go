@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -119,7 +120,8 @@ func TestAdopt(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(adopted, c) {
 		t.Fatalf("got %+v, %v, want the state that was lost", adopted, err)
 	}
-	for name, old := range map[string]pktcloud.Signed[settle.Voucher]{"older": first, "the same": second} {
+	_, twin := pay(t, adoptedUpTo(t, before, first), entry(1, 900)) // as a second machine with the phrase might sign
+	for name, old := range map[string]pktcloud.Signed[settle.Voucher]{"older": first, "the same": second, "of the same sequence": twin} {
 		if got, err := c.Adopt(old, stubRail{}); err != nil || !reflect.DeepEqual(got, c) {
 			t.Errorf("%s: got %+v, %v, want no change", name, got, err)
 		}
@@ -146,6 +148,34 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// handyRail lends a second hand, and notes in which order it was used.
+type handyRail struct {
+	stubRail
+	log *[]string
+}
+
+func (r handyRail) Beside(fn func() error) (wait func() error) {
+	*r.log = append(*r.log, "device begun")
+	return func() error {
+		*r.log = append(*r.log, "device awaited")
+		return fn()
+	}
+}
+
+func (r handyRail) VerifyVoucher(p settle.Params, total pktcloud.Amount, proof []byte) error {
+	*r.log = append(*r.log, "proof")
+	return r.stubRail.VerifyVoucher(p, total, proof)
+}
+
+func adoptedUpTo(t *testing.T, c settle.Channel, v pktcloud.Signed[settle.Voucher]) settle.Channel {
+	t.Helper()
+	c, err := c.Adopt(v, stubRail{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestAcceptProves(t *testing.T) {
 	payee := settledChannel(t, settle.Payee)
 	payer := settledChannel(t, settle.Payer)
@@ -155,18 +185,32 @@ func TestAcceptProves(t *testing.T) {
 	}
 	wrong := v
 	wrong.Proof = stubProof(params(), 499)
-	s, err := pktcloud.Seal(payerKey, wrong)
+	proof, err := pktcloud.Seal(payerKey, wrong)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = payee.Accept(s, stubRail{})
-	wantCode(t, err, settle.ErrProof)
-	s = seal(t, params(), v)
-	s.Sig[0] ^= 1
-	_, err = payee.Accept(s, stubRail{})
-	wantCode(t, err, settle.ErrProof)
-	if !errors.Is(err, pktcloud.ErrSignature) {
-		t.Errorf("got %v, want it to match pktcloud.ErrSignature too", err)
+	device := seal(t, params(), v)
+	device.Sig[0] ^= 1
+	var log []string
+	for _, rail := range []settle.Rail{stubRail{}, handyRail{log: &log}} {
+		_, err = payee.Accept(proof, rail)
+		wantCode(t, err, settle.ErrProof)
+		if errors.Is(err, pktcloud.ErrSignature) {
+			t.Errorf("got %v, want the rail's refusal", err)
+		}
+		_, err = payee.Accept(device, rail)
+		wantCode(t, err, settle.ErrProof)
+		if !errors.Is(err, pktcloud.ErrSignature) {
+			t.Errorf("got %v, want it to match pktcloud.ErrSignature too", err)
+		}
+		if _, err = payee.Accept(seal(t, params(), v), rail); err != nil {
+			t.Error(err)
+		}
+	}
+	// The device's signature is verified beside the proof, and always awaited.
+	once := []string{"device begun", "proof", "device awaited"}
+	if want := slices.Repeat(once, 3); !slices.Equal(log, want) {
+		t.Errorf("got %v, want %v", log, want)
 	}
 	other := settledChannel(t, settle.Payee)
 	other.Params.Rail = "another"

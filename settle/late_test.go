@@ -41,8 +41,12 @@ func TestLateHeight(t *testing.T) {
 func TestLate(t *testing.T) {
 	payer, payee := bothPaid(t, 5_000)
 	l, err := payer.Late()
-	if err != nil || l.Total != 5_000 || l.Channel != payer.ID {
+	if err != nil || l.Total != 5_000 || l.Channel != payer.ID || l.Version != settle.LateProofVersion {
 		t.Errorf("got %+v, %v, want the latest voucher's total", l, err)
+	}
+	opening, _ := pay(t, channel(t, settle.Payer), entry(1, 900))
+	if l, err := opening.Late(); opening.Phase != settle.Opening || err != nil || l.Total != 900 {
+		t.Errorf("before the funding has depth: got %+v, %v, want a proof", l, err)
 	}
 	_, err = payee.Late()
 	wantCode(t, err, settle.ErrRole)
@@ -56,6 +60,46 @@ func TestLate(t *testing.T) {
 	}
 	_, err = closing.Late()
 	wantCode(t, err, settle.ErrClosed)
+}
+
+// TestLateProofEdges shows the limits of the record to the unit.
+func TestLateProofEdges(t *testing.T) {
+	ext := func(n int) map[string][]byte {
+		m := map[string][]byte{}
+		for i := range n {
+			m[string(rune('a'+i))] = nil
+		}
+		return m
+	}
+	good := lateProof(settledChannel(t, settle.Payee), 1)
+	for name, mutate := range map[string]func(l *settle.LateProof){
+		"one unit":              func(*settle.LateProof) {},
+		"the largest amount":    func(l *settle.LateProof) { l.Total = pktcloud.MaxAmount },
+		"the longest signature": func(l *settle.LateProof) { l.Signature = make([]byte, settle.MaxProofBytes) },
+		"the most extensions":   func(l *settle.LateProof) { l.Ext = ext(settle.MaxExt) },
+	} {
+		l := good
+		if mutate(&l); l.Validate() != nil {
+			t.Errorf("%s: %v", name, l.Validate())
+		}
+	}
+	for name, mutate := range map[string]func(l *settle.LateProof){
+		"no unit":                   func(l *settle.LateProof) { l.Total = 0 },
+		"a unit too many":           func(l *settle.LateProof) { l.Total = pktcloud.MaxAmount + 1 },
+		"no signature":              func(l *settle.LateProof) { l.Signature = nil },
+		"a byte too many":           func(l *settle.LateProof) { l.Signature = make([]byte, settle.MaxProofBytes+1) },
+		"an extension too many":     func(l *settle.LateProof) { l.Ext = ext(settle.MaxExt + 1) },
+		"a version before":          func(l *settle.LateProof) { l.Version-- },
+		"a version not yet written": func(l *settle.LateProof) { l.Version++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := good
+			mutate(&l)
+			wantCode(t, l.Validate(), settle.ErrMalformed)
+		})
+	}
+	_, err := settle.ParseLateProof([]byte{0xff})
+	wantCode(t, err, settle.ErrMalformed)
 }
 
 func TestCheckLate(t *testing.T) {
@@ -122,6 +166,9 @@ func TestLateDue(t *testing.T) {
 			rt.Fatal("due at the deadline, or to the payer")
 		}
 	})
+	if _, payee := bothPaid(t, 500); payee.LateDue(0, 501) || payee.LateDue(1, 500) || !payee.LateDue(0, 500) {
+		t.Error("due before so many units were paid, or not when they were")
+	}
 	if _, payee := bothPaid(t, 500); payee.Observe(settle.Observation{Height: 111, Funded: true, Depth: 2}).LateDue(0, 1) {
 		t.Error("due before the funding is deep")
 	}

@@ -172,7 +172,11 @@ func (t *Tenant) askQuote(ctx context.Context, l *link, draft lease.Terms, req R
 	if err := l.stream.SetReadDeadline(time.Now().Add(callDeadline)); err != nil {
 		return none, err
 	}
-	l.send(lease.Propose{Version: lease.MessageVersion, Account: t.cfg.Account, Draft: draft, Manifest: req.Manifest})
+	proposal := lease.Propose{Version: lease.MessageVersion, Account: t.cfg.Account, Draft: draft, Manifest: req.Manifest}
+	if err := proposal.Validate(); err != nil {
+		return none, err // the link would drop it, and the provider seem silent
+	}
+	l.send(proposal)
 	m, err := l.read()
 	if err != nil {
 		return none, &lease.Error{Code: lease.CodeBusy, Detail: "the provider gives no quote", Err: fmt.Errorf("%w: %w", ErrUnreachable, err)}

@@ -26,6 +26,9 @@ type Target struct {
 
 const replyDeadline = 30 * time.Second
 
+// ErrUnreachable marks a session for which the provider cannot be reached.
+var ErrUnreachable = errors.New("session: the provider cannot be reached")
+
 // begin opens a session: a stream on which the provider has agreed.
 func begin(ctx context.Context, t Target, h Header) (network.Stream, error) {
 	h.Version, h.Lease = HeaderVersion, t.Lease
@@ -40,7 +43,7 @@ func begin(ctx context.Context, t Target, h Header) (network.Stream, error) {
 	defer cancel()
 	st, err := t.Host.NewStream(ctx, id, ProtocolID)
 	if err != nil {
-		return nil, fmt.Errorf("reaching the provider: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	stop := context.AfterFunc(ctx, func() { st.Reset() }) //nolint:errcheck // given up
 	err = exchange(st, h)

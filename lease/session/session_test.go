@@ -124,6 +124,11 @@ func TestExec(t *testing.T) {
 			}
 		})
 	}
+	nobody := target
+	nobody.Provider = pktcloud.NewPrivateKey([32]byte{1}).Public()
+	if _, err := session.Exec(t.Context(), nobody, session.ExecRequest{Args: []string{"cat"}}); !errors.Is(err, session.ErrUnreachable) {
+		t.Errorf("got %v from a provider that is not there, want ErrUnreachable", err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := session.Exec(ctx, target, session.ExecRequest{Args: []string{"wait"}}); !errors.Is(err, context.DeadlineExceeded) {

@@ -129,6 +129,9 @@ func TestOffersPassThroughNodes(t *testing.T) {
 	a, b, c := start(t, 1), start(t, 2), start(t, 3)
 	connect(t, a.host, b.host)
 	connect(t, b.host, c.host)
+	// Once c follows b, what b hears later must be passed on to it.
+	own := publish(t, b, markettest.NewProvider(2).Sealed())
+	eventually(t, "c follows b", func() bool { return c.has(own) })
 	id := publish(t, a, markettest.NewProvider(1).Sealed())
 	eventually(t, "c has a's offer through b", func() bool { return c.has(id) })
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node/audit"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -48,7 +49,8 @@ func printAudit(w io.Writer, r audit.Report) {
 	t := newTable(w)
 	t.row("LEASE", "SECONDS", "DUE", "PAID", "CLAIMED", "FEES", "MOST CREDIT", "MOST PREPAID", "REASON")
 	for _, l := range r.Leases {
-		t.row(short(l.ID.String()), l.Seconds, l.Due, l.Paid, l.Claimed, l.Fees, l.MaxCredit, l.MaxPrepaid, l.Reason)
+		pkt := func(units uint64) pktcloud.Amount { return pktcloud.Amount(units) }
+		t.row(l.ID.Hex()[:8], l.Seconds, pkt(l.Due), pkt(l.Paid), pkt(l.Claimed), pkt(l.Fees), pkt(l.MaxCredit), pkt(l.MaxPrepaid), orDash(l.Reason))
 	}
 	t.end()
 	fmt.Fprintf(w, "%d signatures, %d scripts, %d statements, %d vouchers, %d blocks verified again.\n",

@@ -39,7 +39,7 @@ func (a *app) channelCommand() *cobra.Command {
 
 func printChannels(w io.Writer, channels []service.ChannelView) {
 	if len(channels) == 0 {
-		fmt.Fprintln(w, "No channel yet; a lease opens one.")
+		fmt.Fprintln(w, "No channel yet; a lease opens one. Those that a recovery phrase brought back are in \"pktcloud wallet history\".")
 		return
 	}
 	t := newTable(w)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -58,7 +59,7 @@ func (d *demo) publish(ctx context.Context) (string, error) {
 		Region: "DE-BE", CPUPerCoreHour: price / 10, MemoryPerGiBHour: price / 40, DiskPerGiBHour: price / 1000,
 		Capacity: service.Resources{MilliCPU: uint64(min(2, runtime.NumCPU())) * 1000, MemoryBytes: 256 << 20, DiskBytes: 1 << 30},
 	})
-	return fmt.Sprintf("the provider offers from %s an hour", pktcloud.Amount(o.Rate)), err
+	return fmt.Sprintf("the provider offers %s for %s an hour", resourceText(service.Resources(market.Reference)), pktcloud.Amount(o.Rate)), err
 }
 
 func (d *demo) find(ctx context.Context) (string, error) {

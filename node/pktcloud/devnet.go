@@ -52,7 +52,7 @@ func (a *app) devnetCommand() *cobra.Command {
 	faucet := &cobra.Command{
 		Use: "faucet ADDRESS AMOUNT", Short: "Give coins of the running devnet to an address", Args: exactly("ADDRESS", "AMOUNT"),
 		RunE: func(c *cobra.Command, args []string) error {
-			amount, err := pktcloud.ParseAmount(args[1])
+			amount, err := parseMoney(args[1])
 			if err != nil {
 				return &service.Error{Code: service.CodeInvalid, Err: err}
 			}
@@ -63,14 +63,7 @@ func (a *app) devnetCommand() *cobra.Command {
 			return a.show(map[string]string{"txid": txid}, func(io.Writer) { a.printf("%s\n", txid) })
 		},
 	}
-	faucet.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
-			if text := e.GetSpecifiedShortnames(); text != "" && strings.Trim(text, "0123456789.") == "" {
-				return fmt.Errorf("-%s is no amount: a faucet only gives", text)
-			}
-		}
-		return err
-	})
+	faucet.SetFlagErrorFunc(notNegative("a faucet only gives"))
 	c.AddCommand(faucet, &cobra.Command{
 		Use: "mine [BLOCKS]", Short: "Mine blocks on the running devnet", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -89,6 +82,18 @@ func (a *app) devnetCommand() *cobra.Command {
 		},
 	})
 	return c
+}
+
+// notNegative tells of an amount below zero, which looks like a flag.
+func notNegative(why string) func(*cobra.Command, error) error {
+	return func(_ *cobra.Command, err error) error {
+		if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+			if text := e.GetSpecifiedShortnames(); text != "" && strings.Trim(text, "0123456789.") == "" {
+				return fmt.Errorf("-%s is no amount: %s", text, why)
+			}
+		}
+		return err
+	}
 }
 
 func (a *app) runDevnet(ctx context.Context, dir, rpc string, interval time.Duration) (err error) {

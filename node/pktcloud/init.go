@@ -33,6 +33,9 @@ one instead. Secrets are read from files or from the terminal, never from the
 command line.`,
 		RunE: func(*cobra.Command, []string) error {
 			config := node.InitConfig{Dir: a.dir, Unattended: unattended}
+			if err := a.noKeystore(); err != nil {
+				return err
+			}
 			config.Birthday = birthday
 			if birthday > 0 && phraseFile == "" {
 				return service.Errorf(service.CodeInvalid, "--birthday belongs to a phrase that is restored; give --phrase-file too")
@@ -63,6 +66,14 @@ command line.`,
 	return c
 }
 
+// noKeystore refuses a directory that has a keystore, before anything is asked.
+func (a *app) noKeystore() error {
+	if _, err := os.Lstat(keystoreIn(a.dir)); err == nil {
+		return service.Errorf(service.CodeConflict, "%s holds a keystore already; choose another directory with --dir", a.dir)
+	}
+	return nil
+}
+
 // makeKeystore makes a keystore with secrets from files or from the terminal.
 func (a *app) makeKeystore(config node.InitConfig, passphraseFile, passwordFile string) (phrase keystore.Phrase, err error) {
 	if passphraseFile != "" {
@@ -75,7 +86,9 @@ func (a *app) makeKeystore(config node.InitConfig, passphraseFile, passwordFile 
 	case passwordFile != "":
 		config.Password, err = readSecret(passwordFile)
 	default:
-		config.Password, err = a.newPassword()
+		if config.Password, err = a.newPassword(); errors.Is(err, errNoTerminal) {
+			err = service.Errorf(service.CodeInvalid, "%v, or --unattended", errNoTerminal)
+		}
 	}
 	if err != nil {
 		return phrase, err
@@ -97,6 +110,9 @@ chain. Money in a channel comes back by itself once the channel expires; "wallet
 history" says when. Let one machine alone use a phrase.`,
 		RunE: func(*cobra.Command, []string) error {
 			config.Dir = a.dir
+			if err := a.noKeystore(); err != nil {
+				return err
+			}
 			text, err := a.readPhrase()
 			if err != nil {
 				return err
@@ -169,10 +185,12 @@ func firstLine(r io.Reader) (string, error) {
 	return strings.TrimRight(line, "\r\n"), nil
 }
 
+var errNoTerminal = errors.New("no terminal to ask for the password; give --password-file")
+
 func (a *app) askPassword(prompt string) (string, error) {
 	in, ok := a.in.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return "", service.Errorf(service.CodeInvalid, "no terminal to ask for the password; give --password-file, or --unattended")
+		return "", &service.Error{Code: service.CodeInvalid, Err: errNoTerminal}
 	}
 	fmt.Fprint(a.err, prompt)
 	b, err := term.ReadPassword(int(in.Fd()))
@@ -194,6 +212,8 @@ func (a *app) newPassword() (string, error) {
 	}
 	return first, nil
 }
+
+func keystoreIn(dir string) string { return filepath.Join(dir, "keystore.age") }
 
 // passwordBeside is where an unattended keystore has its password.
 func passwordBeside(dir string) string { return filepath.Join(dir, "password") }

@@ -104,6 +104,9 @@ ends it.`,
 					return err
 				}
 			}
+			if capacity > 0 {
+				a.warnShort(lease)
+			}
 			return a.showCreated(lease)
 		},
 	}
@@ -116,8 +119,8 @@ ends it.`,
 	f.StringArrayVar(&r.Env, "env", nil, "NAME=value")
 	f.Var(&most, "max-price", "PKT per hour that are not to be exceeded")
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
-	f.Uint64Var(&r.TermSeconds, "term", 0, "seconds (default an hour)")
-	f.Uint64Var(&r.IntervalSeconds, "interval", 0, "seconds between payments (default 5)")
+	f.Var((*period)(&r.TermSeconds), "term", "how long at most, such as 10m, 2h or 30d; or seconds (default 1h)")
+	f.Var((*period)(&r.IntervalSeconds), "interval", "time between payments (default 5s)")
 	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")
 	limits.add(f)
 	for _, name := range []string{"image", "max-price"} {
@@ -159,6 +162,19 @@ func (a *app) awaitService(ctx context.Context, n awaiter, l service.Lease) (ser
 	return l, service.Errorf(service.CodeWorkload, "lease %s ended before its service ran. %s", l.Label, why)
 }
 
+// warnShort says that what was set aside does not last for the term.
+func (a *app) warnShort(l service.Lease) {
+	if l.Rate == 0 || l.Channel.Capacity == 0 {
+		return
+	}
+	usable := l.Channel.Capacity.SubFloor(l.Channel.Reserve)
+	hours := float64(usable) / float64(l.Rate)
+	if seconds := uint64(hours * 3600); seconds < l.Term {
+		fmt.Fprintf(a.err, "pktcloud: %s pay for %s of %s; the lease ends then\n", l.Channel.Capacity,
+			time.Duration(seconds)*time.Second, time.Duration(l.Term)*time.Second)
+	}
+}
+
 // showCreated shows a new lease and what to do next. One that the provider has
 // not acknowledged ends the command with the code for what cannot be reached.
 func (a *app) showCreated(l service.Lease) error {
@@ -194,9 +210,9 @@ func isTerminal(w io.Writer) bool {
 type limitFlags struct{ credit, prepaid, unconfirmed uint64 }
 
 func (l *limitFlags) add(f *pflag.FlagSet) {
-	f.Uint64Var(&l.credit, "credit", 0, "seconds of price that the provider may be owed (default 10, or two intervals)")
-	f.Uint64Var(&l.prepaid, "prepaid", 0, "seconds of price that may be paid ahead (default what --credit lacks to one interval)")
-	f.Uint64Var(&l.unconfirmed, "unconfirmed", 0, "seconds of price that may be paid on unconfirmed funding (default 900, or the term)")
+	f.Var((*period)(&l.credit), "credit", "the price of how long the provider may be owed (default 10s, or two intervals)")
+	f.Var((*period)(&l.prepaid), "prepaid", "the price of how long may be paid ahead (default what --credit lacks to one interval)")
+	f.Var((*period)(&l.unconfirmed), "unconfirmed", "the price of how long may be paid on unconfirmed funding (default 15m, or the term)")
 }
 
 // of returns the limits when one was given, each of the others at its default.
@@ -236,5 +252,13 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, r service.L
 			return o.ID, nil
 		}
 	}
-	return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less; see \"pktcloud market list\"", pktcloud.Amount(r.MaxRate))
+	if page, err := n.Offers(ctx, service.OfferQuery{Resources: r.Resources}); err == nil {
+		for _, o := range page.Offers {
+			if !o.Own {
+				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less",
+					pktcloud.Amount(r.MaxRate), pktcloud.Amount(o.Rate))
+			}
+		}
+	}
+	return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources (%s) free; see \"pktcloud market list\"", resourceText(r.Resources))
 }

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -77,7 +78,12 @@ func (a *app) reportUsage(c *cobra.Command, err error) int {
 	if c.HasParent() {
 		where = c.CommandPath() + " --help\" for what it takes"
 	}
-	fmt.Fprintf(a.err, "pktcloud: %v\nRun \"%s.\n", err, where)
+	text := err.Error()
+	if num, ok := errors.AsType[*strconv.NumError](err); ok { // the library's own words for it
+		text, _, _ = strings.Cut(text, ": strconv.")
+		text += fmt.Sprintf(": %q is no whole number that fits here", num.Num)
+	}
+	fmt.Fprintf(a.err, "pktcloud: %s\nRun \"%s.\n", text, where)
 	return exitUsage
 }
 
@@ -110,9 +116,11 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "pktcloud",
 		Short:         "Rent and offer containers, paid by the second in PKT Cash",
+		Version:       node.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("pktcloud {{.Version}}\n")
 	root.PersistentFlags().StringVar(&a.dir, "dir", node.DefaultDir(), "data directory (or PKTCLOUD_DIR)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
@@ -152,7 +160,11 @@ func exactly(names ...string) cobra.PositionalArgs {
 func atLeast(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) < len(names) {
-			return fmt.Errorf("%s is missing", strings.Join(names[len(args):], " and "))
+			lacking, verb := names[len(args):], "is"
+			if len(lacking) > 1 {
+				verb = "are"
+			}
+			return fmt.Errorf("%s %s missing", strings.Join(lacking, " and "), verb)
 		}
 		return nil
 	}

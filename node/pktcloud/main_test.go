@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -115,6 +116,49 @@ func TestExitReason(t *testing.T) {
 	}
 }
 
+func TestPeriod(t *testing.T) {
+	for text, want := range map[string]uint64{"0": 0, "600": 600, "10m": 600, "1h30m": 5400, "30d": 2592000} {
+		var p period
+		if err := p.Set(text); err != nil || uint64(p) != want {
+			t.Errorf("%q: got %d, %v, want %d", text, p, err, want)
+		}
+	}
+	for _, text := range []string{"", "d", "-1", "-5m", "1.5s", "1x", "99999999999"} {
+		if err := new(period).Set(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+// TestParseMoney: what rounds to nothing is refused, nothing itself is not.
+func TestParseMoney(t *testing.T) {
+	for text, want := range map[string]pktcloud.Amount{"0": 0, "0.000": 0, "0.000000001": 1, "1": pktcloud.UnitsPerPKT} {
+		if a, err := parseMoney(text); err != nil || a != want {
+			t.Errorf("%q: got %d, %v, want %d", text, uint64(a), err, want)
+		}
+	}
+	for _, text := range []string{"0.0000000001", "0.0000000000001 PKT", "1e3", "-1"} {
+		if a, err := parseMoney(text); err == nil {
+			t.Errorf("%q: taken as %s", text, a)
+		}
+	}
+}
+
+func TestOnlyHere(t *testing.T) {
+	for _, c := range []struct {
+		addresses []string
+		want      bool
+	}{
+		{nil, false},
+		{[]string{"/ip4/127.0.0.1/tcp/1/p2p/x", "/ip6/::1/tcp/1/p2p/x"}, true},
+		{[]string{"/ip4/127.0.0.1/tcp/1/p2p/x", "/ip4/192.0.2.1/tcp/1/p2p/x"}, false},
+	} {
+		if got := onlyHere(c.addresses); got != c.want {
+			t.Errorf("%v: got %v, want %v", c.addresses, got, c.want)
+		}
+	}
+}
+
 // TestUsageExit: whatever cannot be understood ends with 2, before a node is
 // asked; without a node a good command ends with 3.
 func TestUsageExit(t *testing.T) {
@@ -126,6 +170,9 @@ func TestUsageExit(t *testing.T) {
 		{"no-such-command", 2},
 		{"lease create --image x", 2},
 		{"lease create --image x --max-price 1 --memory lots", 2},
+		{"lease create --image x --max-price 0.0000000001", 2},
+		{"lease create --image x --max-price 1 --term soon", 2},
+		{"wallet send A -1", 2},
 		{"lease show", 2},
 		{"audit --tenant x", 2},
 		{"offer publish", 2},

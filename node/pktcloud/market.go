@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -8,6 +9,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/node/client"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -51,7 +53,12 @@ hour under each. The columns CORES, MEMORY and DISK are all that is free.`,
 			if err != nil {
 				return err
 			}
-			return a.show(page, func(w io.Writer) { printOffers(w, page.Offers, query.Resources) })
+			return a.show(page, func(w io.Writer) {
+				printOffers(w, page.Offers, query.Resources)
+				if len(page.Offers) == 0 {
+					a.printf("%s\n", whyNone(c.Context(), n))
+				}
+			})
 		},
 	}
 	f := list.Flags()
@@ -64,6 +71,18 @@ hour under each. The columns CORES, MEMORY and DISK are all that is free.`,
 	return c
 }
 
+// whyNone says what to do when no offer matches.
+func whyNone(ctx context.Context, n *client.Client) string {
+	if info, err := n.Info(ctx); err == nil && info.Peers == 0 {
+		return "This node is connected to no other: start it with --bootstrap and the address behind \"peers\" of a node that is in the market."
+	}
+	least := service.Resources{MilliCPU: 1, MemoryBytes: 1}
+	if page, err := n.Offers(ctx, service.OfferQuery{Resources: least}); err == nil && len(page.Offers) > 0 {
+		return "There are offers with less room, of other regions or at other prices: ask for less with --cpu, --memory and --disk, or allow more with --max-price."
+	}
+	return "No provider has anything free that this node knows of. New offers come in by themselves."
+}
+
 func (a *app) offerCommand() *cobra.Command {
 	c := &cobra.Command{Use: "offer", Short: "Offer this machine"}
 	var r resourceFlags
@@ -73,7 +92,9 @@ func (a *app) offerCommand() *cobra.Command {
 	publish := &cobra.Command{
 		Use: "publish", Short: "Sign an offer and tell the peers; it is renewed until it is replaced", Args: cobra.NoArgs,
 		Long: `Publish signs an offer and tells the peers at once. State at least one price, or
---free; a price that is not stated gives that resource away.`,
+--free; a price that is not stated gives that resource away. Of what --cpu,
+--memory and --disk do not state, all cores but one, three quarters of the memory
+and half of the free disk are offered.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch priced := cpu+memory+disk > 0; {
 			case !priced && !free:
@@ -108,9 +129,9 @@ func (a *app) offerCommand() *cobra.Command {
 	f.BoolVar(&free, "free", false, "ask for no money")
 	f.StringVar(&spec.Region, "region", "", "ISO 3166 code such as DE or DE-BE")
 	f.Uint64Var(&spec.Slot, "slot", 0, "which of this node's 16 offers")
-	f.Uint64Var(&spec.MinTermSeconds, "min-term", 0, "shortest lease, seconds")
-	f.Uint64Var(&spec.MaxTermSeconds, "max-term", 0, "longest lease, seconds (default 30 days)")
-	f.Uint64Var(&spec.LifetimeSeconds, "lifetime", 0, "seconds until it expires unless renewed (default an hour)")
+	f.Var((*period)(&spec.MinTermSeconds), "min-term", "shortest lease, such as 1h; or seconds")
+	f.Var((*period)(&spec.MaxTermSeconds), "max-term", "longest lease (default 30d)")
+	f.Var((*period)(&spec.LifetimeSeconds), "lifetime", "until it expires unless renewed (default 1h)")
 	c.AddCommand(publish)
 	return c
 }

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,7 +96,7 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 	}
 	listeners, err := openListeners(&f)
 	if err != nil {
-		return err
+		return a.whyNoPort(ctx, err)
 	}
 	defer listeners.close()
 	n, err := node.Open(ctx, f.config)
@@ -103,6 +105,20 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	return a.serveNode(ctx, n, f, listeners)
+}
+
+// whyNoPort prefers, to a port that is taken, what is wrong with the directory.
+func (a *app) whyNoPort(ctx context.Context, taken error) error {
+	if _, err := os.Stat(keystoreIn(a.dir)); errors.Is(err, fs.ErrNotExist) {
+		return service.Errorf(service.CodeNoNode, "%s holds no keystore; make one with \"pktcloud init --dir %s\"", a.dir, a.dir)
+	}
+	if n, err := a.node(); err == nil {
+		defer n.Close()
+		if _, err := n.Info(ctx); err == nil {
+			return service.Errorf(service.CodeConflict, "a node runs on %s already; stop it, or choose another directory with --dir", a.dir)
+		}
+	}
+	return taken
 }
 
 // chainFlags say which nodes of the chain to ask.
@@ -155,7 +171,7 @@ func (a *app) storedPassword() (string, error) {
 	if _, err := os.Stat(passwordBeside(a.dir)); err == nil {
 		return "", nil
 	}
-	if _, err := os.Stat(filepath.Join(a.dir, "keystore.age")); err != nil {
+	if _, err := os.Stat(keystoreIn(a.dir)); err != nil {
 		return "", nil // Open says what is missing
 	}
 	return a.askPassword("Password of the keystore: ")
@@ -241,9 +257,27 @@ func (a *app) serveNode(ctx context.Context, n *node.Node, f nodeFlags, l listen
 	cancel(nil)
 	wg.Wait()
 	if errors.Is(err, context.Canceled) {
+		a.farewell(n)
 		return nil
 	}
 	return err
+}
+
+// farewell says what goes on without the node.
+func (a *app) farewell(n *node.Node) {
+	leases, err := n.Leases(context.Background())
+	if err != nil {
+		return
+	}
+	running := uint64(0)
+	for _, l := range leases {
+		if l.Role == "provider" && (l.Phase == "active" || l.Phase == "suspended") {
+			running++
+		}
+	}
+	if running > 0 {
+		fmt.Fprintf(a.err, "Stopped. The containers of %s go on running, and nobody pays for them until this node runs again.\n", counted(running, "lease"))
+	}
 }
 
 func (a *app) announce(ctx context.Context, n *node.Node) error {
@@ -256,6 +290,9 @@ func (a *app) announce(ctx context.Context, n *node.Node) error {
 		for _, address := range info.Addresses {
 			a.printf("  peers  %s\n", address)
 		}
+		if onlyHere(info.Addresses) {
+			a.printf("         (only this machine reaches these; --listen and --announce are for others)\n")
+		}
 		if info.Pages != "" {
 			a.printf("  pages  %s (log in with \"pktcloud login --dir %s\")\n", info.Pages, a.dir)
 		}
@@ -263,6 +300,16 @@ func (a *app) announce(ctx context.Context, n *node.Node) error {
 			a.printf("  %s\n", info.Problem)
 		}
 	})
+}
+
+// onlyHere reports whether no other machine can connect.
+func onlyHere(addresses []string) bool {
+	for _, a := range addresses {
+		if !strings.HasPrefix(a, "/ip4/127.") && !strings.HasPrefix(a, "/ip6/::1/") {
+			return false
+		}
+	}
+	return len(addresses) > 0
 }
 
 func (a *app) loginCommand() *cobra.Command {

@@ -107,9 +107,49 @@ func (m *money) String() string {
 }
 func (m *money) Type() string { return "PKT" }
 func (m *money) Set(text string) error {
-	a, err := pktcloud.ParseAmount(text)
+	a, err := parseMoney(text)
 	*m = money(a)
 	return err
+}
+
+// parseMoney reads an amount. A number that rounds to nothing is refused: who
+// wrote it did not mean nothing.
+func parseMoney(text string) (pktcloud.Amount, error) {
+	a, err := pktcloud.ParseAmount(text)
+	if err == nil && a == 0 && strings.ContainsAny(text, "123456789") {
+		return 0, fmt.Errorf("%q is less than the smallest amount, 1 unit, which is %s", text, pktcloud.Amount(1))
+	}
+	return a, err
+}
+
+// period is a flag of time: "10m", "2h", "30d", or a number of seconds.
+type period uint64
+
+// String is empty for zero, which pflag then does not call the default.
+func (p *period) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*p), 10)
+}
+func (p *period) Type() string { return "time" }
+func (p *period) Set(text string) error {
+	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
+		*p = period(n)
+		return nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			*p = period(n * 24 * 3600)
+			return nil
+		}
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 || d%time.Second != 0 {
+		return fmt.Errorf("%q is no time; write seconds such as 600, or 10m, 2h, 30d", text)
+	}
+	*p = period(d / time.Second)
+	return nil
 }
 
 func coreText(milli uint64) string { return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64) }
@@ -146,6 +186,25 @@ func printLeases(w io.Writer, leases []service.Lease) {
 	t.end()
 }
 
+// reasons say what the code of a close record means.
+var reasons = map[string]string{
+	"requested": "one side asked for it",
+	"term":      "the agreed time is served",
+	"unpaid":    "the tenant did not pay in time",
+	"disputed":  "the two sides did not agree on what was served",
+	"channel":   "what was set aside is used up, or its channel ends soon",
+	"workload":  "the service did not start, or it ended",
+	"gone":      "the other side did not answer",
+}
+
+// counted is a number of things.
+func counted(n uint64, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
 func printLease(w io.Writer, l service.Lease) {
 	t := newTable(w)
 	t.row("lease", l.Label)
@@ -156,6 +215,9 @@ func printLease(w io.Writer, l service.Lease) {
 		if l.Fault != nil {
 			because += " (" + l.Fault.Code + ")"
 		}
+		if text := reasons[l.CloseReason]; text != "" {
+			because += ": " + text
+		}
 		t.row("closed because", because)
 	}
 	t.row("role", l.Role)
@@ -163,7 +225,7 @@ func printLease(w io.Writer, l service.Lease) {
 	t.row("image", l.Image)
 	t.row("resources", resourceText(l.Resources))
 	t.row("per hour", pktcloud.Amount(l.Rate))
-	t.row("served", time.Duration(l.Served)*time.Second)
+	t.row("served", fmt.Sprintf("%s of %s", time.Duration(l.Served)*time.Second, time.Duration(l.Term)*time.Second))
 	t.row("due", l.Due)
 	t.row("paid", l.Paid)
 	for _, e := range l.Exposure {
@@ -173,7 +235,7 @@ func printLease(w io.Writer, l service.Lease) {
 		t.row("endpoint", l.Endpoint)
 	}
 	if l.Channel.Closing != "" {
-		t.row("paid out", fmt.Sprintf("%s by %s, fee %s, %d confirmations", l.Channel.Claimed, l.Channel.Closing, l.Channel.Fee, l.Channel.Closed))
+		t.row("paid out", fmt.Sprintf("%s by %s, fee %s, %s", l.Channel.Claimed, l.Channel.Closing, l.Channel.Fee, counted(l.Channel.Closed, "confirmation")))
 	}
 	if l.Problem != "" {
 		t.row("problem", l.Problem)
@@ -208,7 +270,11 @@ func printOffers(w io.Writer, offers []service.Offer, priced service.Resources) 
 }
 
 func resourceText(r service.Resources) string {
-	return coreText(r.MilliCPU) + " cores, " + byteText(r.MemoryBytes) + " memory, " + byteText(r.DiskBytes) + " disk"
+	word := " cores, "
+	if r.MilliCPU == 1000 {
+		word = " core, "
+	}
+	return coreText(r.MilliCPU) + word + byteText(r.MemoryBytes) + " memory, " + byteText(r.DiskBytes) + " disk"
 }
 
 func orDash(s string) string {

@@ -22,7 +22,7 @@ when their time comes while the node is away. Name towers with "pktcloud node
 		ask        func(ctx context.Context, n *client.Client) (service.TowerReport, error)
 	}{
 		{"list", "How each tower is supplied, and what this node keeps for others", func(ctx context.Context, n *client.Client) (service.TowerReport, error) { return n.Towers(ctx) }},
-		{"deposit", "Bring all towers up to date now", func(ctx context.Context, n *client.Client) (service.TowerReport, error) { return n.Deposit(ctx) }},
+		{"deposit", "Bring all towers up to date now, whatever --deposit-every says", func(ctx context.Context, n *client.Client) (service.TowerReport, error) { return n.Deposit(ctx) }},
 	} {
 		c.AddCommand(&cobra.Command{
 			Use: sub.use, Short: sub.short, Args: cobra.NoArgs,
@@ -53,6 +53,9 @@ func (a *app) showTowers(w io.Writer, r service.TowerReport) {
 			t.row(s.Address, s.Receipts, s.Missing, s.Problem)
 		}
 		t.end()
+	}
+	for _, id := range r.Undeposited {
+		a.printf("Nothing newer of channel %s could be deposited: its tenant is not connected, or what was earned is not worth the fee.\n", short(id))
 	}
 	if k := r.Kept; k != nil {
 		a.printf("For others: %d deposits with %s, %d sent and not yet mined, %d of ended channels.\n", k.Deposits, byteText(k.Bytes), k.Sent, k.Ended)

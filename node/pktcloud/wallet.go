@@ -21,6 +21,9 @@ import (
 // for at most.
 const answerRows = 10_000
 
+// maxLabel is how many bytes a label has at most.
+const maxLabel = 256
+
 func (a *app) walletCommand() *cobra.Command {
 	c := &cobra.Command{Use: "wallet", Short: "The money: balance, payments, history, keys"}
 	c.AddCommand(
@@ -111,7 +114,7 @@ func (a *app) sendCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			r.Address, r.FeeRate, r.MaxFee, r.All = args[0], pktcloud.Amount(fee.rate), pktcloud.Amount(fee.most), args[1] == "all"
 			if !r.All {
-				if r.Amount, err = pktcloud.ParseAmount(args[1]); err != nil {
+				if r.Amount, err = parseMoney(args[1]); err != nil {
 					return &service.Error{Code: service.CodeInvalid, Err: err}
 				}
 			}
@@ -119,6 +122,7 @@ func (a *app) sendCommand() *cobra.Command {
 		},
 	}
 	fee.add(c)
+	c.SetFlagErrorFunc(notNegative("a wallet only pays"))
 	g := c.Flags()
 	g.Uint32Var(&r.Account, "account", 0, "number of the account that pays")
 	g.StringArrayVar(&r.Coins, "coin", nil, "coin to spend, of \"pktcloud wallet coins\"; these and no others")
@@ -133,6 +137,9 @@ func (a *app) send(ctx context.Context, n *client.Client, r service.PaymentReque
 	p, err := n.WalletPlan(ctx, r)
 	if err != nil {
 		return err
+	}
+	if p.Fee > r.MaxFee {
+		return service.Errorf(service.CodeMoney, "the fee is above the limit: it would be %s, the limit is %s; raise --max-fee", p.Fee, r.MaxFee)
 	}
 	if plan {
 		return a.show(p, func(w io.Writer) { printPlan(w, p) })
@@ -302,7 +309,10 @@ func (a *app) labelCommand() *cobra.Command {
 		Use: "label ADDRESS|TXID TEXT", Short: "Keep a text beside an address or a transaction; \"\" removes it", Args: exactly("ADDRESS|TXID", "TEXT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r := service.LabelRequest{Address: args[0], Label: args[1]}
-			if len(args[0]) == 64 && strings.Trim(args[0], "0123456789abcdef") == "" {
+			if len(r.Label) > maxLabel {
+				return service.Errorf(service.CodeInvalid, "a label is one line of at most %d bytes; this one has %d", maxLabel, len(r.Label))
+			}
+			if strings.Trim(args[0], "0123456789abcdef") == "" {
 				r.Address, r.TxID = "", args[0]
 			}
 			return a.withNode(c, func(ctx context.Context, n *client.Client) error {
@@ -416,6 +426,10 @@ func (a *app) lockCommands() []*cobra.Command {
 		return a.askPassword(prompt)
 	}
 	unlock := a.asking("unlock", "Let the wallet pay again", func(ctx context.Context, n *client.Client) error {
+		if b, err := n.WalletBalance(ctx); err == nil && !b.Locked {
+			fmt.Fprintln(a.err, "The wallet was not locked; no password was needed.")
+			return show(n.WalletUnlock(ctx, service.UnlockRequest{}))
+		}
 		password, err := secret(file, "Password of the keystore: ")
 		if err != nil {
 			return err

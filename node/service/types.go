@@ -198,6 +198,9 @@ type TowerReport struct {
 	Towers []TowerSupply   `json:"towers"`
 	Every  pktcloud.Amount `json:"every" doc:"earned on a channel until the next deposit; 0: none is made"`
 	Kept   *TowerKept      `json:"kept,omitempty" doc:"for others, if this node is a tower"`
+	// Undeposited are channels of which a deposit that was asked for did not
+	// come about.
+	Undeposited []string `json:"undeposited,omitempty" doc:"channels whose tenant gave no proof to deposit just now"`
 }
 
 // TowerSupply is how one tower is supplied.

@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -9,15 +10,32 @@ import (
 type channelsPage struct {
 	page
 	Channels []service.ChannelView
+	Towers   service.TowerReport
+	Earns    bool // in one of them at least
 }
 
-func (w *Web) channels(rw http.ResponseWriter, r *http.Request) {
-	channels, err := w.svc.Channels(r.Context())
-	status := http.StatusOK
+func (w *Web) channels(rw http.ResponseWriter, r *http.Request) { w.showChannels(rw, r, nil) }
+
+func (w *Web) showChannels(rw http.ResponseWriter, r *http.Request, problem error) {
+	channels, err1 := w.svc.Channels(r.Context())
+	towers, err2 := w.svc.Towers(r.Context())
+	err, status := firstError(problem, err1, err2), http.StatusOK
 	if err != nil {
 		status = service.CodeOf(err).Status()
 	}
-	w.show(rw, status, "channels", channelsPage{page: w.page(r, "Channels", err), Channels: channels})
+	w.show(rw, status, "channels", channelsPage{
+		page: w.page(r, "Channels", err), Channels: channels, Towers: towers,
+		Earns: slices.ContainsFunc(channels, func(c service.ChannelView) bool { return c.Role == "payee" }),
+	})
+}
+
+// deposit brings all towers up to date now.
+func (w *Web) deposit(rw http.ResponseWriter, r *http.Request) {
+	if _, err := w.svc.Deposit(r.Context()); err != nil {
+		w.showChannels(rw, r, err)
+		return
+	}
+	http.Redirect(rw, r, "/channels#towers", http.StatusSeeOther)
 }
 
 type channelPage struct {

@@ -37,6 +37,7 @@ func helpers() template.FuncMap {
 		"milestones":   milestones,
 		"eventName":    eventName,
 		"raised":       raised,
+		"accountName":  accountName,
 		"fields":       func() []string { return sendFields },
 	}
 }

@@ -29,6 +29,7 @@ type walletPage struct {
 	Balance service.Balance
 	Total   pktcloud.Amount // all that is neither set aside nor frozen
 	Address string
+	Choices []choice
 	History []service.Movement
 	More    bool // the history goes on
 }
@@ -38,7 +39,8 @@ func (w *Web) wallet(rw http.ResponseWriter, r *http.Request) { w.showWallet(rw,
 func (w *Web) showWallet(rw http.ResponseWriter, r *http.Request, problem error) {
 	balance, err1 := w.svc.WalletBalance(r.Context())
 	history, err2 := w.svc.WalletHistory(r.Context(), service.HistoryQuery{Limit: shownMovements + 1})
-	err, status := firstError(problem, err1, err2), http.StatusOK
+	accounts, err3 := w.svc.WalletAccounts(r.Context())
+	err, status := firstError(problem, err1, err2, err3), http.StatusOK
 	if err != nil {
 		status = service.CodeOf(err).Status()
 	}
@@ -46,7 +48,7 @@ func (w *Web) showWallet(rw http.ResponseWriter, r *http.Request, problem error)
 	address := w.address
 	w.mu.Unlock()
 	w.show(rw, status, "wallet", walletPage{
-		page: w.page(r, "Wallet", err), Balance: balance, Total: balance.Spendable + balance.Unconfirmed, Address: address,
+		page: w.page(r, "Wallet", err), Balance: balance, Total: balance.Spendable + balance.Unconfirmed, Address: address, Choices: choices(accounts, ""),
 		History: history[:min(len(history), shownMovements)], More: len(history) > shownMovements,
 	})
 }
@@ -64,7 +66,11 @@ func (w *Web) newAddress(rw http.ResponseWriter, r *http.Request) {
 	if !w.posted(rw, r) {
 		return
 	}
-	a, err := w.svc.WalletAddress(r.Context(), service.AddressRequest{Label: strings.TrimSpace(r.PostForm.Get("label"))})
+	account, err := accountOf(r.PostForm)
+	var a service.Address
+	if err == nil {
+		a, err = w.svc.WalletAddress(r.Context(), service.AddressRequest{Account: account, Label: strings.TrimSpace(r.PostForm.Get("label"))})
+	}
 	if err != nil {
 		w.showWallet(rw, r, err)
 		return
@@ -127,12 +133,13 @@ func (w *Web) export(rw http.ResponseWriter, r *http.Request) {
 // units per 1000 virtual bytes; the chain's own rate counts when it is higher.
 var speeds = map[string]pktcloud.Amount{"normal": 0, "quick": 5_000, "urgent": 25_000}
 
-var sendFields = []string{"address", "amount", "speed", "label", "all", "once", "most"}
+var sendFields = []string{"address", "amount", "speed", "label", "account", "all", "once", "most"}
 
 type sendPage struct {
 	page
 	Form       form
 	Coins      []string // that were chosen; none: the wallet chooses
+	Choices    []choice // of the account that pays
 	Field      string   // the one that cannot be read
 	FieldError string
 	Plan       *service.Plan // of the review
@@ -152,7 +159,7 @@ func (p sendPage) Input(name, label, mode, unit, hint string) input {
 // Query is the way back to the form with everything in it.
 func (p sendPage) Query() string {
 	q := url.Values{"coin": p.Coins}
-	for _, name := range []string{"address", "amount", "speed", "label", "all"} {
+	for _, name := range []string{"address", "amount", "speed", "label", "account", "all"} {
 		q.Set(name, p.Form[name])
 	}
 	return q.Encode()
@@ -161,6 +168,10 @@ func (p sendPage) Query() string {
 func (p sendPage) request() (service.PaymentRequest, error) {
 	r := service.PaymentRequest{
 		Address: p.Form["address"], All: p.Form["all"] != "", Label: p.Form["label"], Coins: p.Coins, FeeRate: speeds[p.Form["speed"]], Once: p.Form["once"],
+	}
+	var err error
+	if r.Account, err = accountOf(url.Values{"account": {p.Form["account"]}}); err != nil {
+		return r, err
 	}
 	switch {
 	case r.Address == "":
@@ -194,7 +205,9 @@ func (w *Web) showSend(rw http.ResponseWriter, r *http.Request, p sendPage, err 
 		p.Form["speed"] = "normal"
 	}
 	balance, err2 := w.svc.WalletBalance(r.Context())
-	p.Balance, p.page = balance, w.page(r, "Send", firstError(err, err2))
+	accounts, err3 := w.svc.WalletAccounts(r.Context())
+	p.Choices = choices(accounts, p.Form["account"])
+	p.Balance, p.page = balance, w.page(r, "Send", firstError(err, err2, err3))
 	w.show(rw, status, "send", p)
 }
 

@@ -35,8 +35,9 @@ type Web struct {
 	mux   *http.ServeMux
 	pages map[string]*template.Template
 
-	mu      sync.Mutex // guards address
+	mu      sync.Mutex // guards address and sweep
 	address string     // the one shown last; a page view takes no fresh one
+	sweep   reviewedSweep
 }
 
 // New returns the pages of a node. Log may be nil.
@@ -51,7 +52,7 @@ func New(svc service.Service, log *slog.Logger) (*Web, error) {
 	}
 	funcs := helpers()
 	funcs["asset"] = func(name string) string { return "/assets/" + name + "?v=" + hashes[name] }
-	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "wallet", "send", "review", "tx", "coins", "channels", "channel"} {
+	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "wallet", "send", "review", "tx", "coins", "keys", "channels", "channel"} {
 		t, err := template.New(name).Funcs(funcs).ParseFS(sources, "templates/layout.html", "templates/"+name+".html")
 		if err != nil {
 			return nil, fmt.Errorf("web: %w", err)
@@ -109,10 +110,16 @@ func (w *Web) routes() {
 	w.mux.HandleFunc("POST /wallet/tx/{tx}/raise", w.raise)
 	w.mux.HandleFunc("GET /wallet/coins", w.coins)
 	w.mux.HandleFunc("POST /wallet/coins/freeze", w.freeze)
+	w.mux.HandleFunc("GET /wallet/keys", w.keys)
+	w.mux.HandleFunc("POST /wallet/accounts", w.addAccount)
+	w.mux.HandleFunc("POST /wallet/sweep", w.reviewSweep)
+	w.mux.HandleFunc("POST /wallet/sweep/confirm", w.sweepKey)
+	w.mux.HandleFunc("POST /wallet/password", w.password)
 	w.mux.HandleFunc("POST /wallet/lock", w.lock)
 	w.mux.HandleFunc("POST /wallet/unlock", w.unlock)
 	w.mux.HandleFunc("GET /channels", w.channels)
 	w.mux.HandleFunc("GET /channels/{channel}", w.channel)
+	w.mux.HandleFunc("POST /channels/deposit", w.deposit)
 	w.mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		w.fail(rw, r, service.Errorf(service.CodeNotFound, "There is no page %s.", r.URL.Path))
 	})

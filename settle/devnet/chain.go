@@ -38,10 +38,13 @@ const (
 	MaxMine = 10_000
 	// defaultInitialBlocks leaves 200 mature rewards for the faucet.
 	defaultInitialBlocks = 300
-	blocksDir            = "blocks"
-	utxoCacheBytes       = 32 << 20
-	sigCacheEntries      = 10_000
-	maxOrphanBytes       = 100_000
+	// MinBlockMaxWeight is the least that a Config may allow a block.
+	MinBlockMaxWeight     = 4_000
+	defaultBlockMaxWeight = 3_000_000
+	blocksDir             = "blocks"
+	utxoCacheBytes        = 32 << 20
+	sigCacheEntries       = 10_000
+	maxOrphanBytes        = 100_000
 )
 
 // Config says how a chain runs. The zero value mines on demand only.
@@ -52,6 +55,9 @@ type Config struct {
 	// InitialBlocks is how many blocks a new chain begins with; zero means 300,
 	// so that the faucet has coins to give, and a negative number none.
 	InitialBlocks int
+	// BlockMaxWeight is how much a mined block holds, from MinBlockMaxWeight on;
+	// zero means 3,000,000, as nodes have it. A small block is soon full.
+	BlockMaxWeight uint32
 }
 
 // Chain is a running devnet. It is safe for concurrent use.
@@ -73,6 +79,12 @@ type Chain struct {
 // Open opens the chain in dir, or begins one there. Only one program at a time
 // can have it open.
 func Open(dir string, cfg Config) (*Chain, error) {
+	switch {
+	case cfg.BlockMaxWeight == 0:
+		cfg.BlockMaxWeight = defaultBlockMaxWeight
+	case cfg.BlockMaxWeight < MinBlockMaxWeight || cfg.BlockMaxWeight > defaultBlockMaxWeight:
+		return nil, fmt.Errorf("blocks of weight %d: want %d to %d", cfg.BlockMaxWeight, MinBlockMaxWeight, defaultBlockMaxWeight)
+	}
 	path := filepath.Join(dir, blocksDir)
 	saved, err := rawBlocks(path)
 	if err != nil {
@@ -149,7 +161,7 @@ func (c *Chain) start(saved [][]byte) error {
 		HashCache:          hashes,
 	})
 	c.gen = mining.NewBlkTmplGenerator(&mining.Policy{
-		BlockMaxWeight: 3_000_000, BlockMaxSize: 750_000, TxMinFreeFee: btcutil.Amount(settle.RelayFloor),
+		BlockMaxWeight: c.cfg.BlockMaxWeight, BlockMaxSize: c.cfg.BlockMaxWeight / 4, TxMinFreeFee: btcutil.Amount(settle.RelayFloor),
 	}, params(), c.pool, chain, clock, sigs, hashes)
 	if err := c.load(); err != nil {
 		return err

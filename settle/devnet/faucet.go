@@ -46,7 +46,7 @@ func FaucetScript() []byte {
 // coins to suffice.
 func (c *Chain) Faucet(ctx context.Context, script []byte, units pktcloud.Amount) (chainhash.Hash, error) {
 	if units < dustUnits || units > MaxFaucet {
-		return chainhash.Hash{}, fmt.Errorf("faucet: %d units; ask for %d to %d", units, dustUnits, MaxFaucet)
+		return chainhash.Hash{}, fmt.Errorf("faucet: %s; ask for %s to %s", units, pktcloud.Amount(dustUnits), MaxFaucet)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -197,8 +197,8 @@ func (c *Chain) Follow(_ context.Context, since uint64, added [][]byte) (settle.
 	return c.view.Follow(since, added), nil
 }
 
-// FeeRate implements settle.Ledger: the relay floor, since blocks here are
-// never full.
+// FeeRate implements settle.Ledger: the relay floor, as a node that estimates
+// nothing.
 func (c *Chain) FeeRate(context.Context) (pktcloud.Amount, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -104,8 +104,12 @@ func (m *Manager) lateAnswer(ctx context.Context, data []byte, remote pktcloud.P
 // refuses with, or are those of TakeLate or the connection's.
 func (m *Manager) AskLate(ctx context.Context, conn net.Conn, channel pktcloud.ID) error {
 	defer conn.Close()
+	st, err := m.Status(ctx, channel)
+	if err != nil {
+		return err
+	}
 	var l settle.LateProof
-	err := within(ctx, conn, func() error {
+	err = within(ctx, conn, func() error {
 		b, err := pktcloud.Marshal(LateAsk{Version: 1, Channel: channel})
 		if err != nil {
 			return err
@@ -128,6 +132,8 @@ func (m *Manager) AskLate(ctx context.Context, conn net.Conn, channel pktcloud.I
 		return err
 	case l.Channel != channel:
 		return settle.Refuse(settle.ErrChannel, "a late proof for another channel than asked for")
+	case l.Total < st.Paid: // each proof raises the fee of all that follow [SETTLE-92]
+		return settle.Refuse(settle.ErrFell, "a late proof of %d units, %d were paid when it was asked for", uint64(l.Total), uint64(st.Paid))
 	}
 	return m.TakeLate(ctx, l)
 }

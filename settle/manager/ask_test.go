@@ -46,6 +46,11 @@ func TestAskLate(t *testing.T) {
 func TestHostileAnswer(t *testing.T) {
 	w := depositing(t, 100_000)
 	id := w.settled()
+	w.pay(id, "a", 299_999)
+	earlier, err := w.payer.m.LateProof(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.pay(id, "a", 300_000)
 	good, err := w.payer.m.LateProof(t.Context(), id)
 	if err != nil {
@@ -72,7 +77,7 @@ func TestHostileAnswer(t *testing.T) {
 		{"half a proof", []byte{0, 0xa2}, settle.ErrMalformed},
 		{"another channel", proof(func(l *settle.LateProof) { l.Channel = pktcloud.IDOf([]byte("x")) }), settle.ErrChannel},
 		{"more than was paid", proof(func(l *settle.LateProof) { l.Total++ }), settle.ErrCapacity},
-		{"less than it signs", proof(func(l *settle.LateProof) { l.Total-- }), settle.ErrProof},
+		{"less than was paid", proof(func(l *settle.LateProof) { *l = earlier }), settle.ErrFell},
 		{"a changed signature", proof(func(l *settle.LateProof) { l.Signature[8] ^= 1 }), settle.ErrProof},
 	} {
 		here, there := net.Pipe()

@@ -39,16 +39,18 @@ type Parcel = struct {
 
 // loadLates reads what was deposited from the store.
 func (m *Manager) loadLates(ctx context.Context) error {
+	places := make(map[string]pktcloud.ID, len(m.channels)) // New has them alone as yet
+	for id := range m.channels {
+		places[keyLates+id.Hex()] = id
+	}
 	return m.cfg.Store.Load(ctx, keyLates, func(key string, value []byte) error {
 		var r lateRecord
 		if err := pktcloud.Unmarshal(value, &r, maxStored); err != nil {
 			return fmt.Errorf("%w: %s: %w", errStored, key, err)
 		}
-		for _, ch := range m.channels { // New has it alone as yet
-			if keyLates+ch.id.Hex() == key {
-				m.lates[ch.id] = lateState{record: r}
-				return nil
-			}
+		if id, ok := places[key]; ok {
+			m.lates[id] = lateState{record: r}
+			return nil
 		}
 		return fmt.Errorf("%w: %s has no channel", errStored, key)
 	})
@@ -89,14 +91,18 @@ func (m *Manager) LateProof(ctx context.Context, channel pktcloud.ID) (settle.La
 
 // WantLate returns the channels for which this payee should ask the payer for a
 // late proof now [SETTLE-84], oldest first.
-func (m *Manager) WantLate() []pktcloud.ID {
-	if m.cfg.DepositEvery == 0 {
+func (m *Manager) WantLate() []pktcloud.ID { return m.WantLateAfter(m.cfg.DepositEvery) }
+
+// WantLateAfter is like [Manager.WantLate] for every so many further units;
+// none after zero.
+func (m *Manager) WantLateAfter(every pktcloud.Amount) []pktcloud.ID {
+	if every == 0 {
 		return nil
 	}
 	var ids []pktcloud.ID
 	height := m.height()
 	for _, ch := range m.all() {
-		if c := ch.state.Load().Channel.At(height); c.LateDue(m.lateOf(ch.id).record.Proof.Total, m.cfg.DepositEvery) {
+		if c := ch.state.Load().Channel.At(height); c.LateDue(m.lateOf(ch.id).record.Proof.Total, every) {
 			ids = append(ids, ch.id)
 		}
 	}
@@ -194,8 +200,9 @@ func (m *Manager) Parcels(ctx context.Context) ([]Parcel, error) {
 		}
 		p, err := m.parcel(ctx, ch)
 		switch {
-		case errors.Is(err, settle.ErrParams), errors.Is(err, settle.ErrProof):
-			// Refund keys of somebody else: who holds them makes the ladder.
+		case errors.Is(err, settle.ErrParams), errors.Is(err, settle.ErrProof), errors.Is(err, settle.ErrFee), errors.Is(err, settle.ErrDust):
+			// Refund keys of somebody else: who holds them makes the ladder. Or
+			// not worth a refund at today's fee rate: there may be a lower one.
 			m.cfg.Log.Warn("nothing to deposit", "channel", ch.id, "err", err)
 		case err != nil:
 			return nil, err

@@ -49,7 +49,7 @@ func (s *side) parcel() manager.Parcel {
 	return list[0]
 }
 
-func txOf(t *testing.T, raw []byte) *wire.MsgTx {
+func txOf(t testing.TB, raw []byte) *wire.MsgTx {
 	t.Helper()
 	tx := new(wire.MsgTx)
 	if err := tx.Deserialize(bytes.NewReader(raw)); err != nil {

@@ -283,59 +283,79 @@ func (m *life) actDoubleSpend() {
 	c.spoilt = !out.Known
 }
 
-// near reports whether blocks must not pass unseen: the payee has a margin to
-// see its deadline, and one more to be mined.
-func (m *life) away() bool { return m.down > 0 && m.height >= m.down+machineMargin/2 }
+// away reports whether the chain is out of sight for as long as it may be.
+func (m *life) away(n int) bool {
+	return m.down > 0 && (m.height+uint64(n) > m.down+machineMargin/2 || m.trouble+n > machineTrouble)
+}
 
-// mined lets blocks come, and both look at them, the payee first or last.
+// mined lets blocks come, full ones if a rate is given, and all look at the last.
+// The honest tower looks every few seconds, so that it is never later than the
+// block after a hostile one.
 func (m *life) mined(n int, rate pktcloud.Amount) {
-	if m.away() {
+	if m.away(n) {
 		m.back()
 	}
+	if m.towers.attacked {
+		m.lookAll()
+	}
 	if rate > 0 {
-		m.full++
 		m.ledger.MineFull(n, rate)
 	} else {
-		m.full = 0
 		m.ledger.Mine(n)
 	}
+	switch m.calm += n; {
+	case rate > 0 || m.down > 0:
+		m.trouble, m.calm = m.trouble+n, 0
+	case m.calm >= machineCalm:
+		m.trouble, m.calm = n-1, 1 // what came due in between has waited
+	default:
+		m.trouble += n - 1
+	}
 	m.see()
-	m.lookBoth()
+	m.lookAll()
 }
 
-func (m *life) lookBoth() {
-	sides := []*actor{m.payee, m.payer}
-	if m.chance(2, "order") {
-		slices.Reverse(sides)
-	}
-	for _, a := range sides {
-		m.look(a)
-	}
+func (m *life) actBlock() { m.mined(1, 0) }
+func (m *life) actBlocks() {
+	n := rapid.IntRange(2, machineMargin/3).Draw(m.t, "blocks")
+	m.mined(max(1, min(n, machineTrouble-m.trouble)), 0)
 }
-
-func (m *life) actBlock()  { m.mined(1, 0) }
-func (m *life) actBlocks() { m.mined(rapid.IntRange(2, machineMargin/2).Draw(m.t, "blocks"), 0) }
 
 // actFullBlock is a block without room for those who pay little, and a ledger
 // that may not have noticed yet.
 func (m *life) actFullBlock() {
-	if m.full >= machineFull {
-		m.t.Skip("enough full blocks")
+	if !m.mayBeFull() {
+		m.t.Skip("enough trouble")
 	}
 	m.mined(1, machinePrice)
 }
+
+func (m *life) mayBeFull() bool { return m.trouble < machineTrouble }
 
 func (m *life) actFees() {
 	m.ledger.SetFeeRate(pktcloud.Amount(rapid.SampledFrom([]int{1_000, 1_000, 3_000, machinePrice}).Draw(m.t, "rate")))
 }
 
 func (m *life) actReorg() {
+	if !m.reorg() {
+		m.t.Skip("enough trouble")
+	}
+}
+
+// reorg takes blocks back; one more comes in their place, all of them empty.
+func (m *life) reorg() bool {
+	n := rapid.IntRange(1, machineReorg).Draw(m.t, "blocks")
+	if m.trouble+n+1 > machineTrouble {
+		return false
+	}
 	if m.down > 0 {
 		m.back()
 	}
-	m.ledger.Reorg(rapid.IntRange(1, machineReorg).Draw(m.t, "blocks"))
+	m.ledger.Reorg(n)
+	m.trouble, m.calm = m.trouble+n+1, 0
 	m.see()
-	m.lookBoth()
+	m.lookAll()
+	return true
 }
 
 // actSight takes the chain out of sight, or brings it back.
@@ -346,27 +366,27 @@ func (m *life) actSight() {
 		m.down = m.height
 		m.ledger.SetDown(true)
 	}
-	m.lookBoth()
+	m.lookAll()
 }
 
 func (m *life) back() {
 	m.down = 0
 	m.ledger.SetDown(false)
-	m.lookBoth()
+	m.lookAll()
 }
 
 // actClock sets the clocks wrong, or right again.
 func (m *life) actClock() {
 	if m.offset == 0 {
 		m.offset = rapid.SampledFrom([]time.Duration{-time.Hour, 10 * time.Minute, 3 * time.Hour, 40 * time.Hour}).Draw(m.t, "clock")
-		m.lookBoth()
+		m.lookAll()
 		if !m.chance(3, "for long") {
 			m.offset = 0
 		}
 		return
 	}
 	m.offset = 0
-	m.lookBoth()
+	m.lookAll()
 }
 
 func (m *life) actCrashPayer() { m.restart(m.payer) }

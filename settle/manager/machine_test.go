@@ -17,17 +17,20 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 	"github.com/pkt-cash/pkt-cloud/settle/settletest"
+	"github.com/pkt-cash/pkt-cloud/settle/tower"
 	"pgregory.net/rapid"
 )
 
-// The machine's channels are short, so that histories reach their end.
+// The machine's channels are short, so that histories reach their end. Of each
+// margin trouble takes a part at most: that is what margins are for.
 const (
-	machineMargin  = 12
+	machineMargin  = 16
 	machineDepth   = 3 // more than what a reorganisation takes back
 	machineReorg   = machineDepth - 1
-	machineUnproof = 60_000 // paid at most before the funding has depth
-	machinePrice   = 20_000 // of the fullest blocks, per 1000 virtual bytes
-	machineFull    = 6      // full blocks in a row
+	machineTrouble = 10               // heights in which somebody may be kept from acting
+	machineCalm    = machineDepth + 1 // blocks that make good for them
+	machineUnproof = 60_000           // paid at most before the funding has depth
+	machinePrice   = 20_000           // of the fullest blocks, per 1000 virtual bytes
 )
 
 // census counts what the machine did over all its histories.
@@ -45,8 +48,10 @@ func newCensus() *census {
 // allCodes are the refusals of spec/settle.md.
 func allCodes() []settle.Code {
 	var all []settle.Code
-	for c := settle.ErrMalformed; !strings.HasPrefix(c.String(), "code "); c++ {
-		all = append(all, c)
+	for c := range settle.Code(256) {
+		if !strings.HasPrefix(c.String(), "code ") {
+			all = append(all, c)
+		}
 	}
 	return all
 }
@@ -72,15 +77,14 @@ func (c *census) report(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(c.ends)) {
 		t.Logf("ended by %-14s %7d", name, c.ends[name])
 	}
-	for _, name := range []string{"close", "claim", "refund", "nothing"} {
+	for _, name := range []string{"close", "claim", "late claim", "refund", "nothing"} {
 		if c.ends[name] == 0 {
 			t.Errorf("no channel ended by %s", name)
 		}
 	}
 }
 
-// actor is a party: its manager, run by hand, and what outlives it. A tower
-// will be a third one.
+// actor is a party: its manager, run by hand, and what outlives it.
 type actor struct {
 	cfg    manager.Config
 	wallet *settletest.Wallet
@@ -101,14 +105,30 @@ type account struct {
 	sequence uint64           // of that voucher
 	final    pktcloud.Amount  // of the close that the payee signed
 	closed   bool
-	spoilt   bool // the payer took the funding's coins elsewhere, until a reorganisation
+	spoilt   bool            // the payer took the funding's coins elsewhere, until a reorganisation
+	kept     pktcloud.Amount // of the last deposit that the honest tower gave a receipt for
+	absent   bool            // the payee was away when it should have claimed
 }
+
+// GoString is short, for rapid prints it.
+func (c *account) GoString() string { return "channel " + c.id.String() }
+
+// GoString is short, for rapid prints it.
+func (a *actor) GoString() string { return "actor " + a.cfg.DeviceKey.Public().String() }
 
 // message is under way from payer to payee.
 type message struct {
 	to      *account
 	voucher *pktcloud.Signed[settle.Voucher]
 	offer   *settle.CloseOffer
+}
+
+// GoString is short, for rapid prints it.
+func (msg message) GoString() string {
+	if msg.offer != nil {
+		return fmt.Sprintf("close of %d units of %#v", msg.offer.Final, msg.to)
+	}
+	return fmt.Sprintf("voucher of %d units of %#v", msg.voucher.Body.Total, msg.to)
 }
 
 // life is one history: two parties, a chain, and a network between them.
@@ -119,15 +139,20 @@ type life struct {
 	payer, payee *actor
 	channels     []*account
 	net          []message
+	towers       towers
 	offset       time.Duration // of the machines' clocks
 	height       uint64
 	down         uint64 // the height at which the chain went out of sight
-	full         int    // full blocks in a row
+	trouble      int    // heights in which somebody was kept from acting
+	calm         int    // blocks since
 }
 
 func newLife(t *rapid.T, n pktchain.Network, count *census) *life {
 	m := &life{t: t, count: count, ledger: settletest.NewLedger(n)}
 	m.payer, m.payee = m.actor(n, "payer"), m.actor(n, "payee")
+	m.payee.cfg.DepositEvery = machineEvery
+	m.towers = towers{byTx: map[[32]byte]leak{}, refunds: map[settle.Outpoint]bool{}, away: map[*actor]bool{}}
+	m.towers.honest, m.towers.hostile = m.keeper(9, tower.Quota{}), m.keeper(8, tower.Quota{ClientDeposits: 1})
 	for range 6 {
 		script, err := m.payer.wallet.ReceiveScript(context.Background())
 		m.must(err)
@@ -277,7 +302,7 @@ func (m *life) open() *account {
 	m.must(err)
 	params, funding, err := m.payer.m.Open(ctx, manager.OpenRequest{
 		Payee: m.payee.cfg.DeviceKey.Public(), PayeeDetail: detail, Capacity: capacity, Unconfirmed: machineUnproof,
-		MinDepth: machineDepth, LifetimeBlocks: uint64(rapid.IntRange(2*machineMargin+2, 90).Draw(m.t, "lifetime")),
+		MinDepth: machineDepth, LifetimeBlocks: uint64(rapid.IntRange(2*machineMargin+2, 100).Draw(m.t, "lifetime")),
 	})
 	if m.saw(err); err != nil {
 		return nil
@@ -311,16 +336,24 @@ func (m *life) check() {
 	}
 }
 
-// finish lets time pass until all channels are at rest, and counts the money.
+// finish lets time pass until all channels are at rest, sometimes without the
+// payee, and counts the money.
 func (m *life) finish() {
-	m.offset, m.full = 0, 0
+	m.offset = 0
 	if m.down > 0 {
 		m.back()
 	}
 	m.ledger.SetFeeRate(1_000)
-	for last := m.height + 90 + 4*machineMargin; m.height < last; {
-		m.mined(4, 0)
+	m.towers.away[m.payee] = m.chance(2, "without the payee")
+	pass := func(blocks uint64) {
+		for last := m.height + blocks; m.height < last; {
+			m.mined(4, 0)
+		}
 	}
+	pass(100 + 4*machineMargin)
+	clear(m.towers.away)
+	m.lookAll()
+	pass(12) // for what only a payee that is back brings on the chain
 	for _, c := range m.channels {
 		m.count.ends[m.judge(c)]++
 	}
@@ -349,12 +382,14 @@ func (m *life) judge(c *account) string {
 	m.must(err)
 	switch {
 	case end.Refund:
-		if c.held > 0 {
-			m.t.Fatalf("the refund won while the payee held %d units", c.held)
+		if c.held > 0 && !c.absent || c.kept > 0 {
+			m.t.Fatalf("the refund won while the payee held %d units and a tower a deposit of %d", c.held, c.kept)
 		}
 		return "refund"
 	case end.Payee == st.Final && end.Payee >= c.held && (!c.closed || c.final == st.Final):
 		return "close" // also one that was durable when the payee died, and that it never acknowledged
+	case c.absent:
+		return m.judgeAbsent(c, end, total)
 	case end.Payee+end.Fee != total+c.params.Reserve || total < c.held:
 		m.t.Fatalf("the claim paid %d units and a fee of %d, the payee held %d", end.Payee, end.Fee, c.held)
 	case end.Payer < c.params.Capacity-c.signed-c.params.Reserve && c.signed >= total:
@@ -367,20 +402,27 @@ func (m *life) judge(c *account) string {
 func history(t *rapid.T, n pktchain.Network, count *census) {
 	m := newLife(t, n, count)
 	actions := map[string]func(*rapid.T){"": func(t *rapid.T) { m.t = t; m.check() }}
-	for name, act := range map[string]func(){
-		"open": m.actOpen, "announce": m.actAnnounce, "abandon": m.actAbandon, "pay": m.actPay, "pay more": m.actPay,
-		"deliver": func() { m.deliver(m.take(false)) }, "deliver and double": func() { m.deliver(m.take(true)) },
-		"lose": func() { m.take(false) }, "forge a voucher": m.actForge, "forge another": m.actForge, "offer a close": m.actOfferClose,
-		"forge a close": m.actForgeClose, "claim": m.actClaim, "double spend": m.actDoubleSpend,
-		"block": m.actBlock, "blocks": m.actBlocks, "full block": m.actFullBlock, "fees move": m.actFees, "reorganise": m.actReorg,
-		"chain in and out": m.actSight, "clock jumps": m.actClock, "crash payer": m.actCrashPayer,
-		"crash payee": m.actCrashPayee, "die at a write": m.actDie, "wrong call": m.actWrong,
+	for name, act := range map[string]struct {
+		do     func()
+		weight int // more for what often finds nothing to do
+	}{
+		"open": {m.actOpen, 2}, "announce": {m.actAnnounce, 1}, "abandon": {m.actAbandon, 1}, "pay": {m.actPay, 4},
+		"deliver": {func() { m.deliver(m.take(false)) }, 2}, "deliver and double": {func() { m.deliver(m.take(true)) }, 2},
+		"lose": {func() { m.take(false) }, 3}, "forge a voucher": {m.actForge, 4}, "offer a close": {m.actOfferClose, 2},
+		"forge a close": {m.actForgeClose, 2}, "claim": {m.actClaim, 2}, "double spend": {m.actDoubleSpend, 3},
+		"block": {m.actBlock, 1}, "blocks": {m.actBlocks, 1}, "full block": {m.actFullBlock, 3}, "fees move": {m.actFees, 2},
+		"reorganise": {m.actReorg, 3}, "chain in and out": {m.actSight, 2}, "clock jumps": {m.actClock, 2},
+		"crash payer": {m.actCrashPayer, 2}, "crash payee": {m.actCrashPayee, 1}, "die at a write": {m.actDie, 3}, "wrong call": {m.actWrong, 2},
+		"deposit": {m.actDeposit, 4}, "tower looks": {m.lookTower, 2}, "crash tower": {m.actCrashTower, 2},
+		"hostile tower": {m.actHostile, 4}, "go away": {m.actAway, 4},
 	} {
-		actions[name] = func(t *rapid.T) {
-			m.t = t
-			act()
-			count.steps++
-			count.actions[name]++
+		for i := range act.weight {
+			actions[fmt.Sprint(name, " ", i)] = func(t *rapid.T) {
+				m.t = t
+				act.do()
+				count.steps++
+				count.actions[name]++
+			}
 		}
 	}
 	t.Repeat(actions)
@@ -407,7 +449,8 @@ func runMachine(t *testing.T, steps, length int) {
 	count.report(t)
 }
 
-// TestMachine lets two managers live through random histories: a chain with
-// reorganisations, full blocks and fees that move, a network that loses and
-// doubles, clocks that jump, machines that die, and sides that cheat.
+// TestMachine lets two managers and two towers live through random histories: a
+// chain with reorganisations, full blocks and fees that move, a network that
+// loses and doubles, clocks that jump, machines that die, owners that go away,
+// sides and a tower that cheat.
 func TestMachine(t *testing.T) { runMachine(t, 2_500, 250) }

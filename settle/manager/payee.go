@@ -132,7 +132,7 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 			return st, unchanged, err
 		}
 		was := st.Channel.Latest.Body.Sequence
-		c, err := st.Channel.Accept(v, ch.chain.Rail())
+		c, err := st.Channel.Accept(v, twoHands{ch.chain.Rail()})
 		if err != nil || c.Latest.Body.Sequence == was {
 			return st, unchanged, err
 		}
@@ -140,6 +140,17 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 		return st, persist, nil // before it is acknowledged [SETTLE-27]
 	})
 	return err
+}
+
+// twoHands lets the channel core verify the device's signature of a voucher
+// beside the rail's, which takes longer: nobody waits for the goroutine's begin.
+type twoHands struct{ settle.Rail }
+
+// Beside implements [settle.Beside].
+func (twoHands) Beside(fn func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	return func() error { return <-done }
 }
 
 // CompleteClose signs and broadcasts a cooperative close. The caller has

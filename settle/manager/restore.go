@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -224,7 +225,7 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 	var puts []put
 	fresh := map[settle.Outpoint]*restored{}
 	for _, f := range found {
-		r, err := m.cfg.Keychain.Restore(f.Raw, pktchain.RefundKeys{})
+		r, err := m.readFound(f)
 		if err != nil {
 			m.cfg.Log.Warn("a note of this phrase on the chain leads to no channel", "block", f.Height, "err", err)
 			continue
@@ -238,7 +239,7 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 			continue
 		}
 		next.Payer = max(next.Payer, uint64(r.Index)+1)
-		record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began}
+		record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began && !m.isCopy(r)}
 		m.tellFound(r, record)
 		fresh[at] = &restored{record, r}
 		puts = append(puts, put{restoredKey(at), record})
@@ -262,14 +263,54 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 	return nil
 }
 
+// readFound reads a channel of the phrase. Anybody can copy a note from the
+// chain into a transaction of his own: one that funds no channel of this
+// module, or not enough to have it back, is not kept [SETTLE-67].
+func (m *Manager) readFound(f settle.Found) (pktchain.Restored, error) {
+	if len(f.Raw) > pktchain.MaxFundingBytes {
+		return pktchain.Restored{}, settle.Refuse(settle.ErrFunding, "a transaction of %d bytes, a channel's funding has at most %d", len(f.Raw), pktchain.MaxFundingBytes)
+	}
+	r, err := m.cfg.Keychain.Restore(f.Raw, pktchain.RefundKeys{})
+	if err != nil {
+		return r, err
+	}
+	chain, err := r.Channel(m.cfg.Network, bytes.Clone(anyScript))
+	if err != nil {
+		return r, err
+	}
+	if least := chain.RefundFee(0) + m.cfg.Network.Dust(anyScript); r.Capacity < least {
+		return r, settle.Refuse(settle.ErrFunding, "%d units, a refund needs %d", uint64(r.Capacity), uint64(least))
+	}
+	return r, nil
+}
+
+// isCopy reports whether a found channel repeats the note of one that this
+// store has: each has keys of its own, so that somebody copied it.
+func (m *Manager) isCopy(r pktchain.Restored) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, ch := range m.channels {
+		if ch.role == settle.Payer && bytes.Equal(ch.chain.Script(), r.Script) {
+			return true
+		}
+	}
+	return false
+}
+
 func (m *Manager) tellFound(r pktchain.Restored, record restoredRecord) {
 	if record.Other {
 		m.cfg.Log.Error("another machine uses this phrase: it opened a channel that is not in this store; let one machine alone use a phrase",
-			"funding", r.Detail.Funding, "block", record.Height, "units", uint64(r.Capacity))
+			"funding", txText(r.Detail.Funding.TxID), "block", record.Height, "units", uint64(r.Capacity))
 		return
 	}
-	m.cfg.Log.Info("found a channel of this phrase; it comes back when it expires", "funding", r.Detail.Funding, "block", record.Height,
+	m.cfg.Log.Info("found a channel of this phrase; it comes back when it expires", "funding", txText(r.Detail.Funding.TxID), "block", record.Height,
 		"units", uint64(r.Capacity), "expires", r.Expiry)
+}
+
+// txText is a transaction's id as people write it.
+func txText(id [32]byte) string {
+	slices.Reverse(id[:])
+	return hex.EncodeToString(id[:])
 }
 
 func restoredKey(at settle.Outpoint) string {
@@ -343,7 +384,7 @@ func (m *Manager) followOneRestored(ctx context.Context, at settle.Outpoint, tip
 		if err := m.keepRestored(ctx, at, r); err != nil {
 			return err
 		}
-		m.cfg.Log.Info("channel of the phrase", "funding", at, "ended by", hex.EncodeToString(r.Spent.TxID[:]), "refund", r.Spent.Refund)
+		m.cfg.Log.Info("a channel of the phrase has ended", "funding", txText(at.TxID), "ended by", txText(r.Spent.TxID), "refund", r.Spent.Refund)
 	} else {
 		m.showRestored(at, r)
 	}
@@ -380,8 +421,15 @@ func (m *Manager) refundRestored(ctx context.Context, at settle.Outpoint, r rest
 		return nil
 	}
 	next, err := m.makeRefund(ctx, r, tip)
-	if err != nil {
+	switch {
+	case errors.Is(err, settle.ErrDust), errors.Is(err, settle.ErrFee):
+		m.cfg.Log.Warn("no fee is left to raise", "channel of the phrase", at, "err", err)
+		next = r // it is broadcast as it is, or waits for a lower rate
+	case err != nil:
 		return err
+	}
+	if len(next.End) == 0 {
+		return nil
 	}
 	if next.EndFee != r.EndFee {
 		if err := m.keepRestored(ctx, at, next); err != nil {
@@ -445,7 +493,7 @@ func (m *Manager) showRestored(at settle.Outpoint, r restored) {
 // tolerateRestored is tolerate for a restored channel.
 func (m *Manager) tolerateRestored(at settle.Outpoint, err error) error {
 	if errors.Is(err, settle.ErrRejected) {
-		m.cfg.Log.Warn("the network refused a transaction", "channel of the phrase", at, "err", err)
+		m.cfg.Log.Warn("the network refused a transaction", "channel of the phrase", txText(at.TxID), "err", err)
 		return nil
 	}
 	return err

@@ -34,6 +34,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	search.Go(func() { m.searchOn(ctx) })
 	defer search.Wait()
 	var last settle.Tip
+	said := ""
 	for ctx.Err() == nil {
 		tip, err := m.wait(ctx, last)
 		if err == nil {
@@ -43,11 +44,14 @@ func (m *Manager) Run(ctx context.Context) error {
 			break
 		}
 		if err == nil {
-			last = tip
+			last, said = tip, ""
 			continue
 		}
 		last = settle.Tip{}
-		m.cfg.Log.Warn("channels are not up to date", "err", err)
+		if text := err.Error(); text != said { // once, not with each attempt
+			m.cfg.Log.Warn("channels are not up to date", "err", err)
+			said = text
+		}
 		if errors.Is(err, settle.ErrLedgerUnavailable) {
 			m.mu.Lock()
 			m.sight.Lost = true

@@ -3,6 +3,7 @@ package pktchain
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -119,6 +120,9 @@ func (n Network) ParseAddress(s string) ([]byte, error) {
 	return script, nil
 }
 
+// errTypo is the cause when a checksum is wrong in each form.
+var errTypo = errors.New("a character of it is wrong or missing")
+
 // errAddress is the cause when none of the two forms fits.
 var errAddress = fmt.Errorf("another network, kind or length")
 
@@ -138,7 +142,7 @@ func (n Network) parseAddress(s string) ([]byte, error) {
 	}
 	hash, version, err := base58.CheckDecode(s)
 	if err != nil {
-		return nil, err
+		return nil, errTypo
 	}
 	switch {
 	case len(hash) == 20 && version == n.PubKeyHash:

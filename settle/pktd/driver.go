@@ -69,6 +69,7 @@ type Driver struct {
 	view    *chainview.View
 	scripts map[string]uint64        // watched by the view, and from what height
 	points  map[wire.OutPoint]uint64 // likewise
+	asked   asked
 	search  search
 	pool    map[chainhash.Hash]*wire.MsgTx
 	seen    []chainhash.Hash // the pool in the order of arrival
@@ -152,7 +153,8 @@ func (d *Driver) output(ctx context.Context, at settle.Outpoint) (settle.Output,
 	return d.view.Output(at)
 }
 
-// Unspent implements settle.CoinReader.
+// Unspent implements settle.CoinReader. What is asked about is not watched:
+// strangers name it, and transactions may be long [LEDGER-14].
 func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
 	unlock, err := d.lockFresh(ctx)
 	if err != nil {
@@ -160,12 +162,28 @@ func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output
 	}
 	defer unlock()
 	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
-	if !d.view.Has(point) {
-		if found, err := d.locate(ctx, point); err != nil || !found {
-			return settle.Output{}, err
+	if d.view.Has(point) {
+		out, err := d.view.Output(at)
+		if out.Spend != nil && out.Spend.Depth > 0 {
+			out = settle.Output{}
+		}
+		return out, err
+	}
+	height, err := d.place(ctx, point)
+	if err != nil || height == 0 {
+		return settle.Output{}, err
+	}
+	b, err := d.blockAt(ctx, height)
+	if err != nil {
+		return settle.Output{}, err
+	}
+	for _, tx := range b.txs {
+		if tx.TxHash() == point.Hash && uint64(point.Index) < uint64(len(tx.TxOut)) {
+			d.asked.add(point)
+			return d.view.Unspent(point, tx.TxOut[point.Index], height)
 		}
 	}
-	return d.view.Output(at)
+	return settle.Output{}, fmt.Errorf("%w: output %s is not in the block that the node named", settle.ErrLedgerUnavailable, point)
 }
 
 // Coins implements settle.Ledger.
@@ -302,8 +320,13 @@ func (d *Driver) rawBlock(ctx context.Context, hash chainhash.Hash) (*block, err
 	}
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
-	d.kept = append(d.kept[max(0, len(d.kept)-keptBlocks+1):], b)
+	d.keep(b)
 	return b, nil
+}
+
+// keep makes a block the one read last. The caller holds d.keeping.
+func (d *Driver) keep(b *block) {
+	d.kept = append(d.kept[max(0, len(d.kept)-keptBlocks+1):], b)
 }
 
 func (d *Driver) keptBlock(hash chainhash.Hash) *block {
@@ -318,10 +341,14 @@ func (d *Driver) keptBlock(hash chainhash.Hash) *block {
 	return nil
 }
 
-// keepFirst keeps the block that the view began with; nil lets it go.
+// keepFirst keeps the block that the view began with; nil makes it one of those
+// read last, for the caller that has not searched it yet.
 func (d *Driver) keepFirst(b *block) {
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
+	if b == nil && d.first != nil {
+		d.keep(d.first)
+	}
 	d.first = b
 }
 

@@ -64,7 +64,7 @@ func (d *Driver) checkNetwork(ctx context.Context) error {
 		return unavailable("ask for the network", err)
 	}
 	if magic != d.cfg.Magic {
-		return fmt.Errorf("%w: the node follows network %08x, want %08x: check the node's address",
+		return fmt.Errorf("%w: the node is of another network, %08x instead of %08x: check its address, and which network is wanted",
 			settle.ErrLedgerUnavailable, magic, d.cfg.Magic)
 	}
 	d.checked = true
@@ -143,6 +143,11 @@ func (d *Driver) begin(ctx context.Context, count uint64) error {
 		d.search.include(from)
 	}
 	for at, from := range d.points {
+		if d.asked.has(at) { // perhaps its block alone is enough again
+			delete(d.points, at)
+			d.Watch(settle.Watch{At: settle.Outpoint{TxID: at.Hash, Index: at.Index}, From: from})
+			continue
+		}
 		view.WatchPoint(at)
 		d.search.include(from)
 	}

@@ -42,6 +42,51 @@ func (d *Driver) Watch(list ...settle.Watch) {
 	}
 }
 
+// take makes the view follow one thing that was named. An output that was
+// unspent in a block when somebody asked about it is found by that block alone,
+// if it still is: no search is needed. The caller holds d.mu.
+func (d *Driver) take(ctx context.Context, w settle.Watch) error {
+	at := wire.OutPoint{Hash: w.At.TxID, Index: w.At.Index}
+	if _, known := d.points[at]; len(w.Script) == 0 && !known && d.asked.has(at) {
+		found, err := d.locate(ctx, at)
+		if err != nil {
+			return err
+		}
+		if found {
+			d.points[at] = max(w.From, d.cfg.Birthday)
+			return nil
+		}
+	}
+	d.watch(w)
+	return nil
+}
+
+// maxAsked is how many of the outputs that Unspent found are remembered.
+const maxAsked = 4096
+
+// asked are the outputs that Unspent found last.
+type asked struct {
+	known map[wire.OutPoint]bool
+	order []wire.OutPoint // oldest first
+}
+
+func (a *asked) has(at wire.OutPoint) bool { return a.known[at] }
+
+func (a *asked) add(at wire.OutPoint) {
+	if a.known[at] {
+		return
+	}
+	if a.known == nil {
+		a.known = map[wire.OutPoint]bool{}
+	}
+	if len(a.order) >= maxAsked {
+		delete(a.known, a.order[0])
+		a.order = a.order[1:]
+	}
+	a.known[at] = true
+	a.order = append(a.order, at)
+}
+
 // watch makes the view follow one thing. The caller holds d.mu.
 func (d *Driver) watch(w settle.Watch) {
 	w.From = max(w.From, d.cfg.Birthday)
@@ -79,8 +124,11 @@ func (d *Driver) searchNamed(ctx context.Context) error {
 	named := d.named
 	d.named = nil
 	d.naming.Unlock()
-	for _, w := range named {
-		d.watch(w)
+	for i, w := range named {
+		if err := d.take(ctx, w); err != nil {
+			d.Watch(named[i:]...)
+			return err
+		}
 	}
 	s := &d.search
 	if !s.open {
@@ -133,29 +181,39 @@ func (d *Driver) resume(ctx context.Context) error {
 // locate follows one output that the node still has unspent in a block: that
 // block tells all. It reports whether there is one. The caller holds d.mu.
 func (d *Driver) locate(ctx context.Context, at wire.OutPoint) (found bool, err error) {
-	var coin *struct {
-		BestBlock     string `json:"bestblock"`
-		Confirmations uint64 `json:"confirmations"`
-	}
-	err = d.rpc.call(ctx, &coin, "gettxout", at.Hash.String(), at.Index, false)
-	if err != nil && !isCode(err, codeNotFound) {
-		return false, unavailable("look up output "+at.String(), err)
-	}
-	if err != nil || coin == nil || coin.Confirmations == 0 {
-		return false, nil
-	}
-	tip := d.view.Tip()
-	if coin.BestBlock != chainhash.Hash(tip.Hash).String() || coin.Confirmations > tip.Height {
-		return false, fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
+	height, err := d.place(ctx, at)
+	if err != nil || height == 0 {
+		return false, err
 	}
 	d.view.WatchPoint(at)
-	if err := d.rescan(ctx, tip.Height-coin.Confirmations+1); err != nil {
+	if err := d.rescan(ctx, height); err != nil {
 		if _, named := d.points[at]; !named {
 			d.view.Unwatch(at)
 		}
 		return false, err
 	}
 	return true, nil
+}
+
+// place returns the height of the block that holds an output which the node
+// still has unspent; zero if there is none. The caller holds d.mu.
+func (d *Driver) place(ctx context.Context, at wire.OutPoint) (height uint64, err error) {
+	var coin *struct {
+		BestBlock     string `json:"bestblock"`
+		Confirmations uint64 `json:"confirmations"`
+	}
+	err = d.rpc.call(ctx, &coin, "gettxout", at.Hash.String(), at.Index, false)
+	if err != nil && !isCode(err, codeNotFound) {
+		return 0, unavailable("look up output "+at.String(), err)
+	}
+	if err != nil || coin == nil || coin.Confirmations == 0 {
+		return 0, nil
+	}
+	tip := d.view.Tip()
+	if coin.BestBlock != chainhash.Hash(tip.Hash).String() || coin.Confirmations > tip.Height {
+		return 0, fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
+	}
+	return tip.Height - coin.Confirmations + 1, nil
 }
 
 func (d *Driver) rescan(ctx context.Context, height uint64) error {

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/btcsuite/btcd/wire/v2"
+
 	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/devnet"
 )
@@ -140,5 +142,40 @@ func TestSearchBesideQuestions(t *testing.T) {
 	over.Store(true)
 	if err := <-searched; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAskedThenNamed: an output that a stranger named is not watched, however
+// long its transaction is; once it is named for good, no search is needed to
+// follow it, as old as it may be [LEDGER-14].
+func TestAskedThenNamed(t *testing.T) {
+	chain, d := serve(t, Config{})
+	script := append([]byte{0, 20}, make([]byte, 20)...)
+	txid, err := chain.Faucet(t.Context(), script, 5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chain.Mine(99, nil); err != nil {
+		t.Fatal(err)
+	}
+	count := countBlocks(t, d)
+	at := settle.Outpoint{TxID: txid}
+	for range 2 {
+		out, err := d.Unspent(t.Context(), at)
+		if err != nil || !out.Known || out.Amount != 5000 || out.Depth != 100 {
+			t.Fatalf("got %+v, %v, want 5000 units, 100 deep", out, err)
+		}
+	}
+	if d.view.WatchedPoint(wire.OutPoint{Hash: txid}) {
+		t.Error("what a stranger named is watched")
+	}
+	count.blocks.Store(0)
+	d.Watch(settle.Watch{At: at, From: 1})
+	out, err := d.Output(t.Context(), at)
+	if err != nil || !out.Known || out.Depth != 100 {
+		t.Errorf("got %+v, %v, want the output", out, err)
+	}
+	if n := count.blocks.Load(); n != 0 {
+		t.Errorf("got %d blocks read for an output whose block is known, want none", n)
 	}
 }

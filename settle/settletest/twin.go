@@ -34,12 +34,23 @@ type Ledger struct {
 	rate    pktcloud.Amount
 	down    bool
 	minted  uint64
-	changed chan struct{} // closed at the next new tip
+	changed chan struct{}                  // closed at the next new tip
+	ids     map[*wire.MsgTx]chainhash.Hash // of the transactions above: hashing is most of a search
 }
 
 // NewLedger returns a chain of one block.
 func NewLedger(n pktchain.Network) *Ledger {
-	return &Ledger{network: n, rate: n.RelayFloor, blocks: make([][]*wire.MsgTx, 1), changed: make(chan struct{})}
+	return &Ledger{network: n, rate: n.RelayFloor, blocks: make([][]*wire.MsgTx, 1), changed: make(chan struct{}), ids: map[*wire.MsgTx]chainhash.Hash{}}
+}
+
+// id is a transaction's, computed once.
+func (l *Ledger) id(tx *wire.MsgTx) chainhash.Hash {
+	id, ok := l.ids[tx]
+	if !ok {
+		id = tx.TxHash()
+		l.ids[tx] = id
+	}
+	return id
 }
 
 // SetDown makes every call fail with ErrLedgerUnavailable, or lets them work
@@ -92,7 +103,7 @@ func (l *Ledger) MineFull(n int, rate pktcloud.Amount) {
 	for _, tx := range l.pool {
 		child := slices.ContainsFunc(tx.TxIn, func(in *wire.TxIn) bool { return waits[in.PreviousOutPoint.Hash] })
 		if child || l.feeOf(tx) < pktchain.Fee(sizeOf(tx), rate) {
-			waits[tx.TxHash()] = true
+			waits[l.id(tx)] = true
 			left = append(left, tx)
 			continue
 		}
@@ -149,7 +160,7 @@ func (l *Ledger) tip() settle.Tip { return l.tipAt(uint64(len(l.blocks))) }
 func (l *Ledger) tipAt(h uint64) settle.Tip {
 	head := binary.BigEndian.AppendUint64([]byte{l.salt}, h)
 	for _, tx := range l.blocks[h-1] {
-		id := tx.TxHash()
+		id := l.id(tx)
 		head = append(head, id[:]...)
 	}
 	return settle.Tip{Height: h, Hash: sha256.Sum256(head), Time: 1_700_000_000 + int64(h)*60}
@@ -218,13 +229,13 @@ func (l *Ledger) all(yield func(found) bool) {
 func (l *Ledger) output(at wire.OutPoint) settle.Output {
 	var o settle.Output
 	for f := range l.all {
-		if f.tx.TxHash() == at.Hash && int(at.Index) < len(f.tx.TxOut) {
+		if int(at.Index) < len(f.tx.TxOut) && l.id(f.tx) == at.Hash {
 			out := f.tx.TxOut[at.Index]
 			o.Known, o.Depth, o.Amount, o.Script = true, f.depth, pktcloud.Amount(out.Value), out.PkScript
 		}
 		for _, in := range f.tx.TxIn {
 			if in.PreviousOutPoint == at {
-				o.Spend = &settle.Spend{TxID: f.tx.TxHash(), Raw: rawOf(f.tx), Depth: f.depth}
+				o.Spend = &settle.Spend{TxID: l.id(f.tx), Raw: rawOf(f.tx), Depth: f.depth}
 			}
 		}
 	}
@@ -251,7 +262,7 @@ func (l *Ledger) Coins(ctx context.Context, script []byte) ([]settle.Coin, error
 	var coins []settle.Coin
 	for f := range l.all {
 		for i, out := range f.tx.TxOut {
-			at := wire.OutPoint{Hash: f.tx.TxHash(), Index: uint32(i)}
+			at := wire.OutPoint{Hash: l.id(f.tx), Index: uint32(i)}
 			if bytes.Equal(out.PkScript, script) && l.output(at).Spend == nil {
 				coins = append(coins, settle.Coin{
 					At: settle.Outpoint{TxID: at.Hash, Index: at.Index}, Amount: pktcloud.Amount(out.Value),
@@ -275,8 +286,9 @@ func (l *Ledger) Broadcast(ctx context.Context, raw []byte) error {
 	if err := tx.Deserialize(bytes.NewReader(raw)); err != nil {
 		return reject("no transaction: %v", err)
 	}
+	id := tx.TxHash()
 	for f := range l.all {
-		if f.tx.TxHash() == tx.TxHash() {
+		if l.id(f.tx) == id {
 			return nil
 		}
 	}
@@ -373,7 +385,7 @@ func (l *Ledger) replace(tx *wire.MsgTx, fee pktcloud.Amount) error {
 			return reject("replacement needs a higher fee rate")
 		}
 		old += paid
-		gone[p.TxHash()] = true
+		gone[l.id(p)] = true
 	}
 	if len(gone) == 0 {
 		return nil
@@ -381,7 +393,7 @@ func (l *Ledger) replace(tx *wire.MsgTx, fee pktcloud.Amount) error {
 	if need := old + pktchain.Fee(sizeOf(tx), l.network.RelayFloor); fee < need {
 		return reject("replacement needs a fee of %d", uint64(need))
 	}
-	l.pool = slices.DeleteFunc(l.pool, func(t *wire.MsgTx) bool { return gone[t.TxHash()] })
+	l.pool = slices.DeleteFunc(l.pool, func(t *wire.MsgTx) bool { return gone[l.id(t)] })
 	return nil
 }
 

@@ -74,6 +74,9 @@ func (b *Book) room(r Reading, old Entry, held bool) error {
 		after := Usage{u.usage.Deposits + 1, u.usage.Bytes + r.Bytes}
 		if held {
 			after = Usage{u.usage.Deposits, after.Bytes - old.Bytes}
+			if r.Bytes <= old.Bytes { // also where the owner lowered the quotas
+				continue
+			}
 		}
 		if after.Deposits > u.deposits || after.Bytes > u.bytes {
 			return settle.Refuse(settle.ErrQuota, "no room: %d deposits with %d bytes of %s, at most %d with %d",
@@ -169,8 +172,25 @@ func (b *Book) Page(client pktcloud.PublicKey, after []byte) (list []Entry, more
 	return list, more
 }
 
-// Check states what always holds of a book.
+// Check states what always holds of a book, unless its quotas were lowered
+// since it was filled.
 func (b *Book) Check() error {
+	if err := b.checkCounts(); err != nil {
+		return err
+	}
+	for client, u := range b.clients {
+		if u.Deposits > b.quota.ClientDeposits || u.Bytes > b.quota.ClientBytes {
+			return fmt.Errorf("tower: client %s has %d deposits with %d bytes", client, u.Deposits, u.Bytes)
+		}
+	}
+	if b.total.Deposits > b.quota.Deposits || b.total.Bytes > b.quota.Bytes {
+		return fmt.Errorf("tower: %d deposits with %d bytes in all", b.total.Deposits, b.total.Bytes)
+	}
+	return nil
+}
+
+// checkCounts is Check without the quotas.
+func (b *Book) checkCounts() error {
 	clients, total := map[pktcloud.PublicKey]Usage{}, Usage{}
 	for k, e := range b.entries {
 		u := clients[e.Record.Body.Client]
@@ -182,15 +202,10 @@ func (b *Book) Check() error {
 			return fmt.Errorf("tower: a deposit under the key of another, or without levels")
 		case e.Watch.Level >= uint64(len(e.Levels)):
 			return fmt.Errorf("tower: level %d of %d", e.Watch.Level, len(e.Levels))
-		case u.Deposits > b.quota.ClientDeposits || u.Bytes > b.quota.ClientBytes:
-			return fmt.Errorf("tower: client %s has %d deposits with %d bytes", e.Record.Body.Client, u.Deposits, u.Bytes)
 		}
 	}
 	if total != b.total || !maps.Equal(clients, b.clients) {
 		return fmt.Errorf("tower: the counts are wrong: %+v, want %+v", b.total, total)
-	}
-	if total.Deposits > b.quota.Deposits || total.Bytes > b.quota.Bytes {
-		return fmt.Errorf("tower: %d deposits with %d bytes in all", total.Deposits, total.Bytes)
 	}
 	return nil
 }

@@ -112,11 +112,7 @@ func (a *away) look(rt *rapid.T, all bool) {
 		if !all && rapid.Bool().Draw(rt, "asleep") {
 			continue
 		}
-		tip, err := a.l.Tip(context.Background())
-		if err == nil {
-			err = a.towers[i].Look(context.Background(), tip)
-		}
-		if err = errors.Join(err, a.towers[i].CheckBook()); err != nil {
+		if err := errors.Join(a.towers[i].Look(context.Background()), a.towers[i].CheckBook()); err != nil {
 			rt.Fatal(err)
 		}
 	}

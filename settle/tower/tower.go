@@ -60,6 +60,9 @@ type Tower struct {
 	book  *Book
 	tip   settle.Tip
 	swept uint64 // height of the last sweep
+	// followed are the deposits whose outputs the ledger follows: by then they
+	// were unspent in a block, so that it needs no search to know their end.
+	followed map[Key]pktcloud.ID
 }
 
 // held is how a deposit is stored.
@@ -74,7 +77,8 @@ type held struct {
 // errStored marks a store whose records do not fit together.
 var errStored = errors.New("tower: the store is damaged")
 
-// New loads the deposits of a store. A ledger out of reach is no error.
+// New loads the deposits of a store. A ledger out of reach is no error, nor is a
+// deposit that cannot be read: it stays in the store, and the log tells.
 func New(ctx context.Context, cfg Config) (*Tower, error) {
 	if cfg.Ledger == nil || cfg.Store == nil || cfg.Key.IsZero() {
 		return nil, settle.Refuse(settle.ErrParams, "a tower needs a ledger, a store and a key")
@@ -84,30 +88,46 @@ func New(ctx context.Context, cfg Config) (*Tower, error) {
 	}
 	t := &Tower{
 		cfg: cfg, self: cfg.Key.Public(), checks: make(chan struct{}, maxChecks),
-		book: NewBook(cfg.Network, cfg.Quota, cfg.MinValue),
+		book: NewBook(cfg.Network, cfg.Quota, cfg.MinValue), followed: map[Key]pktcloud.ID{},
 	}
 	err := cfg.Store.Load(ctx, keyHeld, func(key string, value []byte) error {
-		var h held
-		if err := pktcloud.Unmarshal(value, &h, 2*MaxDepositBytes); err != nil {
-			return fmt.Errorf("%w: %s: %w", errStored, key, err)
+		e, err := t.read(key, value)
+		if err != nil { // the others need their tower all the same
+			cfg.Log.Error("a deposit cannot be read and is not watched", "key", key, "err", err)
+			return nil
 		}
-		r, err := Read(cfg.Network, h.Deposit)
-		if err != nil {
-			return fmt.Errorf("%w: %s: %w", errStored, key, err)
-		}
-		e := Entry{Reading: r, Funding: h.Funding, Levels: h.Levels, Since: h.Since, Watch: h.Watch}
 		t.book.Put(e)
-		t.name(e)
+		if _, ok := cfg.Ledger.(settle.CoinReader); !ok {
+			t.name(e)
+		}
 		return nil
 	})
 	if err == nil {
-		err = t.book.Check()
+		err = t.book.checkCounts()
 	}
 	if err != nil {
 		return nil, err
 	}
 	return t, nil
 }
+
+// read reads an entry as it is stored under a key.
+func (t *Tower) read(key string, value []byte) (Entry, error) {
+	var h held
+	if err := pktcloud.Unmarshal(value, &h, 2*MaxDepositBytes); err != nil {
+		return Entry{}, fmt.Errorf("%w: %w", errStored, err)
+	}
+	r, err := Read(t.cfg.Network, h.Deposit)
+	if err != nil {
+		return Entry{}, fmt.Errorf("%w: %w", errStored, err)
+	}
+	if key != storeKey(r.Key) || len(h.Levels) != len(r.Endings) || h.Watch.Level >= uint64(len(h.Levels)) {
+		return Entry{}, errStored
+	}
+	return Entry{Reading: r, Funding: h.Funding, Levels: h.Levels, Since: h.Since, Watch: h.Watch}, nil
+}
+
+func storeKey(k Key) string { return keyHeld + hex.EncodeToString(k[:]) }
 
 // Key names the tower.
 func (t *Tower) Key() pktcloud.PublicKey { return t.self }
@@ -187,6 +207,9 @@ func (t *Tower) keep(ctx context.Context, r Reading, height uint64, data []byte)
 
 // name tells a ledger what will be asked about.
 func (t *Tower) name(e Entry) {
+	t.mu.Lock()
+	t.followed[e.Key] = e.ID
+	t.mu.Unlock()
 	if w, ok := t.cfg.Ledger.(settle.Watcher); ok {
 		w.Watch(settle.Watch{At: e.First().Funding, From: e.Since})
 	}
@@ -204,7 +227,7 @@ func (t *Tower) store(ctx context.Context, e Entry, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return t.apply(ctx, Put{Key: keyHeld + hex.EncodeToString(e.Key[:]), Value: value})
+	return t.apply(ctx, Put{Key: storeKey(e.Key), Value: value})
 }
 
 func (t *Tower) apply(ctx context.Context, p Put) error {
@@ -300,6 +323,18 @@ func (t *Tower) Run(ctx context.Context) error {
 	return nil
 }
 
+// Look is one round of Run, for a program that calls it by itself at each block
+// and every few seconds: it asks for the best block and does for each deposit
+// what its time asks. Errors match [settle.ErrLedgerUnavailable], or are the
+// Store's and the context's.
+func (t *Tower) Look(ctx context.Context) error {
+	tip, err := t.cfg.Ledger.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	return t.look(ctx, tip)
+}
+
 // wait returns at the next block, or with the same one after pollInterval: the
 // mempool is looked at between blocks.
 func (t *Tower) wait(ctx context.Context, last settle.Tip) (settle.Tip, error) {
@@ -381,14 +416,30 @@ func (t *Tower) follow(ctx context.Context, k Key, height uint64) error {
 	}
 }
 
-// view asks the chain about a deposit's channel. While the deposit waits, an
-// output that is still unspent is not searched for.
+// view asks the chain about a deposit's channel. Strangers chose the outputs,
+// and some are old: no answer may cost a search of the chain [TOWER-6]. One that
+// is not unspent in a block when a tower begins counts as spent in the best
+// block, or where it was seen to be, by an unknown transaction.
 func (t *Tower) view(ctx context.Context, e Entry, height uint64) (settle.Output, error) {
 	at := e.First().Funding
-	if coins, ok := t.cfg.Ledger.(settle.CoinReader); ok && height < e.LockHeight() {
-		if o, err := coins.Unspent(ctx, at); err != nil || o.Known {
+	coins, ok := t.cfg.Ledger.(settle.CoinReader)
+	if !ok {
+		return t.cfg.Ledger.Output(ctx, at)
+	}
+	t.mu.Lock()
+	followed := t.followed[e.Key] == e.ID
+	t.mu.Unlock()
+	if !followed {
+		o, err := coins.Unspent(ctx, at)
+		switch {
+		case err != nil:
 			return o, err
+		case !o.Known && e.Watch.Ended > 0:
+			return settle.Output{Known: true, Spend: &settle.Spend{TxID: e.Watch.TxID, Depth: height - min(height, e.Watch.Ended) + 1}}, nil
+		case !o.Known:
+			return settle.Output{Known: true, Spend: &settle.Spend{Depth: 1}}, nil
 		}
+		t.name(e)
 	}
 	return t.cfg.Ledger.Output(ctx, at)
 }
@@ -434,11 +485,12 @@ func (t *Tower) set(ctx context.Context, e *Entry, w Watch) error {
 func (t *Tower) drop(ctx context.Context, e Entry) error {
 	t.commit.Lock()
 	defer t.commit.Unlock()
-	if err := t.apply(ctx, Put{Key: keyHeld + hex.EncodeToString(e.Key[:])}); err != nil {
+	if err := t.apply(ctx, Put{Key: storeKey(e.Key)}); err != nil {
 		return err
 	}
 	t.mu.Lock()
 	t.book.Remove(e.Key)
+	delete(t.followed, e.Key)
 	t.mu.Unlock()
 	return nil
 }

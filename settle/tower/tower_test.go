@@ -2,7 +2,6 @@ package tower_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -316,37 +315,4 @@ func TestTowerIsBlind(t *testing.T) {
 	l.SetDown(false)
 	mineTo(t, l, lock)
 	until(t, "broadcast", func() bool { return len(l.Pool()) == 1 })
-}
-
-// coinLedger counts what is asked of it.
-type coinLedger struct {
-	*settletest.Ledger
-	searched, read int
-}
-
-func (l *coinLedger) Output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
-	l.searched++
-	return l.Ledger.Output(ctx, at)
-}
-
-func (l *coinLedger) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
-	l.read++
-	o, err := l.Ledger.Output(ctx, at)
-	if o.Depth == 0 || o.Spend != nil && o.Spend.Depth > 0 {
-		return settle.Output{}, err
-	}
-	o.Spend = nil
-	return o, err
-}
-
-// Outputs that strangers name are never searched for.
-func TestStrangersCostNoSearch(t *testing.T) {
-	l := &coinLedger{Ledger: settletest.NewLedger(network(t))}
-	c := open(t, l.Ledger, 0)
-	w := newWatch(t, l, nil)
-	w.stop()
-	w.take(c.lateDeposit(1_000_000, 400))
-	if l.searched != 0 || l.read != 1 {
-		t.Errorf("got %d searches and %d reads, want 0 and 1", l.searched, l.read)
-	}
 }

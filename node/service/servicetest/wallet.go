@@ -19,13 +19,20 @@ const twinFee = 141
 // money is the twin's wallet.
 type money struct {
 	payments []service.PaymentRequest
+	accounts []string // names of those after the first
+	swept    []service.SweepRequest
 	frozen   bool // its one coin
 	locked   bool
 	label    string // of the address
 }
 
 // address is where the twin always receives.
-const address = "dpk1qw508d6qejxtdg4y5r3zarvary0c5xw7k0k0u0v"
+const (
+	address = "dpk1qw508d6qejxtdg4y5r3zarvary0c5xw7k0k0u0v"
+	sweepID = "efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef"
+
+	sweptUnits = 5_000_000 // under every key
+)
 
 // WalletBalance returns an amount.
 func (t *Twin) WalletBalance(context.Context) (service.Balance, error) {
@@ -59,6 +66,9 @@ func (t *Twin) WalletHistory(_ context.Context, q service.HistoryQuery) ([]servi
 		})
 	}
 	slices.Reverse(moves)
+	for range t.money.swept {
+		moves = append(moves, service.Movement{TxID: sweepID, Kind: service.KindReceived, Received: sweptUnits, Addresses: []string{address}, Note: "Swept."})
+	}
 	moves = append(moves,
 		service.Movement{
 			TxID: strings.Repeat("ab", 32), Kind: service.KindChannelOpened, Sent: 30_000_000, Fee: 4_100, Height: 4711, Depth: 1, Time: now,
@@ -172,24 +182,53 @@ func (t *Twin) WalletLabel(_ context.Context, r service.LabelRequest) (service.L
 	return r, nil
 }
 
-// WalletAccounts returns the first one.
+// WalletAccounts returns the first one, which has all the money, and those that
+// were made.
 func (t *Twin) WalletAccounts(ctx context.Context) ([]service.WalletAccount, error) {
 	b, err := t.WalletBalance(ctx)
-	return []service.WalletAccount{{Spendable: b.Spendable, Unconfirmed: b.Unconfirmed}}, err
+	list := []service.WalletAccount{{Spendable: b.Spendable, Unconfirmed: b.Unconfirmed, Reserved: b.Reserved}}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, name := range t.money.accounts {
+		list = append(list, service.WalletAccount{Number: uint32(i) + 1, Name: name})
+	}
+	return list, err
 }
 
-// WalletAddAccount always makes number 1.
-func (*Twin) WalletAddAccount(_ context.Context, r service.AccountRequest) (service.WalletAccount, error) {
-	return service.WalletAccount{Number: 1, Name: r.Name}, nil
+// WalletAddAccount makes the next one; each name once.
+func (t *Twin) WalletAddAccount(_ context.Context, r service.AccountRequest) (service.WalletAccount, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Contains(t.money.accounts, r.Name) {
+		return service.WalletAccount{}, service.Errorf(service.CodeConflict, "there is an account %q", r.Name)
+	}
+	t.money.accounts = append(t.money.accounts, r.Name)
+	return service.WalletAccount{Number: uint32(len(t.money.accounts)), Name: r.Name}, nil
 }
 
 // WalletSweep finds a coin under every key.
-func (*Twin) WalletSweep(_ context.Context, r service.SweepRequest) (service.Sweep, error) {
-	s := service.Sweep{Coins: 1, Amount: 5_000_000, Fee: twinFee}
+func (t *Twin) WalletSweep(_ context.Context, r service.SweepRequest) (service.Sweep, error) {
+	s := service.Sweep{Coins: 1, Amount: sweptUnits, Fee: twinFee}
 	if !r.Plan {
-		s.TxID = strings.Repeat("ef", 32)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		s.TxID, t.money.swept = sweepID, append(t.money.swept, r)
 	}
 	return s, nil
+}
+
+// Payments returns those that were made.
+func (t *Twin) Payments() []service.PaymentRequest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.money.payments)
+}
+
+// Swept returns what was asked to be swept.
+func (t *Twin) Swept() []service.SweepRequest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.money.swept)
 }
 
 // WalletLock locks.

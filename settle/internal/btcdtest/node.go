@@ -58,9 +58,9 @@ type Node struct {
 	exited chan struct{} // closed once the process has ended
 }
 
-// Start runs a node whose files lie in dir, with money in its wallet. Close
-// ends it.
-func Start(ctx context.Context, dir string) (*Node, error) {
+// Start runs a node whose files lie in dir, with money in its wallet, and with
+// further options of btcd. Close ends it.
+func Start(ctx context.Context, dir string, options ...string) (*Node, error) {
 	binary, err := Binary(ctx)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func Start(ctx context.Context, dir string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.run(ctx, binary, dir, rpc, miner); err != nil {
+	if err := n.run(ctx, binary, dir, append(options, "--rpclisten="+rpc, "--miningaddr="+miner)); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(n.Mine(ctx, matureBlocks)); err != nil {
@@ -103,7 +103,7 @@ func Start(ctx context.Context, dir string) (*Node, error) {
 	return n, nil
 }
 
-func (n *Node) run(ctx context.Context, binary, dir, rpc, miner string) error {
+func (n *Node) run(ctx context.Context, binary, dir string, options []string) error {
 	config := filepath.Join(dir, "btcd.conf") // empty: the user's own must not count
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
 		return err
@@ -114,10 +114,11 @@ func (n *Node) run(ctx context.Context, binary, dir, rpc, miner string) error {
 		return err
 	}
 	defer out.Close()
-	n.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary,
+	n.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, append([]string{
 		"--regtest", "--rejectnonstd", "--notls", "--nolisten", "--nodnsseed",
-		"--configfile="+config, "--datadir="+filepath.Join(dir, "data"), "--logdir="+filepath.Join(dir, "log"),
-		"--rpclisten="+rpc, "--rpcuser="+n.cfg.User, "--rpcpass="+n.cfg.Password, "--miningaddr="+miner)
+		"--configfile=" + config, "--datadir=" + filepath.Join(dir, "data"), "--logdir=" + filepath.Join(dir, "log"),
+		"--rpcuser=" + n.cfg.User, "--rpcpass=" + n.cfg.Password,
+	}, options...)...)
 	n.cmd.Stdout, n.cmd.Stderr = out, out
 	if err := n.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", binary, err)

@@ -304,6 +304,13 @@ func (v *View) Output(at settle.Outpoint) (settle.Output, error) {
 	return out, v.poolSpend(p, &out)
 }
 
+// Unspent answers for an output that the view does not follow, and no block
+// spends: made is it, height that of its block.
+func (v *View) Unspent(at wire.OutPoint, made *wire.TxOut, height uint64) (settle.Output, error) {
+	out := settle.Output{Known: true, Amount: pktcloud.Amount(made.Value), Script: bytes.Clone(made.PkScript), Depth: v.depth(height)}
+	return out, v.poolSpend(at, &out)
+}
+
 func (v *View) poolSpend(p wire.OutPoint, out *settle.Output) error {
 	txid, ok := v.poolSpends[p]
 	if !ok {

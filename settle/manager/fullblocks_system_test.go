@@ -1,0 +1,104 @@
+//go:build system
+
+package manager_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/btcdtest"
+	"github.com/pkt-cash/pkt-cloud/settle/manager"
+	"github.com/pkt-cash/pkt-cloud/settle/pktd"
+)
+
+// paced is a driver that knows up to which block its one manager has done its
+// work: Run asks for the block after it only then.
+type paced struct {
+	*pktd.Driver
+	mu   sync.Mutex
+	last settle.Tip
+}
+
+func newPaced(t *testing.T, node *btcdtest.Node) *paced {
+	t.Helper()
+	d, err := node.Driver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &paced{Driver: d}
+}
+
+func (p *paced) WaitTip(ctx context.Context, last settle.Tip) (settle.Tip, error) {
+	p.mu.Lock()
+	p.last = last
+	p.mu.Unlock()
+	return p.Driver.WaitTip(ctx, last)
+}
+
+func (p *paced) done() settle.Tip {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}
+
+// TestFullBlocksOverBtcd is TestFullBlocksNearExpiry on a real btcd under
+// standard policy, whose blocks others keep full: managers that run by
+// themselves, and the margin of every day.
+func TestFullBlocksOverBtcd(t *testing.T) {
+	const rate, units, given = 1_000_000, 400_000, 2_000_000_000
+	node, err := btcdtest.Start(t.Context(), t.TempDir(), "--blockmaxweight=16000", "--blockprioritysize=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := node.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ledgers := []*paced{newPaced(t, node), newPaced(t, node)}
+	payer := newTrader(t, node.Network, ledgers[0], 1, manager.DefaultMarginBlocks)
+	payee := newTrader(t, node.Network, ledgers[1], 2, manager.DefaultMarginBlocks)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	t.Cleanup(func() { cancel(); wait.Wait() })
+	for _, side := range []trader{payer, payee} {
+		wait.Go(func() {
+			if err := side.m.Run(ctx); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	c := newCrowd(t, node.Ledger, rate)
+	script, err := payer.wallet.ReceiveScript(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Fund(t.Context(), script, 2*capacity); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Fund(t.Context(), c.script, given); err != nil {
+		t.Fatal(err)
+	}
+	c.split(given, 60_000_000)
+	next := func() settle.Tip {
+		t.Helper()
+		mine(t, node, 1)
+		tip, err := node.Ledger.Tip(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range ledgers {
+			for deadline := time.Now().Add(time.Minute); l.done() != tip; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("side %d is at %+v a minute after block %+v", i, l.done(), tip)
+				}
+			}
+		}
+		return tip
+	}
+	const margin = manager.DefaultMarginBlocks
+	rush{crowd: c, paid: units, mine: next, chain: payee.fundedBy(t, node.Network, payer, 2*margin+4, units, next)}.run(t)
+}
