@@ -33,7 +33,9 @@ func (s *rollSide) crash(t *rapid.T) {
 	}
 }
 
-type rollPayment struct{ to, from pktcloud.Signed[settle.Voucher] }
+type rollPayment struct {
+	to, from pktcloud.Signed[settle.Voucher]
+}
 
 // rollModel is a roll with both sides, a network that loses, doubles and
 // reorders, and a chain that takes the roll, or takes it back.

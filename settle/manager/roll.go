@@ -204,7 +204,7 @@ func (m *Manager) offerRoll(ctx context.Context, ch *channel, p settle.Params, p
 		return settle.RollOffer{}, err
 	}
 	record := channelRecord{Params: p, Role: settle.Payer, Index: uint64(plan.Index), Funding: raw}
-	return o, m.beginRoll(ctx, ch, st, pair, record, o, rollRecord{}, nil)
+	return o, m.beginRoll(ctx, ch, begunRoll{from: st, pair: pair, record: record, offer: o})
 }
 
 // signOffer puts the payer's signatures into an offer.
@@ -235,10 +235,21 @@ func (m *Manager) signOffer(ch *channel, c settle.Channel, to pktchain.Channel, 
 	return err
 }
 
+// begunRoll is what becomes durable when a roll begins.
+type begunRoll struct {
+	from   state // of the predecessor, before
+	pair   settle.Pair
+	record channelRecord // of the successor
+	offer  settle.RollOffer
+	roll   rollRecord  // its offer is filled in
+	late   *lateRecord // of the successor; nil: nothing is deposited
+}
+
 // beginRoll makes both states, the successor and the roll durable, all or
 // nothing, and takes the successor in [ROLL-5]. Call it with the predecessor's
 // turn.
-func (m *Manager) beginRoll(ctx context.Context, ch *channel, st state, pair settle.Pair, r channelRecord, o settle.RollOffer, roll rollRecord, late *lateRecord) error {
+func (m *Manager) beginRoll(ctx context.Context, ch *channel, b begunRoll) error {
+	pair, r, roll, late := b.pair, b.record, b.roll, b.late
 	if err := pair.Check(); err != nil {
 		return err
 	}
@@ -259,13 +270,17 @@ func (m *Manager) beginRoll(ctx context.Context, ch *channel, st state, pair set
 	if used {
 		return settle.Refuse(settle.ErrFunding, "channel %s has this funding output already", other)
 	}
-	if roll.Offer, err = o.Encode(); err != nil {
+	if roll.Offer, err = b.offer.Encode(); err != nil {
 		return err
 	}
+	st := b.from
 	st.Channel = pair.From
 	puts := []put{
-		{keyStates + ch.id.Hex(), st}, {keyRolls + ch.id.Hex(), roll},
-		{keyChannels + to.id.Hex(), r}, {keyStates + to.id.Hex(), next}, {keySeen + to.id.Hex(), next.seen},
+		{keyStates + ch.id.Hex(), st},
+		{keyRolls + ch.id.Hex(), roll},
+		{keyChannels + to.id.Hex(), r},
+		{keyStates + to.id.Hex(), next},
+		{keySeen + to.id.Hex(), next.seen},
 	}
 	var kept lateState
 	if late != nil {
@@ -358,7 +373,8 @@ func (m *Manager) AcceptRoll(ctx context.Context, o settle.RollOffer) (raw []byt
 		return nil, err
 	}
 	record := channelRecord{Params: o.Successor, Role: settle.Payee, Index: uint64(ch.index), Funding: raw}
-	if err := m.beginRoll(ctx, ch, st, pair, record, o, rollRecord{Raw: raw, Level: roll.Level}, late); err != nil {
+	begun := begunRoll{from: st, pair: pair, record: record, offer: o, roll: rollRecord{Raw: raw, Level: roll.Level}, late: late}
+	if err := m.beginRoll(ctx, ch, begun); err != nil {
 		return nil, err
 	}
 	if err := m.cfg.Ledger.Broadcast(ctx, raw); err != nil {
