@@ -198,6 +198,10 @@ func (w words) now() string {
 	case settle.Abandoned:
 		return w.pick("Given up: the other side did not agree, and nothing went to the chain.",
 			"Given up: the funding never came.")
+	case settle.Rolling:
+		return fmt.Sprintf("In use: it goes on as channel %s once one transaction is deep enough; until then payments are signed for both.", w.Into.Hex()[:labelDigits])
+	case settle.Rolled:
+		return fmt.Sprintf("Went on as channel %s, with all that it held.", w.Into.Hex()[:labelDigits])
 	}
 	return ""
 }
@@ -221,6 +225,8 @@ func (w words) steps() []service.Step {
 	if w.Phase == settle.Closing || w.Phase.Final() {
 		use.Text = fmt.Sprintf("%s was paid.", w.Paid)
 		switch {
+		case w.Phase == settle.Rolled:
+			closing.Text = "Both sides signed one transaction that ended this channel and funded the next."
 		case w.Final > 0:
 			closing.Text = fmt.Sprintf("Both sides signed: %s to the payee.", w.Final)
 		case w.End.Refund:
@@ -240,9 +246,12 @@ func (w words) steps() []service.Step {
 		if w.Phase == settle.Refunded {
 			end.Name = "Refunded"
 		}
+		if w.Phase == settle.Rolled {
+			end.Name = "Went on"
+		}
 	}
 	all := []service.Step{opening, use, closing, end}
-	at := map[settle.Phase]int{settle.Opening: 0, settle.Open: 1, settle.Closing: 2}
+	at := map[settle.Phase]int{settle.Opening: 0, settle.Open: 1, settle.Rolling: 1, settle.Closing: 2}
 	current, running := at[w.Phase]
 	if w.Phase == settle.Abandoned {
 		all = []service.Step{opening, {Name: "Given up", Text: w.now()}}

@@ -30,6 +30,8 @@ func TestChannelWords(t *testing.T) {
 		{"closed", manager.Status{Phase: settle.Closed, End: pktchain.End{Payee: 1 << 29, Payer: 1 << 28}}, "0.5 PKT was paid, 0.25 PKT came back", "0.5 PKT came to the wallet", "done done done done"},
 		{"refunded", manager.Status{Phase: settle.Refunded, End: pktchain.End{Refund: true, Payer: 1 << 28}}, "0.25 PKT came back", "took its money back", "done done done done"},
 		{"abandoned", manager.Status{Phase: settle.Abandoned}, "nothing went to the chain", "the funding never came", "done done"},
+		{"rolling", manager.Status{Phase: settle.Rolling, Into: pktcloud.ID{0xab, 0xcd}}, "goes on as channel abcd", "goes on as channel abcd", "done now ahead ahead"},
+		{"rolled", manager.Status{Phase: settle.Rolled, Into: pktcloud.ID{0xab, 0xcd}}, "Went on as channel abcd", "Went on as channel abcd", "done done done done"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.status.Params = params

@@ -130,6 +130,9 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 		return err
 	}
 	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+		if err := m.aloneOnly(st.Channel); err != nil {
+			return st, unchanged, err
+		}
 		was := st.Channel.Latest.Body.Sequence
 		c, err := st.Channel.Accept(v, ch.chain.Rail())
 		if err != nil || c.Latest.Body.Sequence == was {
@@ -216,7 +219,7 @@ func (m *Manager) claim(ch *channel, st state, fee pktcloud.Amount) (state, effe
 		return st, unchanged, err
 	}
 	part := m.claimable(ch, c)
-	fee = min(fee, part)
+	fee = min(max(fee, m.aboveRoll(ch)), part)
 	if fee < ch.chain.ClaimFee(0) || fee <= st.EndFee {
 		return st, unchanged, settle.Refuse(settle.ErrDust, "the payee's part of %d units is not worth a fee beyond %d", uint64(part), uint64(fee))
 	}
@@ -239,8 +242,8 @@ func (m *Manager) broadcastEnd(ctx context.Context, ch *channel, st state) error
 	if len(st.End) == 0 || st.Channel.Spent.Depth > 0 {
 		return nil
 	}
-	if st.Channel.Depth == 0 {
-		if err := m.cfg.Ledger.Broadcast(ctx, ch.funding); err != nil {
+	if raw := m.fundingOf(ch, st.Channel); st.Channel.Depth == 0 && len(raw) > 0 {
+		if err := m.cfg.Ledger.Broadcast(ctx, raw); err != nil {
 			return err
 		}
 	}

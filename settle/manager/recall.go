@@ -129,7 +129,7 @@ func (m *Manager) recallOne(ctx context.Context, p Parcel, client pktcloud.Publi
 	if first.Kind == pktchain.EndRefund || m.claims(first) {
 		return nil // a payer's note on the chain tells more than its refund
 	}
-	out, height, err := m.fundingOf(ctx, first.Funding, tip)
+	out, height, err := m.fundingSeen(ctx, first.Funding, tip)
 	if err != nil || !out.Known {
 		return err
 	}
@@ -163,9 +163,9 @@ func (m *Manager) recallOne(ctx context.Context, p Parcel, client pktcloud.Publi
 	return nil
 }
 
-// fundingOf asks the chain for a funding output and the height of its block. It
+// fundingSeen asks the chain for a funding output and the height of its block. It
 // is not known when it is not unspent in a block; another time it may be.
-func (m *Manager) fundingOf(ctx context.Context, at settle.Outpoint, tip settle.Tip) (out settle.Output, height uint64, err error) {
+func (m *Manager) fundingSeen(ctx context.Context, at settle.Outpoint, tip settle.Tip) (out settle.Output, height uint64, err error) {
 	if coins, ok := m.cfg.Ledger.(settle.CoinReader); ok {
 		out, err = coins.Unspent(ctx, at)
 	} else {
