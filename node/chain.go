@@ -68,14 +68,14 @@ func (n *Node) chainProblem(tip settle.Tip) string {
 		}
 	}
 	if n.manager.OtherMachine() {
-		text := "Another machine uses this phrase"
+		where := ""
 		for _, r := range n.manager.Restored() {
 			if r.Other {
-				text += fmt.Sprintf(": it opened a channel in block %d", r.Height)
+				where = fmt.Sprintf(": it opened a channel in block %d", r.Height)
 				break
 			}
 		}
-		told = append(told, text+". Let one machine alone use a phrase; each other needs one of its own.")
+		told = append(told, "Another machine uses this phrase"+where+". Let one machine alone use a phrase; each other needs one of its own.")
 	}
 	if height, done := n.manager.Searched(); !done && !n.isNew && height+settle.ReorgMargin < tip.Height {
 		told = append(told, fmt.Sprintf("Still looking for earlier channels of this phrase: block %d of %d.", height, tip.Height))

@@ -219,7 +219,7 @@ func TestRecallRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		p    manager.Parcel
-		want error
+		want settle.Code // zero: nothing is said
 	}{
 		{"nothing", manager.Parcel{Owner: good.Owner}, settle.ErrMalformed},
 		{"no transaction", manager.Parcel{Owner: good.Owner, Txs: [][]byte{{1, 2}}}, settle.ErrMalformed},
@@ -228,14 +228,14 @@ func TestRecallRefuses(t *testing.T) {
 		{"a changed lock time", altered(func(raw []byte) { raw[len(raw)-4]-- }), settle.ErrProof},
 		{"levels upside down", manager.Parcel{Owner: good.Owner, Txs: [][]byte{good.Txs[1], good.Txs[0]}}, settle.ErrFee},
 		{"levels of two totals", manager.Parcel{Owner: good.Owner, Txs: [][]byte{good.Txs[0], other.Txs[0]}}, settle.ErrFunding},
-		{"a channel that has ended", other, nil},
+		{"a channel that has ended", other, 0},
 		{"a refund", foreign, settle.ErrProof},
 	} {
 		err := n.recalls(t, c.p)
-		if c.want == nil && err != nil {
+		if c.want != 0 {
+			code(t, c.name, err, c.want)
+		} else if err != nil {
 			t.Errorf("%s: got %v, want nothing", c.name, err)
-		} else if c.want != nil {
-			code(t, c.name, err, c.want.(settle.Code))
 		}
 	}
 	if err := stranger.recalls(t, good); err == nil {

@@ -81,8 +81,8 @@ func (w *world) pay2(t *testing.T, n *side, id pktcloud.ID) {
 func TestResumePayee(t *testing.T) {
 	w := depositing(t, 1)
 	id := w.settled()
-	p := w.deposited(id, 100_000)
-	p = w.deposited(id, 200_000)
+	w.deposited(id, 100_000)
+	p := w.deposited(id, 200_000)
 	w.pay(id, "a", 640_000) // never deposited
 	params := mustParams(t, w, id)
 	at := mustChain(t, w, id).Detail.Funding
