@@ -352,7 +352,7 @@ func (c Channel) Observe(o Observation) Channel {
 	if c.Phase == Abandoned && !c.Funded {
 		return c
 	}
-	if c.rolls() {
+	if !c.Into.Channel.IsZero() {
 		return c.observeRoll()
 	}
 	if c.Phase != Closing {

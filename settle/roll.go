@@ -180,7 +180,7 @@ func (p Pair) Withdraw() (Pair, error) {
 // Fail returns the state after the predecessor ended otherwise than by the roll:
 // the successor can never be funded [ROLL-9]. Before that it is unchanged.
 func (p Pair) Fail() Pair {
-	if (p.From.Phase == Closed || p.From.Phase == Refunded) && !p.To.Funded && p.To.Phase != Abandoned && p.From.Spent.TxID != p.From.Into.TxID {
+	if (p.From.Phase == Closed || p.From.Phase == Refunded) && !p.To.Funded {
 		p.To.Phase = Abandoned
 	}
 	return p
@@ -287,30 +287,23 @@ func (c Channel) alone() Channel {
 // covers reports whether one voucher pays each lease as much as another.
 func covers(v, other Voucher) bool {
 	for _, o := range other.Entries {
-		if e, ok := v.Entry(o.Lease); !ok || e.Cumulative < o.Cumulative {
+		if e, _ := v.Entry(o.Lease); e.Cumulative < o.Cumulative {
 			return false
 		}
 	}
-	return v.Total >= other.Total
-}
-
-// rolls reports whether an observation is judged as one of a channel that
-// rolls: it does, it did, or the roll is what ended it.
-func (c Channel) rolls() bool {
-	return c.Phase == Rolling || c.Phase == Rolled || !c.Into.Channel.IsZero() && c.Spent.Known && c.Spent.TxID == c.Into.TxID
+	return true
 }
 
 // observeRoll is the rest of [Channel.Observe] for a predecessor [ROLL-7]
-// [ROLL-8]. A reorganisation takes a roll that was done back.
+// [ROLL-8]. A reorganisation takes a roll that was done back. A side that claims
+// already goes on doing so: its claim may still come first.
 func (c Channel) observeRoll() Channel {
-	byRoll := c.Spent.Known && c.Spent.TxID == c.Into.TxID
 	switch {
-	case byRoll && c.Spent.Depth >= max(1, c.Into.Depth):
-		c.Phase = Rolled
-	case byRoll && c.Phase == Closing: // this side's claim may still come first
-	case c.Spent.Known && !byRoll:
+	case c.Spent.Known && c.Spent.TxID != c.Into.TxID:
 		return c.ended()
-	default:
+	case c.Spent.Depth >= max(1, c.Into.Depth):
+		c.Phase = Rolled
+	case c.Phase != Closing:
 		c.Phase = Rolling
 	}
 	return c
@@ -323,7 +316,7 @@ func (p Pair) Check() error {
 		return fmt.Errorf("settle: %s and %s do not belong together", p.From.ID, p.To.ID)
 	case p.To.From.Secured != p.From.Paid():
 		return fmt.Errorf("settle: %d units are taken for secured, the predecessor pays %d", uint64(p.To.From.Secured), uint64(p.From.Paid()))
-	case p.To.Phase != Abandoned && !covers(p.To.Latest.Body, p.From.Latest.Body):
+	case !covers(p.To.Latest.Body, p.From.Latest.Body):
 		return fmt.Errorf("settle: the successor pays %d units, the predecessor %d", uint64(p.To.Paid()), uint64(p.From.Paid()))
 	}
 	if err := p.From.Check(); err != nil {

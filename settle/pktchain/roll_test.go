@@ -412,7 +412,15 @@ func runRollPay(t *testing.T, c vector.Case) error {
 			t.Fatal(err)
 		}
 	}
-	next, err := pair.Accept(to, from, rail, rail)
+	rails := map[pktcloud.ID]settle.Rail{}
+	for _, ch := range []settle.Channel{pair.From, pair.To} {
+		chain, err := pktchain.ChannelOf(rail.Network, ch.Params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rails[ch.ID] = chain.Rail()
+	}
+	next, err := pair.Accept(to, from, rails[pair.To.ID], rails[pair.From.ID])
 	if err != nil {
 		return err
 	}
