@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"testing"
 	"time"
@@ -316,6 +317,12 @@ func TestAbandonedAgain(t *testing.T) {
 // until it is on the chain, and not one unit is lost after all is refunded.
 func TestManyModel(t *testing.T) {
 	n := network(t)
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // each history searches a chain
+		if err := f.Value.Set("12"); err != nil {
+			t.Fatal(err)
+		}
+		defer f.Value.Set(f.DefValue)
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		m := newLife(t, n, newCensus())
 		type run struct {
