@@ -163,14 +163,11 @@ func TestOpenManyThroughCrashes(t *testing.T) {
 				}
 			}
 			w.payer.crash()
-			open, gone := 0, 0
+			phases := map[settle.Phase]int{}
 			for _, s := range w.payer.m.List() {
-				if s.Phase == settle.Opening {
-					open++
-				} else if s.Phase == settle.Abandoned {
-					gone++
-				}
+				phases[s.Phase]++
 			}
+			open, gone := phases[settle.Opening], phases[settle.Abandoned]
 			if open != 0 && open != 3 || gone != 0 && gone != 3 || open+gone > 3 {
 				t.Fatalf("died at write %d (after it: %v): %d channels open, %d abandoned, want all or none", at, after, open, gone)
 			}
