@@ -45,6 +45,15 @@ func TestBirthdayFile(t *testing.T) {
 	if got := birthday(other); got != "50" {
 		t.Errorf("a restored phrase: got %q, want 50", got)
 	}
+	far := filepath.Join(t.TempDir(), "far")
+	_, err = node.Init(node.InitConfig{Dir: far, Unattended: true, Phrase: phrase, Birthday: 99_999})
+	w.check(err)
+	n = w.start(node.Config{Dir: far, Ledger: chain})
+	info, err := n.Info(t.Context())
+	if err != nil || !strings.Contains(info.Problem, "birthday is block 99999, and the chain has 300") {
+		t.Errorf("a birthday above the chain: got %q, %v", info.Problem, err)
+	}
+	n.stop()
 	w.check(os.WriteFile(filepath.Join(other, "birthday"), []byte("soon\n"), 0o600))
 	if _, err := node.Open(t.Context(), node.Config{Dir: other, Ledger: chain}); !errors.Is(err, service.CodeInvalid) {
 		t.Errorf("a birthday that is no height: got %v, want %s", err, service.CodeInvalid)

@@ -77,6 +77,10 @@ func (n *Node) chainProblem(tip settle.Tip) string {
 		}
 		told = append(told, "Another machine uses this phrase"+where+". Let one machine alone use a phrase; each other needs one of its own.")
 	}
+	if !n.isNew && tip.Height > 0 && n.birthday > tip.Height {
+		told = append(told, fmt.Sprintf("The phrase's birthday is block %d, and the chain has %d: what lies in older blocks is not looked for. "+
+			"If that is a slip, restore the phrase into another directory with a lower --birthday.", n.birthday, tip.Height))
+	}
 	if height, done := n.manager.Searched(); !done && !n.isNew && height+settle.ReorgMargin < tip.Height {
 		told = append(told, fmt.Sprintf("Still looking for earlier channels of this phrase: block %d of %d.", height, tip.Height))
 	}

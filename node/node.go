@@ -56,6 +56,7 @@ type Node struct {
 	device   pktcloud.PrivateKey
 	account  []byte // encoded pktcloud.Signed[pktcloud.Account]
 	isNew    bool   // the phrase was made here and not yet seen on the chain
+	birthday uint64 // of the phrase, as the data directory says
 
 	lock    *os.File
 	store   *store.Store
@@ -152,7 +153,7 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.isNew = isNew
+	n.isNew, n.birthday = isNew, birthday
 	n.wallet, err = wallet.Open(ctx, seed, wallet.Config{
 		Network: n.network, Ledger: n.ledger, Store: n.store, Birthday: birthday, New: isNew,
 	})

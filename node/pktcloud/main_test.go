@@ -131,6 +131,17 @@ func TestPeriod(t *testing.T) {
 }
 
 // TestParseMoney: what rounds to nothing is refused, nothing itself is not.
+func TestCellsCommandNoTerminal(t *testing.T) {
+	var b strings.Builder
+	out := newTable(&b)
+	out.row("TOWER", "PROBLEM")
+	out.row("a", "\x1b[2J\tgone\nfar")
+	out.end()
+	if got, want := b.String(), "TOWER  PROBLEM\na      ?[2J?gone?far\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestParseMoney(t *testing.T) {
 	for text, want := range map[string]pktcloud.Amount{"0": 0, "0.000": 0, "0.000000001": 1, "1": pktcloud.UnitsPerPKT} {
 		if a, err := parseMoney(text); err != nil || a != want {
