@@ -55,7 +55,7 @@ type Commit struct {
 	Quote     []byte             `cbor:"quote"`
 	Manifest  Manifest           `cbor:"manifest"`
 	Params    settle.Params      `cbor:"params"`
-	Funding   []byte             `cbor:"funding"` // the raw funding transaction, not yet broadcast
+	Funding   []byte             `cbor:"funding"` // the raw funding transaction, not yet broadcast; empty: the channel is open, and pays other leases
 	Voucher   []byte             `cbor:"voucher"` // the first voucher, or empty
 }
 

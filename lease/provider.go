@@ -96,9 +96,16 @@ func (s *State) providerFunding(f Funding, now Now) ([]Effect, error) {
 	if s.Phase < Agreed || s.Phase >= Closed {
 		return nil, nil
 	}
-	s.Confirmed = f.Confirmed
-	if f.Ending && s.Phase < Closing {
+	held := s.Held
+	s.Confirmed, s.Held = f.Confirmed, f.Blind
+	switch {
+	case f.Ending && s.Phase < Closing:
 		return s.beginClose(RoleProvider, ReasonChannel, now)
+	case s.Held && s.Phase == Active:
+		return s.suspended(now)
+	case held && !s.Held && s.Phase == Suspended:
+		s.FrozenAt = now.Uptime // the grace begins now
+		return s.resumed(), nil
 	}
 	if s.Phase == Agreed && (f.Confirmed || f.Known && s.Terms.Limits.Unconfirmed > 0) {
 		s.Phase = Funded
@@ -116,7 +123,7 @@ func (s State) creditSeconds() uint64 {
 	return s.Terms.SecondsFor(s.Paid + s.Terms.Limits.Credit)
 }
 
-// paidForSeconds is the most service that term and channel allow.
+// paidForSeconds is the most service that term and share allow.
 func (s State) paidForSeconds() uint64 {
 	return min(s.Terms.TermSeconds, s.Terms.SecondsFor(s.Spendable))
 }
@@ -126,7 +133,7 @@ func (s *State) providerTick(ran uint64, now Now) ([]Effect, error) {
 	case Active:
 		return s.serve(ran, now)
 	case Suspended:
-		if now.Uptime < s.FrozenAt+s.Terms.GraceSeconds {
+		if s.Held || now.Uptime < s.FrozenAt+s.Terms.GraceSeconds { // nobody can pay while the chain is out of sight [LEASE-28]
 			return nil, nil
 		}
 		if s.Due <= s.Paid && s.Forfeited > 0 {
@@ -157,20 +164,34 @@ func (s *State) serve(ran uint64, now Now) ([]Effect, error) {
 	case s.charged() >= whole:
 		return s.beginClose(RoleProvider, ReasonChannel, now)
 	case s.Ran >= credit:
-		s.Phase, s.FrozenAt = Suspended, now.Uptime
-		effects := []Effect{Freeze{}}
-		if s.charged() > s.Served {
-			issued, err := s.issue(Frozen, now)
-			if err != nil {
-				return nil, err
-			}
-			effects = append(effects, issued...)
-		}
-		return append(effects, Send{s.suspend()}), nil
+		return s.suspended(now)
 	case s.charged()-s.Served >= s.Terms.IntervalSeconds:
 		return s.issue(Running, now)
 	}
 	return nil, nil
+}
+
+// suspended freezes the workload, and states what it ran until then.
+func (s *State) suspended(now Now) ([]Effect, error) {
+	s.Phase, s.FrozenAt = Suspended, now.Uptime
+	effects := []Effect{Freeze{}}
+	if s.charged() > s.Served {
+		issued, err := s.issue(Frozen, now)
+		if err != nil {
+			return nil, err
+		}
+		effects = append(effects, issued...)
+	}
+	return append(effects, Send{s.suspend()}), nil
+}
+
+// resumed lets the workload go on, if credit is left and the chain in sight.
+func (s *State) resumed() []Effect {
+	if s.Phase != Suspended || s.Held || s.creditSeconds() <= s.Ran {
+		return nil
+	}
+	s.Phase, s.FrozenAt = Active, 0
+	return []Effect{Thaw{}, Send{Resume{Version: MessageVersion, Lease: s.Lease, Second: s.Served}}}
 }
 
 // issue makes the next statement, up to the second now charged [LEASE-9].
@@ -213,14 +234,10 @@ func (s *State) providerPaid(cumulative pktcloud.Amount) ([]Effect, error) {
 	case s.Phase < Agreed || s.Phase >= Closed:
 		return nil, s.refusePhase("a voucher")
 	case cumulative > s.Spendable:
-		return nil, Refusal(CodePayment, "%s paid of %s that the channel can pay", cumulative, s.Spendable)
+		return nil, Refusal(CodePayment, "%s paid of a share of %s", cumulative, s.Spendable)
 	}
 	s.Paid = max(s.Paid, cumulative)
-	if s.Phase != Suspended || s.creditSeconds() <= s.Ran {
-		return nil, nil
-	}
-	s.Phase, s.FrozenAt = Active, 0
-	return []Effect{Thaw{}, Send{Resume{Version: MessageVersion, Lease: s.Lease, Second: s.Served}}}, nil
+	return s.resumed(), nil
 }
 
 // dispute concedes what the tenant refuses: those seconds are never charged,

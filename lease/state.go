@@ -36,7 +36,7 @@ type State struct {
 	ProviderSig pktcloud.Signature `cbor:"provider_sig"` // zero until acknowledged
 	Began       int64              `cbor:"began"`        // Unix seconds: the commit was stored, or first sent
 	Uptime      uint64             `cbor:"uptime"`       // of the last step
-	Spendable   pktcloud.Amount    `cbor:"spendable"`    // the most that the channel can pay
+	Spendable   pktcloud.Amount    `cbor:"spendable"`    // the lease's share of the channel
 	Confirmed   bool               `cbor:"confirmed"`    // the funding has the agreed depth
 
 	Ran       uint64          `cbor:"ran"`       // provider: seconds that the workload ran, conceded ones included
@@ -52,6 +52,7 @@ type State struct {
 	Paid      pktcloud.Amount `cbor:"paid"`      // by vouchers
 
 	FrozenAt  uint64 `cbor:"frozen_at"`  // uptime
+	Held      bool   `cbor:"held"`       // provider: the chain is out of sight and the channel perhaps past its deadline
 	ClosingAt uint64 `cbor:"closing_at"` // uptime
 
 	By            Role               `cbor:"by"`
@@ -84,14 +85,15 @@ func newState(role Role, phase Phase, c Commit, now Now) (State, error) {
 	}
 	s := State{
 		Version: StateVersion, Role: role, Phase: phase, Lease: id, Terms: c.Terms, TenantSig: c.Signature,
-		Began: now.Unix, Uptime: now.Uptime, Spendable: c.Params.Spendable(), Paid: paid,
+		Began: now.Unix, Uptime: now.Uptime, Spendable: c.Terms.Share(c.Params), Paid: paid,
 	}
 	s.Max = s.Exposure()
 	return s, nil
 }
 
 // prepaid is what the first voucher pays. It answers no statement, so it names
-// the lease itself; it may not exceed the prepaid limit.
+// the lease itself; it may not exceed the prepaid limit. A channel that pays
+// other leases has had its first voucher.
 func (c Commit) prepaid(id pktcloud.ID) (pktcloud.Amount, error) {
 	if len(c.Voucher) == 0 {
 		return 0, nil
@@ -101,8 +103,8 @@ func (c Commit) prepaid(id pktcloud.ID) (pktcloud.Amount, error) {
 		return 0, wrap(CodePayment, "the first voucher", err)
 	}
 	e, ok := v.Body.Entry(id)
-	if !ok || e.Statement != id || v.Body.Channel != c.Terms.Channel || e.Cumulative > c.Terms.Limits.Prepaid {
-		return 0, Refusal(CodePayment, "the first voucher pays this lease, names it as its statement, and stays within the prepaid limit")
+	if !ok || len(v.Body.Entries) != 1 || e.Statement != id || v.Body.Channel != c.Terms.Channel || e.Cumulative > c.Terms.Limits.Prepaid {
+		return 0, Refusal(CodePayment, "the first voucher pays this lease alone, names it as its statement, and stays within the prepaid limit")
 	}
 	return e.Cumulative, nil
 }

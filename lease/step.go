@@ -17,8 +17,8 @@ type (
 	// whole seconds that the workload ran, in all.
 	Tick struct{ Ran uint64 }
 	// Funding is news of the channel. Ending means that it takes no more
-	// vouchers.
-	Funding struct{ Known, Confirmed, Ending bool }
+	// vouchers; Blind that it may be so, while the chain is out of sight.
+	Funding struct{ Known, Confirmed, Ending, Blind bool }
 	// Paid is the lease's entry of a voucher that was made (tenant) or accepted
 	// (provider), and is durable in the channel.
 	Paid struct{ Cumulative pktcloud.Amount }
@@ -119,8 +119,9 @@ type (
 	Object struct{ Dispute Dispute }
 	// ObjectAgain sends the dispute of a sequence again.
 	ObjectAgain struct{ Sequence uint64 }
-	// OfferClose signs the record, makes the payer's half of the closing
-	// transaction for Record.Paid, and sends both.
+	// OfferClose signs the record and sends it: with the payer's half of the
+	// closing transaction that pays Record.Paid, or where the channel pays other
+	// leases, after a voucher that does [LEASE-27].
 	OfferClose struct{ Record CloseRecord }
 )
 

@@ -173,7 +173,7 @@ func (s State) fault(in Judged, now Now) *Error {
 	case st.To > now.Uptime+s.Terms.IntervalSeconds:
 		return Refusal(CodeAhead, "second %d, only %d have passed", st.To, now.Uptime)
 	case st.Due > s.Spendable:
-		return Refusal(CodePayment, "due %s of %s that the channel can pay", st.Due, s.Spendable)
+		return Refusal(CodePayment, "due %s of a share of %s", st.Due, s.Spendable)
 	case st.To > st.From && in.Verdict == Bad:
 		return Refusal(CodeProbe, "%s", in.Text)
 	case st.To > st.From && in.Verdict != Good && s.Blind+st.To-st.From > s.Terms.blindSeconds():
@@ -271,7 +271,7 @@ func (s *State) tenantPaid(cumulative pktcloud.Amount) ([]Effect, error) {
 	case cumulative > s.Due+s.Terms.Limits.Prepaid:
 		return nil, Refusal(CodePayment, "%s paid, %s accepted, prepaid limit %s", cumulative, s.Due, s.Terms.Limits.Prepaid)
 	case cumulative > s.Spendable:
-		return nil, Refusal(CodePayment, "%s paid of %s that the channel can pay", cumulative, s.Spendable)
+		return nil, Refusal(CodePayment, "%s paid of a share of %s", cumulative, s.Spendable)
 	}
 	s.Paid = max(s.Paid, cumulative)
 	return []Effect{SendVoucher{}}, nil

@@ -102,7 +102,7 @@ func (m Commit) Validate() error {
 	if err := validateBlob("a quote", m.Quote, 1, market.MaxQuoteBytes); err != nil {
 		return err
 	}
-	if err := validateBlob("a funding transaction", m.Funding, 1, MaxFundingBytes); err != nil {
+	if err := validateBlob("a funding transaction", m.Funding, 0, MaxFundingBytes); err != nil {
 		return err
 	}
 	if err := validateBlob("a voucher", m.Voucher, 0, settle.MaxVoucherBytes); err != nil {
@@ -133,6 +133,12 @@ func (m Commit) validateChannel() error {
 	t := m.Terms
 	if id != t.Channel || m.Params.Payer != t.TenantDevice || m.Params.Payee != t.ProviderDevice {
 		return Refusal(CodeChannel, "the channel is not the one that the terms name, between the two devices")
+	}
+	if len(m.Funding) == 0 { // [LEASE-17]
+		if len(m.Voucher) != 0 {
+			return Refusal(CodeChannel, "an open channel has had its first voucher")
+		}
+		return nil
 	}
 	if m.Params.Unconfirmed != t.Limits.Unconfirmed {
 		return Refusal(CodeChannel, "terms and channel have different unconfirmed limits")

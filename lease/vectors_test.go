@@ -160,7 +160,9 @@ func messageFaults() []vector.Case {
 			c.Params.Unconfirmed--
 			c.Terms.Channel = must(c.Params.ID())
 		})),
-		fault("commit-no-funding", "malformed", "no funding transaction", commitWith(func(c *lease.Commit) { c.Funding = nil })),
+		fault("commit-shared-voucher", "channel", "a first voucher over a channel that is open already", commitWith(func(c *lease.Commit) {
+			c.Funding, c.Voucher = nil, []byte("voucher")
+		})),
 		fault("statement-other-key", "signature", "a statement signed by the tenant", lease.StatementMessage{Version: 1, Statement: seal(tenantDevice, statement())}),
 		fault("statement-backwards", "malformed", "a statement that ends before it begins", statementWith(func(s *lease.Statement) { s.From = 6 })),
 		fault("statement-sequence", "malformed", "a statement with the sequence 0", statementWith(func(s *lease.Statement) { s.Sequence = 0 })),
@@ -191,6 +193,12 @@ func messageFaults() []vector.Case {
 func TestMessageVectors(t *testing.T) {
 	cases := append(messageFaults(), vector.New("message-good-fault", "ok", "a final statement that says why the workload did not start").
 		With("message", envelope(faulty("program", "nosuchprog: no such file or directory"))))
+	cases = append(cases, vector.New("message-good-commit-shared", "ok", "a commit that is paid over an open channel, whatever its unconfirmed limit").
+		With("message", envelope(commitWith(func(c *lease.Commit) {
+			c.Funding, c.Voucher = nil, nil
+			c.Params.Unconfirmed--
+			c.Terms.Channel = must(c.Params.ID())
+		}))))
 	for _, m := range goodMessages() {
 		c := vector.New("message-good-"+m.MessageType(), "ok", "a good "+m.MessageType()).With("message", must(lease.AppendMessage(nil, m)))
 		if c0, ok := m.(lease.Commit); ok {

@@ -41,6 +41,7 @@ type Offer struct {
 type Rail struct {
 	Name           string          `cbor:"name" json:"name"`               // settle.Params.Rail
 	MinDepth       uint64          `cbor:"min_depth" json:"min_depth"`     // confirmations until funding counts as settled
+	DepthStep      pktcloud.Amount `cbor:"depth_step" json:"depth_step"`   // one more for each full step of the capacity, see settle.Depths; zero: none
 	MaxUnconfirmed pktcloud.Amount `cbor:"unconfirmed" json:"unconfirmed"` // taken below MinDepth; zero: nothing
 	MinCapacity    pktcloud.Amount `cbor:"min_capacity" json:"min_capacity"`
 	MaxCapacity    pktcloud.Amount `cbor:"max_capacity" json:"max_capacity"`
@@ -165,7 +166,7 @@ func (r Rail) validate() error {
 	if !validName(r.Name) {
 		return refuse(CodeMalformed, "rail %q: a name is 1 to %d of a-z, 0-9 and '-'", r.Name, MaxName)
 	}
-	for _, a := range []pktcloud.Amount{r.MaxUnconfirmed, r.MinCapacity, r.MaxCapacity} {
+	for _, a := range []pktcloud.Amount{r.DepthStep, r.MaxUnconfirmed, r.MinCapacity, r.MaxCapacity} {
 		if err := a.Validate(); err != nil {
 			return &Error{Code: CodeMalformed, Detail: "rail " + r.Name, Err: err}
 		}

@@ -30,6 +30,6 @@ func (c channels) ChannelStatus(ctx context.Context, channel pktcloud.ID) (peer.
 		return peer.ChannelStatus{}, err
 	}
 	return peer.ChannelStatus{
-		Params: s.Params, Phase: s.Phase, Funded: s.Funded, Depth: s.Depth, Height: s.Height, Paid: s.Paid, ClosingTx: s.ClosingTxID,
+		Params: s.Params, Phase: s.Phase, Funded: s.Funded, Depth: s.Depth, Height: s.Height, OutOfSight: s.OutOfSight, Paid: s.Paid, ClosingTx: s.ClosingTxID,
 	}, nil
 }

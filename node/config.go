@@ -37,6 +37,10 @@ const (
 	// DefaultMinDepth is the confirmations at which a provider takes a channel
 	// as settled.
 	DefaultMinDepth = 1
+	// DefaultDepthStep is the part of a channel's capacity for which a provider
+	// wants one confirmation more: less than what a block pays its miner, so that
+	// taking blocks back costs more than the channel holds.
+	DefaultDepthStep = 100 * pktcloud.UnitsPerPKT
 )
 
 // Config says what a node is. Its zero value is a tenant on the devnet of this
@@ -73,6 +77,9 @@ type Config struct {
 	// its money can be locked when a provider is lost. Zero means
 	// peer.DefaultLifetimeBlocks.
 	ChannelBlocks uint64
+	// Depth is how deep the funding of a channel must lie for a provider to take
+	// it as settled; the zero value means DefaultMinDepth and DefaultDepthStep.
+	Depth settle.Depths
 	// AllowDial lists "host:port" pairs that are no public addresses and may be
 	// dialled all the same when a peer's data says so: registries on this
 	// machine or in the own network.
@@ -86,6 +93,10 @@ type Config struct {
 	// Tower keeps what others deposit, within TowerQuota.
 	Tower      bool
 	TowerQuota tower.Quota
+	// TowerMinValue is the least capacity of a channel that it keeps deposits
+	// for: what each place in the quota costs whoever wants to fill it. Zero
+	// means any.
+	TowerMinValue pktcloud.Amount
 	// ProxyPort is where the local proxy listens, for the addresses of leases;
 	// zero means that there is none.
 	ProxyPort int
@@ -154,6 +165,9 @@ func (c Config) withDefaults() Config {
 	c.Chains = slices.Clone(c.Chains)
 	for i := range c.Chains {
 		c.Chains[i] = c.Chains[i].withDefaults()
+	}
+	if c.Depth == (settle.Depths{}) {
+		c.Depth = settle.Depths{Least: DefaultMinDepth, Step: DefaultDepthStep}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -104,6 +104,7 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 		Offer: offer, Manifest: m, IntervalSeconds: interval, TermSeconds: term, MaxRate: r.MaxRate, Rail: n.network.Rail,
 		LifetimeBlocks: n.cfg.ChannelBlocks,
 		Capacity:       r.Capacity,
+		OwnChannel:     r.OwnChannel,
 		Limits: lease.Limits{
 			Credit: price(limits.CreditSeconds), Prepaid: price(limits.PrepaidSeconds), Unconfirmed: price(limits.UnconfirmedSeconds),
 		},

@@ -159,7 +159,7 @@ func (n *Node) openMoney(ctx context.Context) (err error) {
 	}
 	n.manager, err = manager.New(ctx, manager.Config{
 		Network: n.network, Ledger: n.ledger, Store: n.store, Wallet: n.wallet, Keychain: chain, DeviceKey: n.device,
-		Reserve: DefaultReserve, DepositEvery: n.depositEvery(), Log: n.cfg.Log, Birthday: channelBirthday(birthday, isNew),
+		Reserve: DefaultReserve, Depth: n.cfg.Depth, DepositEvery: n.depositEvery(), Log: n.cfg.Log, Birthday: channelBirthday(birthday, isNew),
 	})
 	if err != nil {
 		return err

@@ -204,7 +204,7 @@ func (n *Node) offerBody(slot uint64, spec offerSpec, free market.Resources) (ma
 		Issued: now, Expires: now + int64(min(spec.Lifetime, market.MaxOfferLifetimeSeconds)),
 		Addresses: n.announced(), Region: spec.Region, Capacity: free, Prices: spec.Prices,
 		Rails: []market.Rail{{
-			Name: n.network.Rail, MinDepth: DefaultMinDepth, MaxUnconfirmed: unconfirmed, MaxCapacity: pktcloud.MaxAmount,
+			Name: n.network.Rail, MinDepth: n.cfg.Depth.Least, DepthStep: n.cfg.Depth.Step, MaxUnconfirmed: unconfirmed, MaxCapacity: pktcloud.MaxAmount,
 		}},
 		Limits:         market.Limits{MaxCreditSeconds: maxCreditSeconds, MinIntervalSeconds: minIntervalSeconds},
 		MinTermSeconds: spec.MinTerm, MaxTermSeconds: spec.MaxTerm, Isolation: []string{"userns"},

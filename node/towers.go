@@ -24,6 +24,11 @@ const (
 	// line has a provider deposit at its towers.
 	DefaultDepositEvery = 10_000_000
 
+	// DefaultTowerMinValue is the least capacity of a channel that the command
+	// line has a tower keep deposits for: a channel below it would make no
+	// deposit. It keeps strangers from filling the tower with dust.
+	DefaultTowerMinValue = DefaultDepositEvery
+
 	askEvery    = 5 * time.Second
 	askAgain    = 30 * time.Second // after a payer refused or was away
 	askAtOnce   = 8
@@ -49,7 +54,7 @@ func (n *Node) openTowers(ctx context.Context) (err error) {
 	}
 	if n.cfg.Tower {
 		n.towers.own, err = tower.New(ctx, tower.Config{
-			Network: n.network, Ledger: n.ledger, Store: n.store, Key: n.device, Quota: n.cfg.TowerQuota, Log: n.cfg.Log,
+			Network: n.network, Ledger: n.ledger, Store: n.store, Key: n.device, Quota: n.cfg.TowerQuota, MinValue: n.cfg.TowerMinValue, Log: n.cfg.Log,
 		})
 		if err != nil {
 			return err

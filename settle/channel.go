@@ -168,26 +168,15 @@ func (c Channel) take(s pktcloud.Signed[Voucher], r Rail) (Channel, error) {
 	return c, nil
 }
 
-// proves checks both signatures of a voucher [SETTLE-19], side by side where the
-// rail lends a hand.
+// proves checks both signatures of a voucher [SETTLE-19].
 func (c Channel) proves(s pktcloud.Signed[Voucher], r Rail) error {
-	device := s.Verify
-	if b, ok := r.(Beside); ok {
-		device = b.Beside(device)
-	}
-	proof := c.proof(s.Body, r)
-	if err := device(); err != nil {
+	if err := s.Verify(); err != nil {
 		return Refuse(ErrProof, "the payer's device signature: %w", err)
 	}
-	return proof
-}
-
-// proof checks the rail's signature of a voucher.
-func (c Channel) proof(v Voucher, r Rail) error {
 	if r.Name() != c.Params.Rail {
 		return Refuse(ErrParams, "rail %q cannot judge a channel of %q", r.Name(), c.Params.Rail)
 	}
-	return r.VerifyVoucher(c.Params, v.Total, v.Proof)
+	return r.VerifyVoucher(c.Params, s.Body.Total, s.Body.Proof)
 }
 
 // same reports whether two vouchers are equal to the byte.

@@ -38,13 +38,15 @@ type OpenRequest struct {
 
 // ChannelStatus is what a lease needs to know of its channel.
 type ChannelStatus struct {
-	Params    settle.Params
-	Phase     settle.Phase
-	Funded    bool // the chain knows the funding output
-	Depth     uint64
-	Height    uint64
-	Paid      pktcloud.Amount
-	ClosingTx [32]byte // zero while nothing spends the funding
+	Params settle.Params
+	Phase  settle.Phase
+	Funded bool // the chain knows the funding output
+	Depth  uint64
+	Height uint64
+	// OutOfSight says that the chain is, and Height an estimate: nothing ends for it.
+	OutOfSight bool
+	Paid       pktcloud.Amount
+	ClosingTx  [32]byte // zero while nothing spends the funding
 }
 
 // Payer pays: the channels of a tenant. All methods are durable before they

@@ -42,6 +42,7 @@ type Provider struct {
 	streams chan struct{} // one token a stream
 	quoted  quoted
 	door    *doorway.Doorway[pktcloud.PublicKey]
+	sharing sync.Mutex // held while a channel gets a lease, or ends: no lease comes to one that ends
 
 	agree    sync.Mutex // one commit at a time: room is asked for and taken together
 	refused  map[pktcloud.ID]refusal
@@ -170,7 +171,7 @@ func (p *Provider) announce(r *runner) {
 				}
 				return
 			}
-			r.event("funding", r.step(lease.Funding{Known: true, Confirmed: r.state.Confirmed}, "", ""))
+			r.event("funding", r.step(lease.Funding{Known: true, Confirmed: r.state.Confirmed, Blind: r.state.Held}, "", ""))
 		}
 	})
 }
@@ -290,15 +291,19 @@ func (p *Provider) stop(r *runner) {
 	})
 }
 
-// claim ends the channel without the tenant.
+// claim ends the channel without the tenant, unless it pays other leases: what
+// it paid this one stays in their vouchers [LEASE-16].
 func (p *Provider) claim(r *runner) {
-	if r.state.Paid == 0 {
-		return
-	}
 	channel := r.state.Terms.Channel
 	r.background("claim", func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, callDeadline)
 		defer cancel()
+		p.sharing.Lock()
+		defer p.sharing.Unlock()
+		live, _ := p.others(r)
+		if _, paid := p.cfg.Payee.Latest(channel); !paid || live {
+			return nil
+		}
 		_, err := p.cfg.Payee.Claim(ctx, channel)
 		return func() {
 			if err != nil {
@@ -376,10 +381,12 @@ func (p *Provider) poll(r *runner) {
 }
 
 func fundingOf(st ChannelStatus) lease.Funding {
+	late := st.Height >= st.Params.Deadline()
 	return lease.Funding{
 		Known:     st.Funded,
 		Confirmed: st.Funded && st.Depth >= st.Params.MinDepth,
-		Ending:    st.Height >= st.Params.Deadline() || st.Phase == settle.Closed || st.Phase == settle.Refunded,
+		Ending:    late && !st.OutOfSight || st.Phase == settle.Closed || st.Phase == settle.Refunded,
+		Blind:     late && st.OutOfSight, // perhaps late, perhaps not [LEASE-28]
 	}
 }
 

@@ -147,9 +147,18 @@ func (p *Provider) voucher(r *runner, m lease.VoucherMessage) error {
 	if v.Body.Channel != r.state.Terms.Channel {
 		return lease.Refusal(lease.CodePayment, "a voucher of another channel")
 	}
+	if err := p.checkEntries(r, v.Body); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
 	defer cancel()
-	if err := p.cfg.Payee.Receive(ctx, v); err != nil {
+	err = p.cfg.Payee.Receive(ctx, v)
+	if errors.Is(err, settle.ErrStale) { // another lease of the channel brought a newer one, which pays this one no less
+		if latest, ok := p.newer(r.id, v.Body); ok {
+			v, err = latest, nil
+		}
+	}
+	if err != nil {
 		return &lease.Error{Code: lease.CodePayment, Detail: "the channel refuses the voucher", Err: err}
 	}
 	p.count(r)
@@ -176,21 +185,11 @@ func (p *Provider) complete(r *runner, m lease.Close) error {
 	if err := r.state.CheckClose(m); err != nil {
 		return err
 	}
-	var txid []byte
-	if len(m.Offer) != 0 {
-		offer, err := settle.ParseCloseOffer(m.Offer)
-		if err != nil || offer.Final != m.Record.Paid || offer.Channel != r.state.Terms.Channel {
-			return lease.Refusal(lease.CodeRecord, "the close offer is not one that pays the record")
-		}
-		ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
-		defer cancel()
-		tx, err := p.cfg.Payee.CompleteClose(ctx, r.state.Terms.Channel, offer)
-		if err != nil {
-			return &lease.Error{Code: lease.CodeChannel, Detail: "the channel refuses the close", Err: err}
-		}
-		txid = tx[:]
-	} else if m.Record.Paid != 0 {
-		return lease.Refusal(lease.CodeRecord, "a close that pays needs an offer")
+	p.sharing.Lock()
+	defer p.sharing.Unlock()
+	txid, err := p.settle(r, m)
+	if err != nil {
+		return err
 	}
 	sig, err := lease.SignClose(p.device, m.Record)
 	if err != nil {
@@ -332,6 +331,8 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 	if err != nil {
 		return nil, err
 	}
+	p.sharing.Lock()
+	defer p.sharing.Unlock()
 	// Judged twice: what is refused leaves no channel, and time passes meanwhile.
 	if _, _, err := lease.NewProvider(m, sig, lease.Now{Unix: p.clock.Now().Unix()}); err != nil {
 		return nil, err
@@ -357,19 +358,24 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 	return r, err
 }
 
-// takeChannel takes the channel that pays a lease, and no other lease: what
-// that one leaves in it, or that it is closed, is not to be seen from here
-// [LEASE-17].
+// takeChannel takes the channel that a lease brings, or finds room in an open
+// one [LEASE-17]. p.sharing is held.
 func (p *Provider) takeChannel(ctx context.Context, m lease.Commit, detail []byte) error {
-	for _, v := range p.List() {
-		if v.Terms.Channel == m.Terms.Channel {
-			return lease.Refusal(lease.CodeChannel, "the channel pays another lease; open one for this lease")
-		}
-	}
 	offer, _ := p.cfg.Offer(m.Terms.Offer)
 	rail, ok := offer.Body.Rail(m.Params.Rail)
-	if !ok || m.Params.MinDepth < rail.MinDepth || m.Params.Capacity < rail.MinCapacity || m.Params.Capacity > rail.MaxCapacity {
-		return lease.Refusal(lease.CodeChannel, "the offer wants a depth of %d and a channel of %s to %s", rail.MinDepth, rail.MinCapacity, rail.MaxCapacity)
+	if !ok {
+		return lease.Refusal(lease.CodeChannel, "the offer is not paid over %q", m.Params.Rail)
+	}
+	if err := checkRail(rail, m.Params); err != nil {
+		return err
+	}
+	if len(m.Funding) == 0 {
+		return p.shareChannel(ctx, m)
+	}
+	for _, v := range p.List() {
+		if v.Terms.Channel == m.Terms.Channel {
+			return lease.Refusal(lease.CodeChannel, "the channel pays another lease; open one for this lease, or name it without a funding")
+		}
 	}
 	var first []pktcloud.Signed[settle.Voucher]
 	if len(m.Voucher) != 0 {

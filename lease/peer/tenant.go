@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	libpeer "github.com/libp2p/go-libp2p/core/peer"
@@ -26,7 +27,8 @@ const (
 // several goroutines at once.
 type Tenant struct {
 	party
-	cfg TenantConfig
+	cfg     TenantConfig
+	sharing sync.Mutex // held while a channel gets a lease, or is ended: no lease comes to one that ends
 }
 
 // tenantPart is what a tenant's runner keeps beside the state.
@@ -172,6 +174,9 @@ func (t *Tenant) announce(r *runner) {
 
 func (t *Tenant) abandon(r *runner) {
 	channel := r.state.Terms.Channel
+	if len(r.commit.Funding) == 0 {
+		return // the channel is of other leases
+	}
 	r.background("abandon", func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, callDeadline)
 		defer cancel()
@@ -220,26 +225,24 @@ func (t *Tenant) objectAgain(r *runner, sequence uint64) {
 	r.event("dispute", err)
 }
 
-// offerClose sends the close record and the payer's half of the transaction
-// that pays it.
+// offerClose sends the close record, and what pays it.
 func (t *Tenant) offerClose(r *runner, record lease.CloseRecord) {
-	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
-	defer cancel()
-	var offer []byte
-	o, err := t.cfg.Payer.OfferClose(ctx, r.state.Terms.Channel, record.Paid)
-	switch {
-	case err == nil:
-		offer = encode(o)
-	case record.Paid != 0:
+	offer, err := t.closing(r, record)
+	if err != nil {
 		r.event("close", err)
-		r.later("close", retryDelay, func() {
-			if r.state.Phase == lease.Closing {
-				t.offerClose(r, record)
-			}
-		})
+		t.offerLater(r)
 		return
 	}
 	r.send(lease.Close{Version: lease.MessageVersion, Record: record, Signature: r.state.TenantClose, Offer: offer})
+}
+
+// offerLater offers the close again: what stood against it may have passed.
+func (t *Tenant) offerLater(r *runner) {
+	r.later("close", retryDelay, func() {
+		if r.state.Phase == lease.Closing && r.state.Final {
+			t.offerClose(r, r.state.Record)
+		}
+	})
 }
 
 // tick counts, looks at the channel now and then, probes, and dials.
@@ -419,6 +422,9 @@ func (t *Tenant) drain(r *runner) {
 			err = r.step(lease.Received{Message: m}, "", "")
 		case lease.Refuse:
 			err = r.step(lease.Received{Message: m}, "refused", string(m.Code)+": "+m.Text)
+			if m.Code == lease.CodeBusy {
+				t.offerLater(r) // another lease of the channel stands in the way
+			}
 		case lease.CloseAck:
 			err = r.step(lease.Received{Message: m}, "closed", string(r.state.Reason)+", paid "+r.state.Record.Paid.String())
 		default:

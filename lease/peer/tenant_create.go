@@ -39,14 +39,17 @@ func (t *Tenant) Create(ctx context.Context, req Request) (pktcloud.ID, error) {
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
-	commit, err := t.open(ctx, draft, q, req, rail)
-	if err != nil {
+	terms := draft
+	if terms.Quote, err = q.ID(); err != nil {
 		return pktcloud.ID{}, err
 	}
-	r, err := t.keep(run, req.Offer, commit)
+	terms.Rate, terms.CommitBy = q.Body.Rate, q.Body.Expires
+	r, err := t.share(ctx, run, terms, encode(q), req, rail)
+	if err == nil && r == nil {
+		r, err = t.openFor(ctx, run, terms, q, req, rail)
+	}
 	if err != nil {
-		abandoned := t.cfg.Payer.Abandon(context.WithoutCancel(ctx), commit.Terms.Channel)
-		return pktcloud.ID{}, errors.Join(err, abandoned)
+		return pktcloud.ID{}, err
 	}
 	patient, cancel := context.WithTimeoutCause(ctx, t.cfg.Patience, ErrUnanswered)
 	defer cancel()
@@ -213,21 +216,30 @@ func (t *Tenant) checkQuote(m lease.Quote, draft lease.Terms, req Request) (pktc
 	return q, nil
 }
 
-// open makes the channel and the commit. Nothing leaves this machine.
-func (t *Tenant) open(ctx context.Context, draft lease.Terms, q pktcloud.Signed[market.Quote], req Request, rail market.Rail) (lease.Commit, error) {
-	terms := draft
-	var err error
-	if terms.Quote, err = q.ID(); err != nil {
-		return lease.Commit{}, err
+// openFor makes a lease on a channel that it opens.
+func (t *Tenant) openFor(ctx, run context.Context, terms lease.Terms, q pktcloud.Signed[market.Quote], req Request, rail market.Rail) (*runner, error) {
+	commit, err := t.open(ctx, terms, q, req, rail)
+	if err != nil {
+		return nil, err
 	}
-	terms.Rate, terms.CommitBy = q.Body.Rate, q.Body.Expires
+	r, err := t.keep(run, req.Offer, commit, "committed, "+commit.Params.Capacity.String()+" in the channel")
+	if err != nil {
+		abandoned := t.cfg.Payer.Abandon(context.WithoutCancel(ctx), commit.Terms.Channel)
+		return nil, errors.Join(err, abandoned)
+	}
+	return r, nil
+}
+
+// open makes the channel and the commit. Nothing leaves this machine.
+func (t *Tenant) open(ctx context.Context, terms lease.Terms, q pktcloud.Signed[market.Quote], req Request, rail market.Rail) (lease.Commit, error) {
 	life := req.LifetimeBlocks
 	if life == 0 {
 		life = DefaultLifetimeBlocks
 	}
 	params, funding, err := t.cfg.Payer.Open(ctx, OpenRequest{
 		Payee: terms.ProviderDevice, PayeeDetail: q.Body.PayeeDetail, Capacity: req.Capacity,
-		Unconfirmed: terms.Limits.Unconfirmed, MinDepth: rail.MinDepth, LifetimeBlocks: life,
+		Unconfirmed: terms.Limits.Unconfirmed, LifetimeBlocks: life,
+		MinDepth: settle.Depths{Least: rail.MinDepth, Step: rail.DepthStep}.For(req.Capacity),
 	})
 	if err != nil {
 		return lease.Commit{}, &lease.Error{Code: lease.CodeChannel, Detail: "opening a channel", Err: err}
@@ -250,7 +262,7 @@ func (t *Tenant) commitOf(ctx context.Context, terms lease.Terms, params settle.
 		return none, err
 	}
 	var voucher []byte
-	if ahead := min(terms.Ahead(), terms.Limits.Unconfirmed); ahead > 0 {
+	if ahead := min(terms.Ahead(), terms.Limits.Unconfirmed); ahead > 0 && funding != nil { // else it is paid once agreed
 		v, err := t.cfg.Payer.Pay(ctx, terms.Channel, settle.Entry{Lease: id, Cumulative: ahead, Statement: id})
 		if err != nil {
 			return none, &lease.Error{Code: lease.CodePayment, Detail: "the first voucher", Err: err}
@@ -269,14 +281,14 @@ func (t *Tenant) commitOf(ctx context.Context, terms lease.Terms, params settle.
 }
 
 // keep makes the commit durable and hands it to a goroutine that sends it.
-func (t *Tenant) keep(ctx context.Context, offer pktcloud.Signed[market.Offer], c lease.Commit) (*runner, error) {
+func (t *Tenant) keep(ctx context.Context, offer pktcloud.Signed[market.Offer], c lease.Commit, text string) (*runner, error) {
 	state, _, err := lease.NewTenant(c, lease.Now{Unix: t.clock.Now().Unix()})
 	if err != nil {
 		return nil, err
 	}
 	r := t.newRunner(state, c, 0)
 	r.addresses = offer.Body.Addresses
-	if err := r.create(ctx, offer, "committed, "+c.Params.Capacity.String()+" in the channel"); err != nil {
+	if err := r.create(ctx, offer, text); err != nil {
 		return nil, err
 	}
 	return r, t.add(r, func() { t.dial(r) }) // the stream's first act is the commit

@@ -22,6 +22,9 @@ type Request struct {
 	Capacity        pktcloud.Amount // of the channel to open
 	Rail            string          // empty: the offer's first
 	LifetimeBlocks  uint64          // of the channel; zero: DefaultLifetimeBlocks
+	// OwnChannel opens a channel also where one is open to the same provider that
+	// has room for the lease; else that one pays it, and none is opened.
+	OwnChannel bool
 }
 
 // DefaultLifetimeBlocks is the life of a channel whose request names none:

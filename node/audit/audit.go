@@ -47,11 +47,16 @@ func Run(d Dirs) (Report, error) {
 		}
 	}
 	slices.SortFunc(ids, func(a, b pktcloud.ID) int { return bytes.Compare(a[:], b[:]) })
+	var cases []*caseFile
 	for _, id := range ids {
 		c := &caseFile{id: id, provider: provider.leases[id], tenant: tenant.leases[id], report: &report}
-		if l, ok := c.judge(ch); ok {
-			report.Leases = append(report.Leases, l)
+		if c.judge() {
+			cases = append(cases, c)
 		}
+	}
+	checkPayouts(cases, ch)
+	for _, c := range cases {
+		report.Leases = append(report.Leases, c.result)
 	}
 	slices.SortStableFunc(report.Findings, func(a, b Finding) int { return strings.Compare(a.Subject, b.Subject) })
 	report.OK = len(report.Findings) == 0
@@ -78,21 +83,20 @@ func (c *caseFile) find(what, format string, args ...any) {
 
 // judge holds one lease against the rules. It returns false for a commit that
 // never became a lease.
-func (c *caseFile) judge(ch *chain) (Lease, bool) {
+func (c *caseFile) judge() bool {
 	c.result.ID = c.id
 	if !c.agreement() {
-		return c.result, false
+		return false
 	}
 	if err := c.openChannel(); err != nil {
 		c.find("channel", "does not hold: %v", err)
-		return c.result, true
+		return true
 	}
 	c.merge()
 	c.checkStatements()
 	c.checkVouchers()
 	c.checkClose()
-	c.checkPayout(ch)
-	return c.result, true
+	return true
 }
 
 // agreement looks whether both signed the same terms, for the manifest and the
@@ -381,18 +385,37 @@ func (c *caseFile) checkClose() {
 	}
 }
 
-// checkPayout compares the chain with the records: what the provider got is
-// what was paid, to the unit.
-func (c *caseFile) checkPayout(ch *chain) {
-	end := c.channel.settlement(ch, fmt.Sprintf("channel of lease %s", c.id), c.report)
-	if !end.known {
-		return
+// checkPayouts compares the chain with the records: what the provider got for
+// the leases of a channel is what they paid, to the unit.
+func checkPayouts(cases []*caseFile, ch *chain) {
+	channels := map[pktcloud.ID][]*caseFile{}
+	for _, c := range cases {
+		if c.channel != nil {
+			channels[c.terms.Channel] = append(channels[c.terms.Channel], c)
+		}
 	}
-	c.result.Settled, c.result.Claimed, c.result.Fees = true, end.claimed, end.fees
-	switch {
-	case end.refund && c.result.Paid > 0:
-		c.find("payout", "went back to the tenant, who had paid %d units", c.result.Paid)
-	case !end.refund && end.claimed != c.result.Paid:
-		c.find("payout", "is %d units, paid were %d", end.claimed, c.result.Paid)
+	for _, leases := range channels {
+		first := leases[0]
+		end := first.channel.settlement(ch, fmt.Sprintf("channel of lease %s", first.id), first.report)
+		if !end.known {
+			continue
+		}
+		var paid uint64
+		for _, c := range leases {
+			paid += c.result.Paid
+		}
+		switch {
+		case end.refund && paid > 0:
+			first.find("payout", "went back to the tenant, who had paid %d units", paid)
+		case !end.refund && end.claimed != paid:
+			first.find("payout", "is %d units, paid were %d", end.claimed, paid)
+		}
+		left := end.claimed
+		for i, c := range leases { // each its own, the last what differs
+			c.result.Settled, c.result.Fees, c.result.Claimed = true, end.fees, min(left, c.result.Paid)
+			if left -= c.result.Claimed; i == len(leases)-1 {
+				c.result.Claimed += left
+			}
+		}
 	}
 }

@@ -51,6 +51,9 @@ func (a *app) leaseOne(name, about string, do func(context.Context, *client.Clie
 	return &cobra.Command{
 		Use: name + " LEASE", Short: about, Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return service.Errorf(service.CodeInvalid, "the lease's name is empty; \"pktcloud lease list\" has the names")
+			}
 			n, err := a.node()
 			if err != nil {
 				return err
@@ -119,6 +122,7 @@ ends it.`,
 	f.StringArrayVar(&r.Env, "env", nil, "NAME=value")
 	f.Var(&most, "max-price", "PKT per hour that are not to be exceeded")
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
+	f.BoolVar(&r.OwnChannel, "own-channel", false, "open a channel for this lease, also where the one that pays another lease\nwith this provider has room: else that one pays both")
 	f.Var((*period)(&r.TermSeconds), "term", "how long at most, such as 10m, 2h or 30d; or seconds (default 1h)")
 	f.Var((*period)(&r.IntervalSeconds), "interval", "time between payments (default 5s)")
 	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")
@@ -255,7 +259,7 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, r service.L
 	if page, err := n.Offers(ctx, service.OfferQuery{Resources: r.Resources}); err == nil {
 		for _, o := range page.Offers {
 			if !o.Own {
-				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less",
+				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less; see \"pktcloud market list\"",
 					pktcloud.Amount(r.MaxRate), pktcloud.Amount(o.Rate))
 			}
 		}

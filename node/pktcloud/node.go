@@ -21,6 +21,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/node/api"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/node/web"
+	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/tower"
 )
 
@@ -57,9 +58,14 @@ commands find it there. Open its pages with "pktcloud login".`,
 	g.StringArrayVar(&d.Towers, "tower", nil, "multiaddr with /p2p/ of a node that keeps this one's channels safe while it is away; several are safer")
 	d.DepositEvery = node.DefaultDepositEvery
 	g.Var((*money)(&d.DepositEvery), "deposit-every", "earned on a channel until the next deposit at the towers; 0: none")
+	d.Depth = settle.Depths{Least: node.DefaultMinDepth, Step: node.DefaultDepthStep}
+	g.Uint64Var(&d.Depth.Least, "min-depth", d.Depth.Least, "confirmations from which a channel's funding counts, with --provider")
+	g.Var((*money)(&d.Depth.Step), "depth-step", "one confirmation more for each so many PKT in the channel, with --provider; 0: none")
 	g.BoolVar(&d.Tower, "serve-tower", false, "be a tower for others")
 	g.Uint64Var(&d.TowerQuota.Deposits, "tower-deposits", tower.DefaultDeposits, "deposits to keep for others, with --serve-tower")
 	g.Uint64Var(&d.TowerQuota.Bytes, "tower-bytes", tower.DefaultBytes, "bytes to keep for others, with --serve-tower")
+	d.TowerMinValue = node.DefaultTowerMinValue
+	g.Var((*money)(&d.TowerMinValue), "tower-min-value", "least money in a channel to keep deposits for, with --serve-tower; 0: any")
 	g.StringVar(&d.Network, "network", node.DefaultNetwork, "chain that settles: pkt-devnet or pkt")
 	g.StringArrayVar(&f.chains.urls, "chain", []string{node.DefaultChainURL}, "RPC address of a node of the chain; give it several times to ask several\ntogether: what more than half of them say counts")
 	g.StringArrayVar(&f.chains.cookies, "chain-cookie", nil, "cookie file of that node (default the one of \"pktcloud devnet\"); this and\nthe next three: once for all nodes, or once for each, in the order of --chain")

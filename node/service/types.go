@@ -71,7 +71,8 @@ type LeaseRequest struct {
 	MaxRate         pktcloud.Rate    `json:"max_rate" doc:"base units per hour that are not to be exceeded"`
 	IntervalSeconds uint64           `json:"interval,omitempty" doc:"seconds between payments; 5 when absent"`
 	TermSeconds     uint64           `json:"term,omitempty" doc:"one hour when absent"`
-	Capacity        pktcloud.Amount  `json:"capacity,omitempty" doc:"base units to lock in a new channel; what the term costs when absent"`
+	Capacity        pktcloud.Amount  `json:"capacity,omitempty" doc:"base units to lock in a new channel; what the term costs when absent. What a lease does not need of it pays further leases with the same provider"`
+	OwnChannel      bool             `json:"own_channel,omitempty" doc:"open a channel also where one is open to the provider that has room"`
 	Limits          *ExposureRequest `json:"limits,omitempty"`
 }
 

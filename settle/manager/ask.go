@@ -149,7 +149,7 @@ func lateRefused(answer []byte) error {
 	if r.Version != 1 || r.Code == 0 || r.Code > 1<<16-1 || len(r.Text) > MaxLateText || len(r.Ext) > settle.MaxExt {
 		return settle.Refuse(settle.ErrMalformed, "a refusal with code %d", r.Code)
 	}
-	return settle.Refuse(settle.Code(r.Code), "the payer: %s", r.Text)
+	return settle.Refuse(settle.Code(r.Code), "the payer: %q", r.Text)
 }
 
 // within runs fn under the deadline of ctx, and of lateLimit.

@@ -79,6 +79,9 @@ type Config struct {
 	// MarginBlocks is the safety distance in channels opened here and the least
 	// one accepted; zero means DefaultMarginBlocks.
 	MarginBlocks uint64
+	// Depth is how deep the funding of a channel that is accepted must lie before
+	// it counts as settled. The zero value takes what the payer names.
+	Depth settle.Depths
 	// DepositEvery is after how many further units a payee wants a late proof
 	// to deposit at towers: what it can lose when all of them are hostile. Zero
 	// means that it deposits nothing.
@@ -109,6 +112,7 @@ type Status struct {
 	Funded       bool            `json:"funded"`
 	Depth        uint64          `json:"depth"`
 	Height       uint64          `json:"height"`
+	OutOfSight   bool            `json:"out_of_sight"` // the chain is, and Height an estimate
 	Paid         pktcloud.Amount `json:"paid"`
 	Room         pktcloud.Amount `json:"room"`    // what a further voucher can add now
 	Final        pktcloud.Amount `json:"final"`   // of a signed cooperative close, else zero
@@ -213,11 +217,13 @@ func (m *Manager) Status(_ context.Context, channel pktcloud.ID) (Status, error)
 
 func (m *Manager) status(ch *channel) Status {
 	st := ch.state.Load()
-	c := st.Channel.At(m.height())
+	height, blind := m.estimate()
+	c := st.Channel.At(height)
 	s := Status{
 		ID: c.ID, Params: c.Params, Role: c.Role, Phase: c.Phase, FundingTxID: ch.chain.Detail.Funding.TxID,
 		Funded: c.Funded, Depth: c.Depth, Height: c.Height, Paid: c.Paid(), Room: c.Room(), Final: c.Close.Final,
-		Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced, Into: c.Into.Channel, From: c.From.Channel,
+		OutOfSight: blind, Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced,
+		Into: c.Into.Channel, From: c.From.Channel,
 		End: pktchain.End(st.seen.End),
 	}
 	if c.Spent.Known {
@@ -265,6 +271,14 @@ func (m *Manager) height() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.sight.Height(m.cfg.Now().Unix(), m.cfg.Network.BlockTime)
+}
+
+// estimate is height, and whether it is no more than an estimate.
+func (m *Manager) estimate() (height uint64, outOfSight bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.cfg.Now().Unix()
+	return m.sight.Height(now, m.cfg.Network.BlockTime), m.sight.OutOfSight(now, m.cfg.Network.BlockTime)
 }
 
 // askTip asks the ledger for its best block and keeps the answer. A block that

@@ -84,6 +84,8 @@ func (m *Manager) take(ctx context.Context, p settle.Params, funding []byte, fir
 		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "the payee's key or payout script is not from a quote of this device")
 	case p.MarginBlocks < m.cfg.MarginBlocks:
 		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "a margin of %d blocks, this side wants %d", p.MarginBlocks, m.cfg.MarginBlocks)
+	case p.MinDepth < m.cfg.Depth.For(p.Capacity): // [SETTLE-38]
+		return pktcloud.ID{}, settle.Refuse(settle.ErrParams, "settled at a depth of %d, this side wants %d for %d units", p.MinDepth, m.cfg.Depth.For(p.Capacity), uint64(p.Capacity))
 	}
 	tip, err := m.askTip(ctx)
 	if err != nil {
@@ -132,7 +134,7 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 			return st, unchanged, err
 		}
 		was := st.Channel.Latest.Body.Sequence
-		c, err := st.Channel.Accept(v, twoHands{ch.chain.Rail()})
+		c, err := st.Channel.Accept(v, ch.chain.Rail())
 		if err != nil || c.Latest.Body.Sequence == was {
 			return st, unchanged, err
 		}
@@ -140,17 +142,6 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 		return st, persist, nil // before it is acknowledged [SETTLE-27]
 	})
 	return err
-}
-
-// twoHands lets the channel core verify the device's signature of a voucher
-// beside the rail's, which takes longer: nobody waits for the goroutine's begin.
-type twoHands struct{ settle.Rail }
-
-// Beside implements [settle.Beside].
-func (twoHands) Beside(fn func() error) (wait func() error) {
-	done := make(chan error, 1)
-	go func() { done <- fn() }()
-	return func() error { return <-done }
 }
 
 // CompleteClose signs and broadcasts a cooperative close. The caller has

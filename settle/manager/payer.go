@@ -5,7 +5,6 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
-	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 )
 
 // Open makes a channel to a payee and the transaction that funds it, whose
@@ -13,108 +12,71 @@ import (
 // broadcast: give them to the payee, then call [Manager.Announce], or
 // [Manager.Abandon] if it does not want them.
 func (m *Manager) Open(ctx context.Context, r OpenRequest) (params settle.Params, funding []byte, err error) {
-	payee, err := pktchain.ParsePayeeDetail(r.PayeeDetail)
+	all, funding, err := m.OpenMany(ctx, r)
 	if err != nil {
 		return settle.Params{}, nil, err
 	}
-	tip, err := m.askTip(ctx)
-	if err != nil {
-		return settle.Params{}, nil, err
-	}
-	rate, err := m.rate(ctx, pktchain.FundingFeeFactor)
-	if err != nil {
-		return settle.Params{}, nil, err
-	}
-	payerScript, err := m.cfg.Wallet.ReceiveScript(ctx)
-	if err != nil {
-		return settle.Params{}, nil, err
-	}
-	p := settle.Params{
-		Version: settle.ParamsVersion, Rail: m.cfg.Network.Rail, Payer: m.self, Payee: r.Payee,
-		Capacity: r.Capacity, Reserve: m.cfg.Reserve, MinChange: m.cfg.Network.Dust(payerScript),
-		ExpiryHeight: tip.Height + r.LifetimeBlocks, MarginBlocks: m.cfg.MarginBlocks,
-		MinDepth: r.MinDepth, Unconfirmed: r.Unconfirmed,
-	}
-	if _, err := settle.NewChannel(p, settle.Payer, tip.Height); err != nil { // before anything is spent on it
-		return settle.Params{}, nil, err
-	}
-	if err := m.ready(ctx); err != nil {
-		return settle.Params{}, nil, err
-	}
-	index, err := m.takeIndex(ctx, settle.Payer, nil)
-	if err != nil {
-		return settle.Params{}, nil, err
-	}
-	plan := pktchain.Plan{Index: index, Payee: payee, Expiry: p.ExpiryHeight, Capacity: p.Capacity, PayerScript: payerScript}
-	outputs, err := m.cfg.Keychain.FundingOutputs(plan)
-	if err != nil {
-		return settle.Params{}, nil, err
-	}
-	if funding, err = m.cfg.Wallet.Fund(ctx, outputs, rate); err != nil {
-		return settle.Params{}, nil, err
-	}
-	if p, err = m.opened(ctx, p, plan, funding); err != nil {
-		if e := m.cfg.Wallet.Release(ctx, funding); e != nil {
-			m.cfg.Log.Warn("coins of a channel that did not open stay reserved until a restart", "err", e)
-		}
-		return settle.Params{}, nil, err
-	}
-	return p, funding, nil
+	return all[0], funding, nil
 }
 
-// opened makes a funded plan durable.
-func (m *Manager) opened(ctx context.Context, p settle.Params, plan pktchain.Plan, funding []byte) (settle.Params, error) {
-	d, err := m.cfg.Keychain.DetailOf(plan, funding)
-	if err != nil {
-		return p, err
-	}
-	if p.Detail, err = d.Encode(); err != nil {
-		return p, err
-	}
-	m.beginning.Lock()
-	defer m.beginning.Unlock()
-	return p, m.begin(ctx, channelRecord{Params: p, Role: settle.Payer, Index: uint64(plan.Index), Funding: funding})
-}
-
-// begin makes a new channel durable and takes it in. Call it with m.beginning
-// held.
-func (m *Manager) begin(ctx context.Context, r channelRecord) error {
-	c, err := settle.NewChannel(r.Params, r.Role, m.height())
-	if err != nil {
-		return err
-	}
+// begin makes new channels durable, all or none, and takes them in. Call it with
+// m.beginning held.
+func (m *Manager) begin(ctx context.Context, records ...channelRecord) error {
 	m.mu.Lock()
 	since := settle.Birthday(m.sight.Tip.Height) // the funding is not mined yet
 	m.mu.Unlock()
-	return m.beginAs(ctx, r, state{Channel: c, seen: seenRecord{Since: since}})
+	states := make([]state, len(records))
+	for i, r := range records {
+		c, err := settle.NewChannel(r.Params, r.Role, m.height())
+		if err != nil {
+			return err
+		}
+		states[i] = state{Channel: c, seen: seenRecord{Since: since}}
+	}
+	return m.beginAll(ctx, records, states)
 }
 
 // beginAs is begin for a channel that is in a state already.
 func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state) error {
+	return m.beginAll(ctx, []channelRecord{r}, []state{st})
+}
+
+func (m *Manager) beginAll(ctx context.Context, records []channelRecord, states []state) error {
 	m.mu.Lock()
-	r.Order = m.order
+	order := m.order
 	m.mu.Unlock()
-	ch, err := newChannel(m.cfg.Network, r, st)
-	if err != nil {
+	var puts []put
+	channels := make([]*channel, len(records))
+	for i, r := range records {
+		r.Order = order + uint64(i)
+		ch, err := newChannel(m.cfg.Network, r, states[i])
+		if err != nil {
+			return err
+		}
+		channels[i] = ch
+		puts = append(puts, put{keyChannels + ch.id.Hex(), r}, put{keyStates + ch.id.Hex(), states[i]}, put{keySeen + ch.id.Hex(), states[i].seen})
+	}
+	if err := m.apply(ctx, puts...); err != nil {
 		return err
 	}
-	if err := m.apply(ctx, put{keyChannels + ch.id.Hex(), r}, put{keyStates + ch.id.Hex(), st}, put{keySeen + ch.id.Hex(), st.seen}); err != nil {
-		return err
+	for _, ch := range channels {
+		m.add(ch)
 	}
-	m.add(ch)
 	return nil
 }
 
-// Abandon gives up a channel that the payee did not take, and releases its
-// coins. It is idempotent, and refused with [settle.ErrClosed] once the funding
-// has been announced. Should the payee bring the funding on the chain after
-// all, the channel lives again and ends in a refund.
+// Abandon gives up a channel that the payee did not take, with all that the same
+// transaction funds, and releases its coins. It is idempotent, and refused with
+// [settle.ErrClosed] once the funding has been announced. Should the payee bring
+// the funding on the chain after all, the channels live again and end in a
+// refund.
 func (m *Manager) Abandon(ctx context.Context, channel pktcloud.ID) error {
 	ch, err := m.channel(channel)
 	if err != nil {
 		return err
 	}
-	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+	fresh := false
+	err = m.changeAll(ctx, m.run(ch), func(st state) (state, effect, error) {
 		if st.Announced {
 			return st, unchanged, settle.Refuse(settle.ErrClosed, "the funding has been announced")
 		}
@@ -125,10 +87,10 @@ func (m *Manager) Abandon(ctx context.Context, channel pktcloud.ID) error {
 			return st, unchanged, settle.Refuse(settle.ErrRolling, "the channel is what another one rolls into: withdraw the roll")
 		}
 		c, err := st.Channel.Abandon()
-		st.Channel = c
+		st.Channel, fresh = c, true
 		return st, persist, err
 	})
-	if err != nil {
+	if err != nil || !fresh { // the coins of one given up before may be another's by now
 		return err
 	}
 	return m.cfg.Wallet.Release(ctx, ch.funding)
@@ -148,15 +110,16 @@ func (m *Manager) Unannounced(context.Context) ([]pktcloud.ID, error) {
 }
 
 // Announce broadcasts the funding transaction; both sides may. It is
-// idempotent. From then on Run broadcasts it again until it is mined, also
-// after an error.
+// idempotent, and announces all of the payer's channels that the transaction
+// funds. From then on Run broadcasts it again until it is mined, also after an
+// error.
 func (m *Manager) Announce(ctx context.Context, channel pktcloud.ID) error {
 	ch, err := m.channel(channel)
 	if err != nil {
 		return err
 	}
 	var raw []byte
-	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+	err = m.changeAll(ctx, m.run(ch), func(st state) (state, effect, error) {
 		if st.Channel.Phase == settle.Abandoned {
 			return st, unchanged, settle.Refuse(settle.ErrClosed, "the channel was abandoned")
 		}
@@ -169,7 +132,7 @@ func (m *Manager) Announce(ctx context.Context, channel pktcloud.ID) error {
 		st.Announced = true
 		return st, persist, nil
 	})
-	if err != nil {
+	if err != nil || ch.state.Load().Channel.Depth > 0 { // mined: a node may not know it any more
 		return err
 	}
 	return m.cfg.Ledger.Broadcast(ctx, raw)

@@ -218,7 +218,7 @@ func (m *Manager) load(ctx context.Context) error {
 		case strings.HasPrefix(key, keyRestored):
 			var r restoredRecord
 			if err = pktcloud.Unmarshal(value, &r, maxStored); err == nil {
-				err = m.loadRestored(r)
+				err = m.loadRestored(key, r)
 			}
 		case strings.HasPrefix(key, keyPayees):
 			var r payeeRecord
@@ -328,6 +328,11 @@ func (m *Manager) add(ch *channel) {
 
 // takeIndex hands out an index after the store knows that it is used.
 func (m *Manager) takeIndex(ctx context.Context, role settle.Role, more func(index uint32) ([]put, error)) (uint32, error) {
+	return m.takeIndexes(ctx, role, 1, more)
+}
+
+// takeIndexes hands out n indexes that follow each other, and returns the first.
+func (m *Manager) takeIndexes(ctx context.Context, role settle.Role, n uint64, more func(index uint32) ([]put, error)) (uint32, error) {
 	m.beginning.Lock()
 	defer m.beginning.Unlock()
 	m.mu.Lock()
@@ -336,11 +341,11 @@ func (m *Manager) takeIndex(ctx context.Context, role settle.Role, more func(ind
 	index := next.Payer
 	if role == settle.Payee {
 		index = next.Payee
-		next.Payee++
+		next.Payee += n
 	} else {
-		next.Payer++
+		next.Payer += n
 	}
-	if index > pktchain.MaxIndex {
+	if index+n-1 > pktchain.MaxIndex {
 		return 0, settle.Refuse(settle.ErrParams, "this phrase has no channel keys left")
 	}
 	var puts []put

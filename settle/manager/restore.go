@@ -225,24 +225,26 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 	var puts []put
 	fresh := map[settle.Outpoint]*restored{}
 	for _, f := range found {
-		r, err := m.readFound(f)
+		all, err := m.readFound(f)
 		if err != nil {
 			m.cfg.Log.Warn("a note of this phrase on the chain leads to no channel", "block", f.Height, "err", err)
 			continue
 		}
-		at := r.Detail.Funding
-		m.mu.Lock()
-		_, own := m.funded[at]
-		_, known := m.restored[at]
-		m.mu.Unlock()
-		if own || known {
-			continue
+		for _, r := range all {
+			at := r.Detail.Funding
+			m.mu.Lock()
+			_, own := m.funded[at]
+			_, known := m.restored[at]
+			m.mu.Unlock()
+			if own || known {
+				continue
+			}
+			next.Payer = max(next.Payer, uint64(r.Index)+1)
+			record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began && !m.isCopy(r)}
+			m.tellFound(r, record)
+			fresh[at] = &restored{record, r}
+			puts = append(puts, put{restoredKey(at), record})
 		}
-		next.Payer = max(next.Payer, uint64(r.Index)+1)
-		record := restoredRecord{Funding: f.Raw, Height: f.Height, Other: f.Height > s.Began && !m.isCopy(r)}
-		m.tellFound(r, record)
-		fresh[at] = &restored{record, r}
-		puts = append(puts, put{restoredKey(at), record})
 	}
 	if len(puts) > 0 {
 		puts = append(puts, put{keyIndexes, next})
@@ -263,25 +265,34 @@ func (m *Manager) takeFound(ctx context.Context, found []settle.Found, s searchR
 	return nil
 }
 
-// readFound reads a channel of the phrase. Anybody can copy a note from the
-// chain into a transaction of his own: one that funds no channel of this
-// module, or not enough to have it back, is not kept [SETTLE-67].
-func (m *Manager) readFound(f settle.Found) (pktchain.Restored, error) {
+// readFound reads the channels of the phrase that a transaction funds. Anybody
+// can copy a note from the chain into a transaction of his own: one that funds
+// no channel of this module, or not enough to have it back, is not kept
+// [SETTLE-67].
+func (m *Manager) readFound(f settle.Found) (kept []pktchain.Restored, err error) {
 	if len(f.Raw) > pktchain.MaxFundingBytes {
-		return pktchain.Restored{}, settle.Refuse(settle.ErrFunding, "a transaction of %d bytes, a channel's funding has at most %d", len(f.Raw), pktchain.MaxFundingBytes)
+		return nil, settle.Refuse(settle.ErrFunding, "a transaction of %d bytes, a channel's funding has at most %d", len(f.Raw), pktchain.MaxFundingBytes)
 	}
-	r, err := m.cfg.Keychain.Restore(f.Raw, pktchain.RefundKeys{})
+	all, err := m.cfg.Keychain.RestoreAll(f.Raw, pktchain.RefundKeys{})
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	chain, err := r.Channel(m.cfg.Network, bytes.Clone(anyScript))
-	if err != nil {
-		return r, err
+	for _, r := range all {
+		chain, e := r.Channel(m.cfg.Network, bytes.Clone(anyScript))
+		if e != nil {
+			err = e
+			continue
+		}
+		if least := chain.RefundFee(0) + m.cfg.Network.Dust(anyScript); r.Capacity < least {
+			err = settle.Refuse(settle.ErrFunding, "%d units, a refund needs %d", uint64(r.Capacity), uint64(least))
+			continue
+		}
+		kept = append(kept, r)
 	}
-	if least := chain.RefundFee(0) + m.cfg.Network.Dust(anyScript); r.Capacity < least {
-		return r, settle.Refuse(settle.ErrFunding, "%d units, a refund needs %d", uint64(r.Capacity), uint64(least))
+	if len(kept) > 0 {
+		return kept, nil
 	}
-	return r, nil
+	return nil, err
 }
 
 // isCopy reports whether a found channel repeats the note of one that this
@@ -318,15 +329,20 @@ func restoredKey(at settle.Outpoint) string {
 }
 
 // loadRestored takes a stored record back.
-func (m *Manager) loadRestored(record restoredRecord) error {
-	r, err := m.cfg.Keychain.Restore(record.Funding, pktchain.RefundKeys{})
+func (m *Manager) loadRestored(key string, record restoredRecord) error {
+	all, err := m.cfg.Keychain.RestoreAll(record.Funding, pktchain.RefundKeys{})
 	if err != nil {
 		return err
 	}
-	at := r.Detail.Funding
-	m.restored[at] = &restored{record, r}
-	if record.Spent.Depth < settledDepth {
-		m.watchRestored(at, record)
+	for _, r := range all { // the key says which of them
+		at := r.Detail.Funding
+		if restoredKey(at) != key {
+			continue
+		}
+		m.restored[at] = &restored{record, r}
+		if record.Spent.Depth < settledDepth {
+			m.watchRestored(at, record)
+		}
 	}
 	return nil
 }

@@ -53,7 +53,34 @@ func ChannelOf(n Network, p settle.Params) (Channel, error) {
 	if err != nil {
 		return Channel{}, err
 	}
-	return Channel{Network: n, Params: p, Detail: d, script: script, pkScript: witnessScriptHash(script), spender: spender}, nil
+	c := Channel{Network: n, Params: p, Detail: d, script: script, pkScript: witnessScriptHash(script), spender: spender}
+	return c, c.checkWorth()
+}
+
+// checkWorth refuses a channel that is worth no claim, even where everything is
+// paid: its money could end nowhere but in the refund, if that [SETTLE-57].
+func (c Channel) checkWorth() error {
+	most, least := c.Params.Spendable()+c.Params.Reserve, c.Network.Dust(c.Detail.PayeeScript)+c.ClaimFee(0)
+	if most < least {
+		return settle.Refuse(settle.ErrDust, "a channel of %d units pays its payee at most %d, and a claim takes %d", uint64(c.Params.Capacity), uint64(most), uint64(least))
+	}
+	return nil
+}
+
+// Worth is the part of [ChannelOf] that can be checked of a plan, before
+// anything is spent on it: that its amounts are no dust [SETTLE-45] [SETTLE-57].
+// Errors match [settle.ErrDust], [settle.ErrParams] or [settle.ErrMalformed].
+func (k *Keychain) Worth(p settle.Params, plan Plan) error {
+	script, err := k.planned(plan)
+	if err != nil {
+		return err
+	}
+	if dust := k.network.Dust(plan.PayerScript); p.MinChange < dust {
+		return settle.Refuse(settle.ErrParams, "a least change of %d units is dust (below %d)", uint64(p.MinChange), uint64(dust))
+	}
+	return Channel{
+		Network: k.network, Params: p, script: script, Detail: Detail{PayerScript: plan.PayerScript, PayeeScript: plan.Payee.Script},
+	}.checkWorth()
 }
 
 // Script returns the witness script of the funding output.

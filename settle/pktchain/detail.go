@@ -61,6 +61,10 @@ type RefundKeys struct {
 	Keys     [][]byte `cbor:"keys"`
 }
 
+func (r RefundKeys) equal(o RefundKeys) bool {
+	return r.Required == o.Required && slices.EqualFunc(r.Keys, o.Keys, bytes.Equal)
+}
+
 // Detail is the part of [settle.Params] that only this rail reads
 // [SETTLE-43]. Spender signs vouchers; the refund keys are others, so that an
 // agent that pays can never take the refund.

@@ -8,6 +8,7 @@ const (
 	MaxFundingBytes     = 32 << 10
 	MaxFundingInputs    = 100
 	MaxScriptBytes      = 34 // of a script to pay to
+	MaxRun              = 16 // channels of one funding transaction
 )
 
 // FundingFeeFactor is how many times the relay floor a funding transaction

@@ -9,40 +9,46 @@ import (
 	"encoding/binary"
 
 	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
 // Note is what the funding transaction says to the payer's own phrase, sealed
 // in an OP_RETURN output, so that the phrase and the chain together rebuild
-// the script and the refund [SETTLE-53].
+// the scripts and the refunds [SETTLE-53].
 type Note struct {
-	Script byte // version of the funding script
-	Index  uint32
+	Script byte   // version of the funding scripts
+	Index  uint32 // of the first channel's keys; those of the others follow
 	Expiry uint32
 	Payee  [33]byte
+	Count  byte // channels, 1 to MaxRun
 }
 
-// Sizes of a sealed note.
+// Sizes of a sealed note: of one channel, and of several.
 const (
-	noteBytes   = 1 + 4 + 4 + 33
-	nonceBytes  = 12
-	tagBytes    = 16
-	SealedBytes = nonceBytes + noteBytes + tagBytes // within the 80 that nodes relay
+	noteBytes      = 1 + 4 + 4 + 33
+	nonceBytes     = 12
+	tagBytes       = 16
+	SealedBytes    = nonceBytes + noteBytes + tagBytes // within the 80 that nodes relay
+	SealedRunBytes = SealedBytes + 1
 )
 
-// sealNote encrypts a note [SETTLE-53]:
+// sealNote encrypts a note [SETTLE-53] [SETTLE-58]:
 //
-//	plain  = script (1) || index (4, big-endian) || expiry (4, big-endian) || payee key (33)
+//	plain  = script (1) || index (4, big-endian) || expiry (4, big-endian) || payee key (33) [ || count (1) ]
 //	nonce  = HMAC-SHA256(nonce key, plain)[:12]
-//	sealed = nonce (12) || AES-256-GCM(seal key, nonce, plain, aad = rail name) (42 + 16)
+//	sealed = nonce (12) || AES-256-GCM(seal key, nonce, plain, aad = rail name) (42 or 43, + 16)
 //
-// The nonce comes from the plain text, so that sealing needs no randomness and
-// never uses one nonce for two texts.
+// The count is left out where it is 1. The nonce comes from the plain text, so
+// that sealing needs no randomness and never uses one nonce for two texts.
 func (k *Keychain) sealNote(n Note) ([]byte, error) {
 	plain := append([]byte{n.Script}, binary.BigEndian.AppendUint32(nil, n.Index)...)
 	plain = binary.BigEndian.AppendUint32(plain, n.Expiry)
 	plain = append(plain, n.Payee[:]...)
+	if n.Count > 1 {
+		plain = append(plain, n.Count)
+	}
 	aead, err := k.aead()
 	if err != nil {
 		return nil, err
@@ -71,33 +77,36 @@ func (k *Keychain) aead() (cipher.AEAD, error) {
 
 // IsNote reports whether an output script is a note that this phrase sealed.
 func (k *Keychain) IsNote(script []byte) bool {
-	if len(script) != 2+SealedBytes || script[0] != txscript.OP_RETURN || script[1] != SealedBytes {
-		return false
-	}
-	_, ok := k.open(script[2:])
+	_, ok := k.open(script)
 	return ok
 }
 
-// open decrypts a sealed note; false means that it is not this phrase's.
-func (k *Keychain) open(sealed []byte) (Note, bool) {
-	if len(sealed) != SealedBytes {
+// open decrypts the sealed note in an output script; false means that it is not
+// this phrase's.
+func (k *Keychain) open(script []byte) (Note, bool) {
+	if n := len(script) - 2; n != SealedBytes && n != SealedRunBytes || script[0] != txscript.OP_RETURN || int(script[1]) != n {
 		return Note{}, false
 	}
 	aead, err := k.aead()
 	if err != nil {
 		return Note{}, false
 	}
-	nonce := sealed[:nonceBytes]
-	plain, err := aead.Open(nil, nonce, sealed[nonceBytes:], []byte(k.network.Rail))
+	nonce, sealed := script[2:2+nonceBytes], script[2+nonceBytes:]
+	plain, err := aead.Open(nil, nonce, sealed, []byte(k.network.Rail))
 	if err != nil || !hmac.Equal(nonce, k.nonceOf(plain)) {
 		return Note{}, false
 	}
-	return Note{
+	n := Note{
 		Script: plain[0],
 		Index:  binary.BigEndian.Uint32(plain[1:5]),
 		Expiry: binary.BigEndian.Uint32(plain[5:9]),
-		Payee:  [33]byte(plain[9:]),
-	}, true
+		Payee:  [33]byte(plain[9:noteBytes]),
+		Count:  1,
+	}
+	if len(plain) > noteBytes {
+		n.Count = plain[noteBytes]
+	}
+	return n, true
 }
 
 // Plan is a channel about to be funded, before its outpoint is known.
@@ -122,25 +131,35 @@ func (k *Keychain) refundOf(index uint32, other RefundKeys) (RefundKeys, byte, e
 }
 
 // FundingOutputs returns the outputs that a funding transaction begins with:
-// the channel's, and the sealed note [SETTLE-52] [SETTLE-53]. Errors match
-// [settle.ErrParams] or [settle.ErrMalformed].
-func (k *Keychain) FundingOutputs(p Plan) ([]settle.Payment, error) {
-	if err := p.Payee.Validate(); err != nil {
-		return nil, err
+// those of its channels, in their order, and the sealed note [SETTLE-52]
+// [SETTLE-53]. Nodes relay one note a transaction, so several channels are to
+// one payee key with one expiry and one set of refund keys, and their indexes
+// follow each other [SETTLE-58]. Errors match [settle.ErrParams] or
+// [settle.ErrMalformed].
+func (k *Keychain) FundingOutputs(plans ...Plan) ([]settle.Payment, error) {
+	if len(plans) == 0 || len(plans) > MaxRun {
+		return nil, settle.Refuse(settle.ErrParams, "%d channels in a funding transaction, 1 to %d", len(plans), MaxRun)
 	}
-	spender, err := k.SpenderKey(p.Index)
+	first := plans[0]
+	_, version, err := k.refundOf(first.Index, first.Refund)
 	if err != nil {
 		return nil, err
 	}
-	refund, version, err := k.refundOf(p.Index, p.Refund)
-	if err != nil {
-		return nil, err
+	var outputs []settle.Payment
+	for i, p := range plans {
+		if !bytes.Equal(p.Payee.Key, first.Payee.Key) || p.Expiry != first.Expiry || !p.Refund.equal(first.Refund) || p.Index != first.Index+uint32(i) {
+			return nil, settle.Refuse(settle.ErrParams,
+				"channels of one funding transaction go to one payee key, with one expiry and one refund: its note has room for no more")
+		}
+		script, err := k.planned(p)
+		if err != nil {
+			return nil, err
+		}
+		outputs = append(outputs, settle.Payment{Script: witnessScriptHash(script), Amount: p.Capacity})
 	}
-	script, err := FundingScript(p.Payee.Key, spender, p.Expiry, refund)
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := k.sealNote(Note{Script: version, Index: p.Index, Expiry: uint32(p.Expiry), Payee: [33]byte(p.Payee.Key)})
+	sealed, err := k.sealNote(Note{
+		Script: version, Index: first.Index, Expiry: uint32(first.Expiry), Payee: [33]byte(first.Payee.Key), Count: byte(len(plans)),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -148,23 +167,41 @@ func (k *Keychain) FundingOutputs(p Plan) ([]settle.Payment, error) {
 	if err != nil {
 		return nil, settle.Refuse(settle.ErrMalformed, "sealed note: %w", err)
 	}
-	return []settle.Payment{{Script: witnessScriptHash(script), Amount: p.Capacity}, {Script: note}}, nil
+	return append(outputs, settle.Payment{Script: note}), nil
+}
+
+// planned is the funding script of a plan.
+func (k *Keychain) planned(p Plan) ([]byte, error) {
+	if err := p.Payee.Validate(); err != nil {
+		return nil, err
+	}
+	spender, err := k.SpenderKey(p.Index)
+	if err != nil {
+		return nil, err
+	}
+	refund, _, err := k.refundOf(p.Index, p.Refund)
+	if err != nil {
+		return nil, err
+	}
+	return FundingScript(p.Payee.Key, spender, p.Expiry, refund)
 }
 
 // DetailOf returns the detail of a planned channel once its funding
 // transaction is known. Errors match [settle.ErrMalformed] or
 // [settle.ErrFunding].
 func (k *Keychain) DetailOf(p Plan, funding []byte) (Detail, error) {
-	r, err := k.Restore(funding, p.Refund)
+	all, err := k.RestoreAll(funding, p.Refund)
 	if err != nil {
 		return Detail{}, err
 	}
-	if r.Index != p.Index || r.Expiry != p.Expiry || r.Capacity != p.Capacity || !bytes.Equal(r.Detail.Payee, p.Payee.Key) {
-		return Detail{}, settle.Refuse(settle.ErrFunding, "the transaction funds another channel than the planned one")
+	for _, r := range all {
+		if r.Index == p.Index && r.Expiry == p.Expiry && r.Capacity == p.Capacity && bytes.Equal(r.Detail.Payee, p.Payee.Key) {
+			d := r.Detail
+			d.PayerScript, d.PayeeScript = p.PayerScript, p.Payee.Script
+			return d, d.Validate()
+		}
 	}
-	d := r.Detail
-	d.PayerScript, d.PayeeScript = p.PayerScript, p.Payee.Script
-	return d, d.Validate()
+	return Detail{}, settle.Refuse(settle.ErrFunding, "the transaction funds another channel than the planned one")
 }
 
 // Restored is a channel of the payer found by its phrase alone.
@@ -178,38 +215,60 @@ type Restored struct {
 	Detail Detail
 }
 
-// Restore rebuilds a channel from a funding transaction, if it is one of this
-// phrase's [SETTLE-54]. refund names the refund keys where they are not the
-// phrase's own; else it is empty. Errors match [settle.ErrFunding] or
+// Restore is [Keychain.RestoreAll] for a transaction that funds one channel.
+// Errors match [settle.ErrFunding], also where there are several, or
 // [settle.ErrMalformed].
 func (k *Keychain) Restore(funding []byte, refund RefundKeys) (Restored, error) {
-	tx, err := decodeTx(funding)
+	all, err := k.RestoreAll(funding, refund)
 	if err != nil {
 		return Restored{}, err
 	}
+	if len(all) != 1 {
+		return Restored{}, settle.Refuse(settle.ErrFunding, "the transaction funds %d channels", len(all))
+	}
+	return all[0], nil
+}
+
+// RestoreAll rebuilds the channels of a funding transaction, if it is one of
+// this phrase's [SETTLE-54], in the order of their indexes. refund names the
+// refund keys where they are not the phrase's own; else it is empty. Errors
+// match [settle.ErrFunding] or [settle.ErrMalformed].
+func (k *Keychain) RestoreAll(funding []byte, refund RefundKeys) ([]Restored, error) {
+	tx, err := decodeTx(funding)
+	if err != nil {
+		return nil, err
+	}
 	for _, out := range tx.TxOut {
-		if len(out.PkScript) != 2+SealedBytes || out.PkScript[0] != txscript.OP_RETURN {
-			continue
+		if note, ok := k.open(out.PkScript); ok {
+			return k.restoreNoted(tx, note, refund)
 		}
-		note, ok := k.open(out.PkScript[2:])
-		if !ok {
-			continue
-		}
+	}
+	return nil, settle.Refuse(settle.ErrFunding, "no note of this phrase")
+}
+
+// restoreNoted rebuilds the channels that a note names.
+func (k *Keychain) restoreNoted(tx *wire.MsgTx, note Note, refund RefundKeys) ([]Restored, error) {
+	var all []Restored
+	for range note.Count {
 		r, err := k.rebuild(note, refund)
 		if err != nil {
-			return Restored{}, err
+			return nil, err
 		}
 		want := witnessScriptHash(r.Script)
 		for i, o := range tx.TxOut {
 			if o.Value > 0 && bytes.Equal(o.PkScript, want) {
 				r.Detail.Funding = settle.Outpoint{TxID: tx.TxHash(), Index: uint32(i)}
 				r.Capacity = pktcloud.Amount(o.Value)
-				return r, nil
+				all = append(all, r)
+				break
 			}
 		}
-		return Restored{}, settle.Refuse(settle.ErrFunding, "the sealed note fits no output; the refund keys may be others")
+		note.Index++
 	}
-	return Restored{}, settle.Refuse(settle.ErrFunding, "no note of this phrase")
+	if len(all) == 0 {
+		return nil, settle.Refuse(settle.ErrFunding, "the sealed note fits no output; the refund keys may be others")
+	}
+	return all, nil
 }
 
 func (k *Keychain) rebuild(n Note, other RefundKeys) (Restored, error) {

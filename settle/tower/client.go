@@ -90,7 +90,7 @@ func (c *Client) ask(ctx context.Context, kind byte, body any, want byte, maxByt
 			if err != nil {
 				return err
 			}
-			return settle.Refuse(settle.Code(r.Code), "the tower: %s", r.Text)
+			return settle.Refuse(settle.Code(r.Code), "the tower: %s", line(r.Text)) // a tower may be hostile
 		case got != want:
 			return settle.Refuse(settle.ErrMalformed, "an answer of kind %d, want %d", got, want)
 		}

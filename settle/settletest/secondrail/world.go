@@ -25,13 +25,14 @@ type OpenRequest struct {
 
 // Status is what a side knows of a channel.
 type Status struct {
-	Params    settle.Params
-	Phase     settle.Phase
-	Funded    bool
-	Depth     uint64
-	Height    uint64
-	Paid      pktcloud.Amount
-	ClosingTx [32]byte
+	Params     settle.Params
+	Phase      settle.Phase
+	Funded     bool
+	Depth      uint64
+	Height     uint64
+	OutOfSight bool // never, on this rail
+	Paid       pktcloud.Amount
+	ClosingTx  [32]byte
 }
 
 // World is the chain and what both sides keep. It survives the programs that

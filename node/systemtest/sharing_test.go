@@ -1,0 +1,71 @@
+//go:build system
+
+package systemtest
+
+import (
+	"testing"
+	"time"
+
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/node/service"
+)
+
+// TestTwoLeasesOneChannel rents twice from one provider: the second lease costs
+// no transaction, ends without touching the first, and the chain pays both out
+// of one channel, to the unit.
+func TestTwoLeasesOneChannel(t *testing.T) {
+	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
+	c := w.tenant.client()
+	offer := w.publish()
+	eventually(t, 20*time.Second, "the offer reaches the tenant", func() (bool, error) {
+		_, err := c.Offer(t.Context(), offer.ID, service.Resources{})
+		return err == nil, nil
+	})
+	request := w.request(offer.ID)
+	request.Capacity = 5 * pktcloud.UnitsPerPKT
+	rent := func() service.Lease {
+		l, err := c.CreateLease(t.Context(), request)
+		if err != nil {
+			t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
+		}
+		return l
+	}
+	first := rent()
+	eventually(t, 60*time.Second, "the channel is open", func() (bool, error) {
+		all, err := c.Channels(t.Context())
+		return len(all) == 1 && all[0].Phase == "open", err
+	})
+	w.paidIntervals(first.ID, 1)
+	second := rent()
+	w.paidIntervals(second.ID, 2)
+	for name, p := range map[string]*party{"tenant": w.tenant, "provider": w.provider} {
+		all, err := p.client().Channels(t.Context())
+		if err != nil || len(all) != 1 || len(all[0].Leases) != 2 {
+			t.Errorf("the %s has %d channels, %v, want one that pays two leases: %+v", name, len(all), err, all)
+		}
+	}
+	if _, err := c.CloseLease(t.Context(), second.ID.String()); err != nil {
+		t.Fatal(err)
+	}
+	l := w.paidIntervals(first.ID, first.Intervals+4) // and goes on
+	if l.Phase != "active" {
+		t.Errorf("the first lease is %s after the end of the second, want active", l.Phase)
+	}
+	w.closeLease(first.ID)
+
+	r := w.clean()
+	if len(r.Leases) != 2 {
+		t.Fatalf("the audit knows %d leases, want 2", len(r.Leases))
+	}
+	var sum uint64
+	for _, l := range r.Leases {
+		if l.Paid == 0 || l.Paid != l.Claimed || l.Due != l.Paid || !l.Settled {
+			t.Errorf("got due %d, paid %d, claimed %d, settled %v; want all equal and settled", l.Due, l.Paid, l.Claimed, l.Settled)
+		}
+		sum += l.Claimed
+	}
+	eventually(t, 20*time.Second, "the provider's wallet shows the payout", func() (bool, error) {
+		b, err := w.provider.client().WalletBalance(t.Context())
+		return uint64(b.Spendable+b.Unconfirmed) == sum, err
+	})
+}
