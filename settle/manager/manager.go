@@ -224,7 +224,8 @@ func (m *Manager) status(ch *channel) Status {
 	s := Status{
 		ID: c.ID, Params: c.Params, Role: c.Role, Phase: c.Phase, FundingTxID: ch.chain.Detail.Funding.TxID,
 		Funded: c.Funded, Depth: c.Depth, Height: c.Height, Paid: c.Paid(), Room: c.Room(), Final: c.Close.Final,
-		OutOfSight: blind, Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced, Into: c.Into.Channel, From: c.From.Channel,
+		OutOfSight: blind, Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced,
+		Into: c.Into.Channel, From: c.From.Channel,
 		End: pktchain.End(st.seen.End),
 	}
 	if c.Spent.Known {

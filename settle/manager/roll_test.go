@@ -426,10 +426,16 @@ func TestRollStuck(t *testing.T) {
 	to := w.roll(id, manager.RollRequest{LifetimeBlocks: 2 * lifetime})
 	w.payRolling(to, "a", 410_000)
 	roll := w.ledger.Pool()[0]
-	w.ledger.MineFull(lifetime-2*144-2, 20_000)
+	deadline := w.payee.until(id, "status", func(manager.Status) bool { return true }).Params.Deadline()
+	tip, err := w.ledger.Tip(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ledger.MineFull(int(deadline-tip.Height)-1, 20_000) // nobody claims yet
 	if pool := w.ledger.Pool(); len(pool) != 1 || !bytes.Equal(pool[0], roll) {
 		t.Fatalf("the roll did not wait for room")
 	}
+	w.ledger.MineFull(1, 20_000)
 	eventually(t, "the claim in the roll's place", func() bool {
 		pool := w.ledger.Pool()
 		return len(pool) == 1 && !bytes.Equal(pool[0], roll)
