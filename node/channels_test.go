@@ -63,3 +63,46 @@ func TestChannelWords(t *testing.T) {
 		t.Errorf("two channels that begin alike share a label: %v", got)
 	}
 }
+
+// TestRestoredWords: a channel that the phrase brought back has a sentence and
+// its parts on each side, wherever it stands.
+func TestRestoredWords(t *testing.T) {
+	waiting := manager.Restored{Capacity: 1 << 30, Expiry: 6000, From: 5856, Height: 70, Claim: 1 << 29}
+	ending, refunded, closed, other := waiting, waiting, waiting, waiting
+	ending.ClosingTxID = [32]byte{1}
+	refunded.ClosingTxID, refunded.ClosingDepth, refunded.Refunded, refunded.Returned = [32]byte{1}, 1, true, 1<<28
+	closed.ClosingTxID, closed.ClosingDepth, closed.Returned = [32]byte{1}, 1, 1<<29
+	other.Other = true
+	for _, tt := range []struct {
+		name         string
+		r            manager.Restored
+		payer, payee string
+		phase        string
+		states       string
+	}{
+		{"waiting", waiting, "returns to the wallet by itself from block 5856", "claims 0.5 PKT of it by itself", "restored", "done now ahead"},
+		{"another machine's", other, "Another machine with your phrase", "Another machine with your phrase", "restored", "done now ahead"},
+		{"on its way", ending, "waits for a block", "waits for a block", "closing", "done done now"},
+		{"refunded", refunded, "0.25 PKT came back", "took its money back", "refunded", "done done done"},
+		{"closed", closed, "Closed by who it paid", "0.5 PKT came to the wallet", "closed", "done done done"},
+	} {
+		for payer, want := range map[bool]string{true: tt.payer, false: tt.payee} {
+			w := words{Status: manager.Status{Height: 100}, payer: payer, blockTime: time.Minute}
+			if got := w.restored(tt.r); !strings.Contains(got, want) {
+				t.Errorf("%s: got %q, want %q in it", tt.name, got, want)
+			}
+			var states []string
+			for _, s := range w.restoredSteps(tt.r) {
+				if states = append(states, s.State); s.Text == "" {
+					t.Errorf("%s: %s has no text", tt.name, s.Name)
+				}
+			}
+			if got := strings.Join(states, " "); got != tt.states {
+				t.Errorf("%s: got %q, want %q", tt.name, got, tt.states)
+			}
+		}
+		if got := restoredPhase(tt.r); got != tt.phase {
+			t.Errorf("%s: got phase %q, want %q", tt.name, got, tt.phase)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -49,7 +50,7 @@ type towers struct {
 // openTowers opens the node's tower and its supply of others.
 func (n *Node) openTowers(ctx context.Context) (err error) {
 	n.towers.doors = map[protocol.ID]*doorway.Doorway[pktcloud.PublicKey]{}
-	for _, id := range []protocol.ID{manager.LateProtocol, tower.Protocol} {
+	for _, id := range []protocol.ID{manager.LateProtocol, manager.ResumeProtocol, tower.Protocol} {
 		n.towers.doors[id] = doorway.New[pktcloud.PublicKey](placesOfOne, places)
 	}
 	if n.cfg.Tower {
@@ -243,7 +244,9 @@ func (n *Node) Towers(context.Context) (service.TowerReport, error) {
 	r := service.TowerReport{Towers: []service.TowerSupply{}, Every: n.cfg.DepositEvery}
 	if d := n.towers.depositor; d != nil {
 		for _, s := range d.Supplies() {
-			r.Towers = append(r.Towers, service.TowerSupply{Address: s.Name, Receipts: s.Receipts, Missing: s.Missing, Problem: s.Error})
+			r.Towers = append(r.Towers, service.TowerSupply{
+				Address: s.Name, Receipts: s.Receipts, Missing: s.Missing, Problem: cmp.Or(s.Error, s.Withheld), Told: s.Told, Kept: s.Kept, Bad: s.Bad,
+			})
 		}
 	}
 	if t := n.towers.own; t != nil {

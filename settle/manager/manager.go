@@ -135,7 +135,7 @@ type Manager struct {
 	cfg  Config
 	self pktcloud.PublicKey
 
-	reviving  sync.Mutex // held while the restored channels are followed
+	reviving  sync.Mutex // held while the restored channels are followed, or others taken back
 	beginning sync.Mutex // held while an index is handed out or a channel begins, the sync included
 
 	mu       sync.Mutex
@@ -154,6 +154,8 @@ type Manager struct {
 	searchStored uint64       // height of the one in the store
 	found        bool         // the search came to the best block
 	restored     map[settle.Outpoint]*restored
+	recalled     map[settle.Outpoint]*recalled
+	twin         bool // another machine asked for a channel of this one
 
 	searching chan struct{} // holds one token while nobody searches
 	blocks    chan struct{} // a token when there was a new block
@@ -181,7 +183,7 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
 		sight: settle.Sight{Lost: true}, lates: map[pktcloud.ID]lateState{}, rolls: map[pktcloud.ID]rollRecord{},
-		restored: map[settle.Outpoint]*restored{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
+		restored: map[settle.Outpoint]*restored{}, recalled: map[settle.Outpoint]*recalled{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
 	}
 	m.searching <- struct{}{}
 	if err := m.load(ctx); err != nil {
@@ -222,8 +224,7 @@ func (m *Manager) status(ch *channel) Status {
 	s := Status{
 		ID: c.ID, Params: c.Params, Role: c.Role, Phase: c.Phase, FundingTxID: ch.chain.Detail.Funding.TxID,
 		Funded: c.Funded, Depth: c.Depth, Height: c.Height, Paid: c.Paid(), Room: c.Room(), Final: c.Close.Final,
-		OutOfSight: blind, Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced,
-		Into: c.Into.Channel, From: c.From.Channel,
+		OutOfSight: blind, Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced, Into: c.Into.Channel, From: c.From.Channel,
 		End: pktchain.End(st.seen.End),
 	}
 	if c.Spent.Known {

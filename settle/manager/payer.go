@@ -36,16 +36,17 @@ func (m *Manager) begin(ctx context.Context, records ...channelRecord) error {
 	return m.beginAll(ctx, records, states)
 }
 
-// beginAs is begin for a channel that is in a state already.
-func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state) error {
-	return m.beginAll(ctx, []channelRecord{r}, []state{st})
+// beginAs is begin for a channel that is in a state already. More records become
+// durable with it.
+func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state, more ...put) error {
+	return m.beginAll(ctx, []channelRecord{r}, []state{st}, more...)
 }
 
-func (m *Manager) beginAll(ctx context.Context, records []channelRecord, states []state) error {
+func (m *Manager) beginAll(ctx context.Context, records []channelRecord, states []state, more ...put) error {
 	m.mu.Lock()
 	order := m.order
 	m.mu.Unlock()
-	var puts []put
+	puts := more
 	channels := make([]*channel, len(records))
 	for i, r := range records {
 		r.Order = order + uint64(i)

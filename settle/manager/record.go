@@ -27,6 +27,7 @@ const (
 	keySeen     = "settle/seen/"    // likewise
 	keySearch   = "settle/search"
 	keyRestored = "settle/restored/" // and the funding's outpoint
+	keyRecalled = "settle/recalled/" // likewise
 )
 
 // maxStored bounds a stored record.
@@ -219,6 +220,11 @@ func (m *Manager) load(ctx context.Context) error {
 			var r restoredRecord
 			if err = pktcloud.Unmarshal(value, &r, maxStored); err == nil {
 				err = m.loadRestored(key, r)
+			}
+		case strings.HasPrefix(key, keyRecalled):
+			var r recalledRecord
+			if err = pktcloud.Unmarshal(value, &r, maxStored); err == nil {
+				err = m.loadRecalled(r)
 			}
 		case strings.HasPrefix(key, keyPayees):
 			var r payeeRecord

@@ -207,6 +207,9 @@ func (m *Manager) act(ctx context.Context, ch *channel, tip settle.Tip) (state, 
 	if decision != settle.ClaimNow && decision != settle.RefundNow {
 		return st, nil
 	}
+	if decision == settle.ClaimNow && m.outdone(ch) {
+		return st, nil // the store is older than the deposit, which is claimed instead [SETTLE-113]
+	}
 	rate, err := m.rate(ctx, closeFeeFactor)
 	if err != nil {
 		return st, err
