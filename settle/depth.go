@@ -13,8 +13,8 @@ type Depths struct {
 // For returns the depth that a capacity needs. No step asks for more than
 // [ReorgMargin] blocks: nothing here reckons with deeper reorganisations.
 func (d Depths) For(capacity pktcloud.Amount) uint64 {
-	if d.Step == 0 || d.Least >= ReorgMargin {
+	if d.Step == 0 {
 		return d.Least
 	}
-	return d.Least + min(uint64(capacity/d.Step), ReorgMargin-d.Least)
+	return max(d.Least, min(d.Least+uint64(capacity/d.Step), ReorgMargin))
 }

@@ -265,7 +265,8 @@ func TestHostileSharing(t *testing.T) {
 			t.Errorf("%s: got %+v, want a refusal of the %s", what, m, want)
 		}
 	}
-	c, _ := commit(func(d *lease.Terms) { d.Limits.Prepaid = 1 << 24 }, st.Params)
+	// It would fit if the first lease needed no more than it has paid.
+	c, _ := commit(func(d *lease.Terms) { d.Limits.Prepaid = st.Params.Spendable() - 900*unitsPerSecond }, st.Params)
 	refused("a share of more than is left", c, lease.CodeChannel)
 	unknown, _, err := payer.Open(t.Context(), peer.OpenRequest{
 		Payee: w.devices[1].Public(), PayeeDetail: []byte("payee"), Capacity: 1 << 24, Unconfirmed: 1 << 20, MinDepth: 1, LifetimeBlocks: 1000,
@@ -297,6 +298,10 @@ func TestHostileSharing(t *testing.T) {
 	r.send(pay(id, v.Paid+1))
 	r.send(older)
 	w.until("the payment counts", func() bool { v, _ := w.provider.Lease(other); return v.Paid == 100 })
+	r.send(lease.Attach{Version: 1, Lease: other, Sequence: 1 << 40})
+	if m, ok := r.await(lease.TypeRefuse).(lease.Refuse); !ok || m.Code != lease.CodeSequence {
+		t.Errorf("got %+v before the refusal of what follows it, want the older voucher taken", m)
+	}
 
 	latest, _ := w.bank.Payee().Latest(v.Terms.Channel)
 	hostile := func(what string, m lease.VoucherMessage) {
