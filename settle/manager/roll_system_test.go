@@ -180,7 +180,9 @@ func (s *scene) finish(honest *owner) {
 				continue // an offer that never came
 			}
 			s.must(err)
-			if !st.Phase.Final() {
+			funding, err := s.node.Ledger.Output(s.t.Context(), honest.funding(id))
+			s.must(err)
+			if !st.Phase.Final() || st.Phase == settle.Abandoned && funding.Known { // given up, and there after all
 				return false
 			}
 		}
