@@ -20,7 +20,7 @@ help:
 	@echo 'make lint         golangci-lint, formatting; make fmt repairs what it can'
 	@echo 'make mutants      break each invariant on purpose, and the channel core in 1,800 ways; RUN=part of a name'
 	@echo 'make fuzz         every fuzz target; FUZZTIME=10s RUN=part of a name'
-	@echo 'make soak         many containers, and a million steps of two channel managers, for a long time; as root'
+	@echo 'make soak         many containers, and a million steps of channel managers and towers, for a long time; as root'
 	@echo 'make bench        all benchmarks'
 	@echo 'make build        bin/pktcloud'
 	@echo 'make tenants      the tenant for macOS, Windows, arm64 and without cgo'

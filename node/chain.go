@@ -27,10 +27,14 @@ func (n *Node) openChain() (settle.Ledger, error) {
 }
 
 func (n *Node) openServer(c Chain) (*pktd.Driver, error) {
-	return pktd.New(pktd.Config{
+	d, err := pktd.New(pktd.Config{
 		URL: c.URL, User: c.User, Password: c.Password, CookieFile: c.CookieFile, CertFile: c.CertFile,
 		PollInterval: c.PollInterval, Magic: n.network.Magic,
 	})
+	if err == nil {
+		n.servers = append(n.servers, d)
+	}
+	return d, err
 }
 
 // chainNames says which nodes of the chain are asked.
@@ -63,14 +67,18 @@ func (n *Node) chainProblem(tip settle.Tip) string {
 			told = append(told, fmt.Sprintf("The chain's server %s %s.", t.Name, t.Text))
 		}
 	}
-	for _, r := range n.manager.Restored() {
-		if r.Other {
-			told = append(told, fmt.Sprintf("Another machine uses this phrase: it opened a channel in block %d. Let one machine alone use a phrase; each other needs one of its own.", r.Height))
-			break
+	if n.manager.OtherMachine() {
+		where := ""
+		for _, r := range n.manager.Restored() {
+			if r.Other {
+				where = fmt.Sprintf(": it opened a channel in block %d", r.Height)
+				break
+			}
 		}
+		told = append(told, "Another machine uses this phrase"+where+". Let one machine alone use a phrase; each other needs one of its own.")
 	}
 	if height, done := n.manager.Searched(); !done && !n.isNew && height+settle.ReorgMargin < tip.Height {
 		told = append(told, fmt.Sprintf("Still looking for earlier channels of this phrase: block %d of %d.", height, tip.Height))
 	}
-	return strings.Join(told, " ")
+	return strings.Join(append(told, n.restoreProblem()...), " ")
 }

@@ -26,7 +26,7 @@ func (n *Node) Channels(context.Context) ([]service.ChannelView, error) {
 	for _, s := range list {
 		all = append(all, n.channelView(s, names[s.ID], leases[s.ID], labels))
 	}
-	return all, nil
+	return append(all, n.restoredChannels()...), nil
 }
 
 // Channel returns one channel.
@@ -42,14 +42,17 @@ func (n *Node) Channel(_ context.Context, name string) (service.ChannelView, err
 			found = append(found, s)
 		}
 	}
-	switch len(found) {
-	case 0:
+	restored := slices.DeleteFunc(n.restoredChannels(), func(v service.ChannelView) bool { return name == "" || !strings.HasPrefix(v.ID, name) })
+	switch {
+	case len(found)+len(restored) == 0:
 		return service.ChannelView{}, service.Errorf(service.CodeNotFound, "no channel %q", name)
-	case 1:
-		id := found[0].ID
-		return n.channelView(found[0], channelLabels(list)[id], n.leasesOfChannels()[id], n.labels()), nil
+	case len(found)+len(restored) > 1:
+		return service.ChannelView{}, service.Errorf(service.CodeAmbiguous, "%d channels begin with %q; give more digits", len(found)+len(restored), name)
+	case len(restored) == 1:
+		return restored[0], nil
 	}
-	return service.ChannelView{}, service.Errorf(service.CodeAmbiguous, "%d channels begin with %q; give more digits", len(found), name)
+	id := found[0].ID
+	return n.channelView(found[0], channelLabels(list)[id], n.leasesOfChannels()[id], n.labels()), nil
 }
 
 // channelLabels gives each channel a short name.
@@ -58,18 +61,25 @@ func channelLabels(list []manager.Status) map[pktcloud.ID]string {
 	for _, s := range list {
 		ids = append(ids, s.ID.Hex())
 	}
-	slices.Sort(ids)
-	size := labelDigits
-	for i := 1; i < len(ids); i++ {
-		for size < len(ids[i]) && ids[i][:size] == ids[i-1][:size] {
-			size++
-		}
-	}
+	size := digitsOf(ids)
 	labels := map[pktcloud.ID]string{}
 	for _, s := range list {
 		labels[s.ID] = s.ID.Hex()[:size]
 	}
 	return labels
+}
+
+// digitsOf is how many digits tell names apart, at least labelDigits. It sorts
+// them.
+func digitsOf(names []string) int {
+	slices.Sort(names)
+	size := labelDigits
+	for i := 1; i < len(names); i++ {
+		for size < len(names[i]) && names[i][:size] == names[i-1][:size] {
+			size++
+		}
+	}
+	return size
 }
 
 // leasesOfChannels are the leases that each channel pays.
@@ -85,7 +95,7 @@ func (n *Node) channelView(s manager.Status, label string, leases []peer.View, l
 	v := service.ChannelView{
 		ID: s.ID.String(), Label: label, Role: s.Role.String(), Phase: s.Phase.String(), Capacity: s.Params.Capacity, Paid: s.Paid,
 		Reserve: s.Params.Reserve, Left: s.Params.Spendable().SubFloor(s.Paid), Height: s.Height, Deadline: s.Params.Deadline(), Expiry: s.Params.ExpiryHeight,
-		Peer: s.Params.Payee, Leases: []string{},
+		Peer: s.Params.Payee, Leases: []string{}, Restored: n.manager.CameBack(s.ID),
 	}
 	if s.Role == settle.Payee {
 		v.Peer = s.Params.Payer
@@ -188,6 +198,10 @@ func (w words) now() string {
 	case settle.Abandoned:
 		return w.pick("Given up: the other side did not agree, and nothing went to the chain.",
 			"Given up: the funding never came.")
+	case settle.Rolling:
+		return fmt.Sprintf("In use: it goes on as channel %s once one transaction is deep enough; until then payments are signed for both.", w.Into.Hex()[:labelDigits])
+	case settle.Rolled:
+		return fmt.Sprintf("Went on as channel %s, with all that it held.", w.Into.Hex()[:labelDigits])
 	}
 	return ""
 }
@@ -211,6 +225,8 @@ func (w words) steps() []service.Step {
 	if w.Phase == settle.Closing || w.Phase.Final() {
 		use.Text = fmt.Sprintf("%s was paid.", w.Paid)
 		switch {
+		case w.Phase == settle.Rolled:
+			closing.Text = "Both sides signed one transaction that ended this channel and funded the next."
 		case w.Final > 0:
 			closing.Text = fmt.Sprintf("Both sides signed: %s to the payee.", w.Final)
 		case w.End.Refund:
@@ -230,9 +246,12 @@ func (w words) steps() []service.Step {
 		if w.Phase == settle.Refunded {
 			end.Name = "Refunded"
 		}
+		if w.Phase == settle.Rolled {
+			end.Name = "Went on"
+		}
 	}
 	all := []service.Step{opening, use, closing, end}
-	at := map[settle.Phase]int{settle.Opening: 0, settle.Open: 1, settle.Closing: 2}
+	at := map[settle.Phase]int{settle.Opening: 0, settle.Open: 1, settle.Rolling: 1, settle.Closing: 2}
 	current, running := at[w.Phase]
 	if w.Phase == settle.Abandoned {
 		all = []service.Step{opening, {Name: "Given up", Text: w.now()}}

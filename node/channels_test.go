@@ -30,6 +30,8 @@ func TestChannelWords(t *testing.T) {
 		{"closed", manager.Status{Phase: settle.Closed, End: pktchain.End{Payee: 1 << 29, Payer: 1 << 28}}, "0.5 PKT was paid, 0.25 PKT came back", "0.5 PKT came to the wallet", "done done done done"},
 		{"refunded", manager.Status{Phase: settle.Refunded, End: pktchain.End{Refund: true, Payer: 1 << 28}}, "0.25 PKT came back", "took its money back", "done done done done"},
 		{"abandoned", manager.Status{Phase: settle.Abandoned}, "nothing went to the chain", "the funding never came", "done done"},
+		{"rolling", manager.Status{Phase: settle.Rolling, Into: pktcloud.ID{0xab, 0xcd}}, "goes on as channel abcd", "goes on as channel abcd", "done now ahead ahead"},
+		{"rolled", manager.Status{Phase: settle.Rolled, Into: pktcloud.ID{0xab, 0xcd}}, "Went on as channel abcd", "Went on as channel abcd", "done done done done"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.status.Params = params
@@ -59,5 +61,48 @@ func TestChannelWords(t *testing.T) {
 	}
 	if got := channelLabels([]manager.Status{{ID: pktcloud.ID{1, 2, 3, 4, 5}}, {ID: pktcloud.ID{1, 2, 3, 4, 6}}}); len(got[pktcloud.ID{1, 2, 3, 4, 5}]) <= labelDigits {
 		t.Errorf("two channels that begin alike share a label: %v", got)
+	}
+}
+
+// TestRestoredWords: a channel that the phrase brought back has a sentence and
+// its parts on each side, wherever it stands.
+func TestRestoredWords(t *testing.T) {
+	waiting := manager.Restored{Capacity: 1 << 30, Expiry: 6000, From: 5856, Height: 70, Claim: 1 << 29}
+	ending, refunded, closed, other := waiting, waiting, waiting, waiting
+	ending.ClosingTxID = [32]byte{1}
+	refunded.ClosingTxID, refunded.ClosingDepth, refunded.Refunded, refunded.Returned = [32]byte{1}, 1, true, 1<<28
+	closed.ClosingTxID, closed.ClosingDepth, closed.Returned = [32]byte{1}, 1, 1<<29
+	other.Other = true
+	for _, tt := range []struct {
+		name         string
+		r            manager.Restored
+		payer, payee string
+		phase        string
+		states       string
+	}{
+		{"waiting", waiting, "returns to the wallet by itself from block 5856", "claims 0.5 PKT of it by itself", "restored", "done now ahead"},
+		{"another machine's", other, "Another machine with your phrase", "Another machine with your phrase", "restored", "done now ahead"},
+		{"on its way", ending, "waits for a block", "waits for a block", "closing", "done done now"},
+		{"refunded", refunded, "0.25 PKT came back", "took its money back", "refunded", "done done done"},
+		{"closed", closed, "Closed by who it paid", "0.5 PKT came to the wallet", "closed", "done done done"},
+	} {
+		for payer, want := range map[bool]string{true: tt.payer, false: tt.payee} {
+			w := words{Status: manager.Status{Height: 100}, payer: payer, blockTime: time.Minute}
+			if got := w.restored(tt.r); !strings.Contains(got, want) {
+				t.Errorf("%s: got %q, want %q in it", tt.name, got, want)
+			}
+			var states []string
+			for _, s := range w.restoredSteps(tt.r) {
+				if states = append(states, s.State); s.Text == "" {
+					t.Errorf("%s: %s has no text", tt.name, s.Name)
+				}
+			}
+			if got := strings.Join(states, " "); got != tt.states {
+				t.Errorf("%s: got %q, want %q", tt.name, got, tt.states)
+			}
+		}
+		if got := restoredPhase(tt.r); got != tt.phase {
+			t.Errorf("%s: got phase %q, want %q", tt.name, got, tt.phase)
+		}
 	}
 }

@@ -93,6 +93,10 @@ type Config struct {
 	// Tower keeps what others deposit, within TowerQuota.
 	Tower      bool
 	TowerQuota tower.Quota
+	// TowerMinValue is the least capacity of a channel that it keeps deposits
+	// for: what each place in the quota costs whoever wants to fill it. Zero
+	// means any.
+	TowerMinValue pktcloud.Amount
 	// ProxyPort is where the local proxy listens, for the addresses of leases;
 	// zero means that there is none.
 	ProxyPort int

@@ -25,6 +25,7 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
+	"github.com/pkt-cash/pkt-cloud/settle/pktd"
 	"github.com/pkt-cash/pkt-cloud/settle/wallet"
 )
 
@@ -59,6 +60,7 @@ type Node struct {
 	lock    *os.File
 	store   *store.Store
 	ledger  settle.Ledger
+	servers []*pktd.Driver // those of ledger
 	wallet  *wallet.Wallet
 	manager *manager.Manager
 	host    host.Host
@@ -285,10 +287,16 @@ func (n *Node) Run(ctx context.Context) error {
 	start("leases", n.tenant.Run)
 	start("peers", n.stayConnected)
 	start("wallet", n.keepWallet)
+	for _, server := range n.servers {
+		start("new blocks", server.Run)
+	}
 	start("late proofs", n.answerLate)
+	start("channels shown", n.answerResume)
+	start("channels asked for", n.askResume)
 	if n.towers.depositor != nil {
 		start("deposits", n.towers.depositor.Run)
 		start("late proofs wanted", n.askLate)
+		start("deposits given back", n.recallDeposits)
 	}
 	if n.towers.own != nil {
 		start("tower", n.runTower)

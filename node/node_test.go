@@ -133,6 +133,21 @@ func (w *world) until(what string, ok func() bool) {
 	}
 }
 
+// mineUntil makes a block now and then while it waits: what is waited for may
+// have been broadcast after the last one.
+func (w *world) mineUntil(what string, ok func() bool) {
+	w.t.Helper()
+	next := time.Now()
+	w.until(what, func() bool {
+		if now := time.Now(); !now.Before(next) {
+			_, err := w.chain.Mine(1, nil)
+			w.check(err)
+			next = now.Add(500 * time.Millisecond)
+		}
+		return ok()
+	})
+}
+
 func (w *world) fund(r *running, amount pktcloud.Amount) {
 	w.t.Helper()
 	a, err := r.WalletAddress(w.t.Context(), service.AddressRequest{})
@@ -229,9 +244,7 @@ func TestStory(t *testing.T) {
 	if _, err := w.tenant.CloseLease(ctx, l.Label); err != nil {
 		t.Errorf("closing again: %v", err)
 	}
-	_, err = w.chain.Mine(1, nil)
-	w.check(err)
-	w.until("the chain pays", func() bool {
+	w.mineUntil("the chain pays", func() bool {
 		v, err := w.provider.Lease(ctx, l.Label)
 		w.check(err)
 		return v.Channel.Closed > 0 && v.Channel.Claimed == closed.Paid
@@ -335,9 +348,7 @@ func TestShortTerm(t *testing.T) {
 				t.Errorf("again at once: got %v, want %s and what to wait for", err, service.CodeMoney)
 			}
 		}
-		_, err = w.chain.Mine(2, nil)
-		w.check(err)
-		w.until("the change is there again", func() bool {
+		w.mineUntil("the change is there again", func() bool {
 			b, err := w.tenant.WalletBalance(t.Context())
 			w.check(err)
 			return b.Unconfirmed == 0
@@ -411,9 +422,7 @@ func TestAwaitLease(t *testing.T) {
 	}
 	_, err = w.tenant.CloseLease(t.Context(), l.Label)
 	w.check(err)
-	_, err = w.chain.Mine(2, nil)
-	w.check(err)
-	w.until("the money is back", func() bool { b, err := w.tenant.WalletBalance(t.Context()); return err == nil && b.Unconfirmed == 0 })
+	w.mineUntil("the money is back", func() bool { b, err := w.tenant.WalletBalance(t.Context()); return err == nil && b.Unconfirmed == 0 })
 	w.until("a lease is agreed", func() bool { // the offer is replaced when what is free changes
 		l, err = w.tenant.CreateLease(t.Context(), request(w.offer()))
 		return err == nil

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -24,6 +25,11 @@ const (
 	// line has a provider deposit at its towers.
 	DefaultDepositEvery = 10_000_000
 
+	// DefaultTowerMinValue is the least capacity of a channel that the command
+	// line has a tower keep deposits for: a channel below it would make no
+	// deposit. It keeps strangers from filling the tower with dust.
+	DefaultTowerMinValue = DefaultDepositEvery
+
 	askEvery    = 5 * time.Second
 	askAgain    = 30 * time.Second // after a payer refused or was away
 	askAtOnce   = 8
@@ -44,12 +50,12 @@ type towers struct {
 // openTowers opens the node's tower and its supply of others.
 func (n *Node) openTowers(ctx context.Context) (err error) {
 	n.towers.doors = map[protocol.ID]*doorway.Doorway[pktcloud.PublicKey]{}
-	for _, id := range []protocol.ID{manager.LateProtocol, tower.Protocol} {
+	for _, id := range []protocol.ID{manager.LateProtocol, manager.ResumeProtocol, tower.Protocol} {
 		n.towers.doors[id] = doorway.New[pktcloud.PublicKey](placesOfOne, places)
 	}
 	if n.cfg.Tower {
 		n.towers.own, err = tower.New(ctx, tower.Config{
-			Network: n.network, Ledger: n.ledger, Store: n.store, Key: n.device, Quota: n.cfg.TowerQuota, Log: n.cfg.Log,
+			Network: n.network, Ledger: n.ledger, Store: n.store, Key: n.device, Quota: n.cfg.TowerQuota, MinValue: n.cfg.TowerMinValue, Log: n.cfg.Log,
 		})
 		if err != nil {
 			return err
@@ -238,7 +244,9 @@ func (n *Node) Towers(context.Context) (service.TowerReport, error) {
 	r := service.TowerReport{Towers: []service.TowerSupply{}, Every: n.cfg.DepositEvery}
 	if d := n.towers.depositor; d != nil {
 		for _, s := range d.Supplies() {
-			r.Towers = append(r.Towers, service.TowerSupply{Address: s.Name, Receipts: s.Receipts, Missing: s.Missing, Problem: s.Error})
+			r.Towers = append(r.Towers, service.TowerSupply{
+				Address: s.Name, Receipts: s.Receipts, Missing: s.Missing, Problem: cmp.Or(s.Error, s.Withheld), Told: s.Told, Kept: s.Kept, Bad: s.Bad,
+			})
 		}
 	}
 	if t := n.towers.own; t != nil {

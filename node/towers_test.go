@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -18,9 +19,12 @@ func TestTowerIsSupplied(t *testing.T) {
 	keeper := w.start(node.Config{Dir: w.init("keeper"), Ledger: w.chain, Tower: true})
 	info, err := keeper.Info(ctx)
 	w.check(err)
+	choosy := w.start(node.Config{Dir: w.init("choosy"), Ledger: w.chain, Tower: true, TowerMinValue: 1000 * pktcloud.UnitsPerPKT})
+	other, err := choosy.Info(ctx)
+	w.check(err)
 	w.provider.stop()
 	const every = 100 * pktcloud.UnitsPerPKT // so that only who asks for a deposit gets one
-	w.provider.config.Towers, w.provider.config.DepositEvery = info.Addresses, every
+	w.provider.config.Towers, w.provider.config.DepositEvery = []string{info.Addresses[0], other.Addresses[0]}, every
 	w.provider = w.start(w.provider.config)
 	info, err = w.provider.Info(ctx)
 	w.check(err)
@@ -30,15 +34,13 @@ func TestTowerIsSupplied(t *testing.T) {
 	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
 	_, err = w.tenant.CreateLease(ctx, request(w.offer()))
 	w.check(err)
-	_, err = w.chain.Mine(2, nil)
-	w.check(err)
-	w.until("a deposit at the tower", func() bool {
+	w.mineUntil("a deposit at the tower", func() bool {
 		r, err := w.provider.Deposit(ctx)
 		w.check(err)
-		if len(r.Towers) != 1 || r.Every != every {
+		if len(r.Towers) != 2 || r.Every != every || r.Towers[1].Receipts != 0 {
 			t.Fatalf("got %+v", r)
 		}
-		return r.Towers[0].Receipts == 1 && r.Towers[0].Missing == 0
+		return r.Towers[0].Receipts == 1 && r.Towers[0].Missing == 0 && strings.Contains(r.Towers[1].Problem, "this tower watches those of")
 	})
 	r, err := keeper.Towers(ctx)
 	w.check(err)

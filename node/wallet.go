@@ -34,7 +34,7 @@ func (n *Node) WalletBalance(ctx context.Context) (service.Balance, error) {
 		}
 	}
 	for _, r := range n.manager.Restored() {
-		if !r.Adopted && r.ClosingTxID == ([32]byte{}) {
+		if r.Role == settle.Payer && !r.Adopted && r.ClosingTxID == ([32]byte{}) {
 			out.Reserved += r.Capacity
 		}
 	}
@@ -99,6 +99,10 @@ func (n *Node) restoredNotes() map[[32]byte]restoredNote {
 	notes := map[[32]byte]restoredNote{}
 	for _, r := range n.manager.Restored() {
 		if r.Adopted {
+			continue
+		}
+		if r.Role == settle.Payee {
+			notes[r.ClosingTxID] = restoredNote{service.KindChannelEnded, "Earned by a channel that a tower gave back."}
 			continue
 		}
 		begin := restoredNote{service.KindChannelOpened, "Set aside in a channel that the phrase brought back."}

@@ -21,6 +21,8 @@ type Channel struct {
 	Latest pktcloud.Signed[Voucher] `cbor:"latest"` // Sequence 0: none yet
 	Close  CloseOffer               `cbor:"close"`  // Version 0: none signed
 	Spent  Spent                    `cbor:"spent"`
+	Into   Into                     `cbor:"into,omitzero"` // of a predecessor
+	From   From                     `cbor:"from,omitzero"` // of a successor
 }
 
 // Spent is what a side knows of the transaction that ends the channel.
@@ -68,10 +70,14 @@ func (c Channel) Settled() bool { return c.Funded && c.Depth >= c.Params.MinDept
 func (c Channel) Room() pktcloud.Amount {
 	most := c.Params.Spendable()
 	if !c.Settled() {
-		most = min(most, c.Params.Unconfirmed)
+		most = min(most, c.trusted())
 	}
 	return most.SubFloor(c.Paid())
 }
+
+// trusted is the largest total before the funding has depth: the unconfirmed
+// limit and, in a successor, what its predecessor pays all the same [ROLL-6].
+func (c Channel) trusted() pktcloud.Amount { return c.From.Secured + c.Params.Unconfirmed }
 
 // Next returns the body of the payer's next voucher, which raises one lease's
 // entry, without its proof [SETTLE-12]. When the latest voucher already says
@@ -162,26 +168,15 @@ func (c Channel) take(s pktcloud.Signed[Voucher], r Rail) (Channel, error) {
 	return c, nil
 }
 
-// proves checks both signatures of a voucher [SETTLE-19], side by side where the
-// rail lends a hand.
+// proves checks both signatures of a voucher [SETTLE-19].
 func (c Channel) proves(s pktcloud.Signed[Voucher], r Rail) error {
-	device := s.Verify
-	if b, ok := r.(Beside); ok {
-		device = b.Beside(device)
-	}
-	proof := c.proof(s.Body, r)
-	if err := device(); err != nil {
+	if err := s.Verify(); err != nil {
 		return Refuse(ErrProof, "the payer's device signature: %w", err)
 	}
-	return proof
-}
-
-// proof checks the rail's signature of a voucher.
-func (c Channel) proof(v Voucher, r Rail) error {
 	if r.Name() != c.Params.Rail {
 		return Refuse(ErrParams, "rail %q cannot judge a channel of %q", r.Name(), c.Params.Rail)
 	}
-	return r.VerifyVoucher(c.Params, v.Total, v.Proof)
+	return r.VerifyVoucher(c.Params, s.Body.Total, s.Body.Proof)
 }
 
 // same reports whether two vouchers are equal to the byte.
@@ -203,6 +198,8 @@ func (c Channel) follows(v Voucher) error {
 		return Refuse(ErrChannel, "the voucher is for %s", v.Channel)
 	case v.Sequence <= last.Sequence: // [SETTLE-14]
 		return Refuse(ErrStale, "sequence %d after %d", v.Sequence, last.Sequence)
+	case c.Phase == Rolling:
+		return Refuse(ErrRolling, "a payment is signed for the successor %s as well", c.Into.Channel)
 	case c.Phase != Opening && c.Phase != Open: // [SETTLE-18]
 		return Refuse(ErrClosed, "the channel is %s", c.Phase)
 	case c.Height >= c.Params.Deadline(): // [SETTLE-20]
@@ -217,9 +214,9 @@ func (c Channel) follows(v Voucher) error {
 	if v.Total > c.Params.Spendable() { // [SETTLE-16]
 		return Refuse(ErrCapacity, "a total of %d units, the channel pays at most %d", uint64(v.Total), uint64(c.Params.Spendable()))
 	}
-	if !c.Settled() && v.Total > c.Params.Unconfirmed { // [SETTLE-17]
+	if !c.Settled() && v.Total > c.trusted() { // [SETTLE-17]
 		return Refuse(ErrUnconfirmed, "a total of %d units, at most %d until the funding has %d confirmations (now %d)",
-			uint64(v.Total), uint64(c.Params.Unconfirmed), c.Params.MinDepth, c.Depth)
+			uint64(v.Total), uint64(c.trusted()), c.Params.MinDepth, c.Depth)
 	}
 	return nil
 }
@@ -253,7 +250,7 @@ func (c Channel) AcceptClose(o CloseOffer, r Rail) (Channel, error) {
 		}
 		return c, Refuse(ErrClosed, "another close has been signed")
 	}
-	if c.Phase != Opening && c.Phase != Open {
+	if c.Phase != Opening && c.Phase != Open && c.Phase != Rolling {
 		return c, Refuse(ErrClosed, "the channel is %s", c.Phase)
 	}
 	if err := c.closes(o); err != nil {
@@ -273,6 +270,9 @@ func (c Channel) closes(o CloseOffer) error {
 	}
 	if o.Channel != c.ID {
 		return Refuse(ErrChannel, "the close offer is for %s", o.Channel)
+	}
+	if c.Phase == Rolling {
+		return Refuse(ErrRolling, "close its successor %s", c.Into.Channel)
 	}
 	if c.Phase.Final() || c.Spent.Known {
 		return Refuse(ErrClosed, "the channel is %s", c.Phase)
@@ -352,6 +352,9 @@ func (c Channel) Observe(o Observation) Channel {
 	if c.Phase == Abandoned && !c.Funded {
 		return c
 	}
+	if !c.Into.Channel.IsZero() {
+		return c.observeRoll()
+	}
 	if c.Phase != Closing {
 		c.Phase = Opening
 		if c.Settled() {
@@ -361,6 +364,11 @@ func (c Channel) Observe(o Observation) Channel {
 	if !c.Spent.Known {
 		return c
 	}
+	return c.ended()
+}
+
+// ended is the channel after its funding was seen spent.
+func (c Channel) ended() Channel {
 	c.Phase = Closing
 	if c.Spent.Depth >= max(1, c.Params.MinDepth) {
 		c.Phase = Closed
@@ -396,7 +404,7 @@ func (c Channel) Check() error {
 	switch {
 	case id != c.ID:
 		return fmt.Errorf("settle: channel %s has the parameters of %s", c.ID, id)
-	case c.Role != Payer && c.Role != Payee, c.Phase < Opening || c.Phase > Abandoned:
+	case c.Role != Payer && c.Role != Payee, c.Phase < Opening || c.Phase > Rolled:
 		return fmt.Errorf("settle: channel of %s in %s", c.Role, c.Phase)
 	case v.Sequence == 0 && v.Total != 0, v.Sequence > 0 && (v.Channel != c.ID || v.Payer != c.Params.Payer):
 		return fmt.Errorf("settle: a voucher that is not the channel's own")
@@ -406,7 +414,13 @@ func (c Channel) Check() error {
 		return fmt.Errorf("settle: open at depth %d", c.Depth)
 	case (c.Phase == Closed || c.Phase == Refunded) && c.Spent.Depth == 0:
 		return fmt.Errorf("settle: %s without a block", c.Phase)
-	case c.Close.Version != 0 && (c.Phase == Opening || c.Phase == Open):
+	case (c.Phase == Rolling || c.Phase == Rolled) && c.Into.Channel.IsZero():
+		return fmt.Errorf("settle: %s into nothing", c.Phase)
+	case c.Phase == Rolled && (c.Spent.Depth == 0 || c.Spent.TxID != c.Into.TxID):
+		return fmt.Errorf("settle: rolled by %x at depth %d", c.Spent.TxID, c.Spent.Depth)
+	case c.From.Secured > v.Total && c.Phase != Abandoned:
+		return fmt.Errorf("settle: paid %d units, %d of them secured", uint64(v.Total), uint64(c.From.Secured))
+	case c.Close.Version != 0 && (c.Phase == Opening || c.Phase == Open || c.Phase == Rolling):
 		return fmt.Errorf("settle: a signed close in phase %s", c.Phase)
 	case c.Close.Version != 0 && c.Close.Final < v.Total:
 		return fmt.Errorf("settle: a close of %d units below a voucher of %d", uint64(c.Close.Final), uint64(v.Total))

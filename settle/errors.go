@@ -50,6 +50,11 @@ const (
 	ErrFee Code = 16
 	// ErrEarly marks a refund before the expiry height.
 	ErrEarly Code = 17
+	// ErrRolling marks what a channel that rolls does not take by itself: pay,
+	// or close, over its successor as well.
+	ErrRolling Code = 20
+	// ErrRoll marks a roll offer whose first voucher or transaction does not fit.
+	ErrRoll Code = 21
 	// ErrQuota marks what a tower has no room for.
 	ErrQuota Code = 30
 	// ErrBusy marks what cannot be judged now: ask again later.
@@ -61,7 +66,7 @@ var names = map[Code]string{
 	ErrMalformed: "malformed", ErrParams: "params", ErrFunding: "funding", ErrUnknown: "unknown-channel",
 	ErrRole: "wrong-side", ErrChannel: "wrong-channel", ErrStale: "stale", ErrFell: "fell",
 	ErrCapacity: "capacity", ErrUnconfirmed: "unconfirmed", ErrProof: "proof", ErrClosed: "closed",
-	ErrLate: "late", ErrClose: "close", ErrDust: "dust", ErrFee: "fee", ErrEarly: "early",
+	ErrLate: "late", ErrClose: "close", ErrDust: "dust", ErrFee: "fee", ErrEarly: "early", ErrRolling: "rolling", ErrRoll: "roll",
 	ErrQuota: "quota", ErrBusy: "busy",
 }
 

@@ -68,7 +68,7 @@ func ParseLateProof(data []byte) (LateProof, error) {
 // lateOpen holds when late proofs pass: while vouchers do.
 func (c Channel) lateOpen() error {
 	switch {
-	case c.Phase != Opening && c.Phase != Open:
+	case c.Phase != Opening && c.Phase != Open && c.Phase != Rolling:
 		return Refuse(ErrClosed, "the channel is %s", c.Phase)
 	case c.Height >= c.Params.Deadline():
 		return Refuse(ErrLate, "height %d, no late proof from %d on", c.Height, c.Params.Deadline())

@@ -7,6 +7,8 @@ const (
 	MaxVoucherBytes    = 16 << 10
 	MaxCloseOfferBytes = 2 << 10
 	MaxLateProofBytes  = 2 << 10
+	MaxRollBytes       = 32 << 10 // the rail's part of a roll offer
+	MaxRollOfferBytes  = 64 << 10
 	MaxEntries         = 64  // leases that one voucher pays
 	MaxProofBytes      = 128 // a rail's signature
 	MaxRailName        = 32

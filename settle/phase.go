@@ -13,6 +13,12 @@ import "fmt"
 //	  ▼  │ funding seen after all
 //	Abandoned
 //
+//	┌──────┐  roll signed  ┌─────────┐  roll buried   ┌────────┐
+//	│ Open │ ────────────► │ Rolling │ ─────────────► │ Rolled │
+//	└──────┘               └─────────┘ ◄───────────── └────────┘
+//	                            │       reorganised
+//	                            ▼ ended otherwise: Closing
+//
 // Vouchers are paid in Opening, up to the unconfirmed limit, and in Open.
 // Closing begins when this side signs a close or claim, or sees the funding
 // spent; no voucher passes from then on.
@@ -26,6 +32,8 @@ const (
 	Closed    Phase = 4 // the payee was paid
 	Refunded  Phase = 5 // the payer took everything back
 	Abandoned Phase = 6 // the payer never committed
+	Rolling   Phase = 7 // a successor is offered or accepted: payments are signed for both
+	Rolled    Phase = 8 // the money is the successor's
 )
 
 // String returns the phase's name.
@@ -43,6 +51,10 @@ func (p Phase) String() string {
 		return "refunded"
 	case Abandoned:
 		return "abandoned"
+	case Rolling:
+		return "rolling"
+	case Rolled:
+		return "rolled"
 	}
 	return fmt.Sprintf("phase %d", uint8(p))
 }
@@ -51,12 +63,13 @@ func (p Phase) String() string {
 func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // Final reports whether nothing can happen to the channel any more, but for
-// the funding of an abandoned one turning up.
+// the funding of an abandoned one turning up, and for a roll being taken back
+// by a reorganisation.
 func (p Phase) Final() bool {
 	switch p {
-	case Closed, Refunded, Abandoned:
+	case Closed, Refunded, Abandoned, Rolled:
 		return true
-	case Opening, Open, Closing:
+	case Opening, Open, Closing, Rolling:
 		return false
 	}
 	return false

@@ -17,15 +17,6 @@ type Rail interface {
 	VerifyClose(p Params, o CloseOffer) error
 }
 
-// Beside is what a [Rail] may offer besides: a second hand. A voucher bears two
-// signatures, and who runs a channel may verify both at once; the channel core
-// itself starts nothing.
-type Beside interface {
-	// Beside begins fn and returns a function that waits for its end and
-	// returns its error. The function that it returns is called once.
-	Beside(fn func() error) (wait func() error)
-}
-
 // Signer is the payer's side of a rail, bound to one channel and its keys.
 // Signing the same again gives the same bytes. pktchain.Signer is one.
 type Signer interface {

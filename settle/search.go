@@ -1,6 +1,9 @@
 package settle
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Searcher is what a [Ledger] may offer besides [LEDGER-18]: a search of blocks
 // for outputs that nobody can name beforehand, such as the sealed notes of a
@@ -29,3 +32,21 @@ func SearchFrom(after Tip, onChain bool) uint64 {
 	}
 	return max(1, after.Height-min(after.Height, ReorgMargin))
 }
+
+// Searching is the answer of a [Ledger] that has to search its chain for what it
+// was asked, and has not come to the end yet. It matches ErrLedgerUnavailable and
+// Cause. Whoever asks again finds it further on.
+type Searching struct {
+	Next, End uint64 // the first block not looked at and the last one; zero if not known
+	Cause     error  // why the answer could not wait
+}
+
+func (s *Searching) Error() string {
+	return fmt.Sprintf("the chain is still searched, block %d of %d is next: %v", s.Next, s.End, s.Cause)
+}
+
+// Is reports whether target is ErrLedgerUnavailable.
+func (s *Searching) Is(target error) bool { return target == ErrLedgerUnavailable }
+
+// Unwrap returns Cause.
+func (s *Searching) Unwrap() error { return s.Cause }

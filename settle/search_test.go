@@ -1,10 +1,23 @@
 package settle_test
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
+
+func TestSearching(t *testing.T) {
+	err := error(&settle.Searching{Next: 7, End: 90, Cause: context.Canceled})
+	if !errors.Is(err, settle.ErrLedgerUnavailable) || !errors.Is(err, context.Canceled) || errors.Is(err, settle.ErrRejected) {
+		t.Errorf("got %v, want unavailable, with its cause", err)
+	}
+	if text := err.Error(); !strings.Contains(text, "block 7 of 90") || !strings.Contains(text, "canceled") {
+		t.Errorf("got %q, want how far it is and why it ended", text)
+	}
+}
 
 // TestSearchFrom shows where a search goes on [LEDGER-18].
 func TestSearchFrom(t *testing.T) {

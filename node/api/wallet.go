@@ -20,7 +20,7 @@ type (
 		Body *service.AddressRequest
 	}
 	channelInput struct {
-		Channel string `path:"channel" doc:"id, or a unique beginning of its hexadecimal form" maxLength:"64"`
+		Channel string `path:"channel" doc:"id, or a unique beginning of its hexadecimal form; of a restored one, its funding output" maxLength:"80"`
 	}
 )
 
@@ -63,5 +63,8 @@ func (a *API) walletRoutes() {
 	get(a, "list-channels", "/channels", "Payment channels, newest first", asks(a.svc.Channels))
 	get(a, "show-channel", "/channels/{channel}", "One payment channel", func(ctx context.Context, i *channelInput) (service.ChannelView, error) {
 		return a.svc.Channel(ctx, i.Channel)
+	})
+	post(a, "close-channel", "/channels/{channel}/close", "Close a channel that came back with the phrase", func(ctx context.Context, i *channelInput) (service.ChannelView, error) {
+		return a.svc.CloseChannel(ctx, i.Channel)
 	})
 }

@@ -41,6 +41,11 @@ func (c *Client) Channels(ctx context.Context) ([]service.ChannelView, error) {
 	return call[[]service.ChannelView](ctx, c, http.MethodGet, "/channels", nil, nil)
 }
 
+// CloseChannel closes a channel that came back with the phrase.
+func (c *Client) CloseChannel(ctx context.Context, name string) (service.ChannelView, error) {
+	return call[service.ChannelView](ctx, c, http.MethodPost, "/channels/"+url.PathEscape(name)+"/close", nil, nil)
+}
+
 // Channel asks for one channel.
 func (c *Client) Channel(ctx context.Context, name string) (service.ChannelView, error) {
 	return call[service.ChannelView](ctx, c, http.MethodGet, "/channels/"+url.PathEscape(name), nil, nil)

@@ -33,6 +33,21 @@ func (a *app) channelCommand() *cobra.Command {
 					return a.show(v, func(w io.Writer) { printChannel(w, v) })
 				})
 			},
+		},
+		&cobra.Command{
+			Use: "close CHANNEL", Short: "Close a channel that came back with the phrase", Args: exactly("CHANNEL"),
+			Long: `Close ends, together with its other side, a channel that you paid by and that
+came back with the recovery phrase, once the other side has shown it. Its money
+then need not wait for the channel's end. Other channels close with their lease.`,
+			RunE: func(c *cobra.Command, args []string) error {
+				return a.withNode(c, func(ctx context.Context, n *client.Client) error {
+					v, err := n.CloseChannel(ctx, args[0])
+					if err != nil {
+						return err
+					}
+					return a.show(v, func(w io.Writer) { printChannel(w, v) })
+				})
+			},
 		})
 	return c
 }
@@ -55,7 +70,9 @@ func printChannel(w io.Writer, c service.ChannelView) {
 	t := newTable(w)
 	t.row("channel", c.ID)
 	t.row("you are", c.Role)
-	t.row("other side", c.Peer)
+	if !c.Peer.IsZero() {
+		t.row("other side", c.Peer)
+	}
 	t.row("capacity", c.Capacity)
 	t.row("reserve", c.Reserve)
 	t.row("paid", c.Paid)

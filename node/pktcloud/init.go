@@ -107,7 +107,9 @@ the command line, where others could see it.
 
 The node that runs on it next finds the phrase's coins and channels on the
 chain. Money in a channel comes back by itself once the channel expires; "wallet
-history" says when. Let one machine alone use a phrase.`,
+history" says when. A provider names its towers again, with "pktcloud node
+--tower": they give back the channels that it earned by, and "channel list" shows
+them. Let one machine alone use a phrase.`,
 		RunE: func(*cobra.Command, []string) error {
 			config.Dir = a.dir
 			if err := a.noKeystore(); err != nil {

@@ -51,6 +51,9 @@ func (a *app) leaseOne(name, about string, do func(context.Context, *client.Clie
 	return &cobra.Command{
 		Use: name + " LEASE", Short: about, Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return service.Errorf(service.CodeInvalid, "the lease's name is empty; \"pktcloud lease list\" has the names")
+			}
 			n, err := a.node()
 			if err != nil {
 				return err
@@ -256,7 +259,7 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, r service.L
 	if page, err := n.Offers(ctx, service.OfferQuery{Resources: r.Resources}); err == nil {
 		for _, o := range page.Offers {
 			if !o.Own {
-				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less",
+				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less; see \"pktcloud market list\"",
 					pktcloud.Amount(r.MaxRate), pktcloud.Amount(o.Rate))
 			}
 		}

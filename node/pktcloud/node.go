@@ -64,6 +64,8 @@ commands find it there. Open its pages with "pktcloud login".`,
 	g.BoolVar(&d.Tower, "serve-tower", false, "be a tower for others")
 	g.Uint64Var(&d.TowerQuota.Deposits, "tower-deposits", tower.DefaultDeposits, "deposits to keep for others, with --serve-tower")
 	g.Uint64Var(&d.TowerQuota.Bytes, "tower-bytes", tower.DefaultBytes, "bytes to keep for others, with --serve-tower")
+	d.TowerMinValue = node.DefaultTowerMinValue
+	g.Var((*money)(&d.TowerMinValue), "tower-min-value", "least money in a channel to keep deposits for, with --serve-tower; 0: any")
 	g.StringVar(&d.Network, "network", node.DefaultNetwork, "chain that settles: pkt-devnet or pkt")
 	g.StringArrayVar(&f.chains.urls, "chain", []string{node.DefaultChainURL}, "RPC address of a node of the chain; give it several times to ask several\ntogether: what more than half of them say counts")
 	g.StringArrayVar(&f.chains.cookies, "chain-cookie", nil, "cookie file of that node (default the one of \"pktcloud devnet\"); this and\nthe next three: once for all nodes, or once for each, in the order of --chain")

@@ -199,8 +199,12 @@ func (a *app) forwardCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := n.Lease(c.Context(), args[0]); err != nil {
+			lease, err := n.Lease(c.Context(), args[0])
+			if err != nil {
 				return err
+			}
+			if lease.Phase == "closed" || lease.Phase == "refused" {
+				return service.Errorf(service.CodeNotRunning, "the lease is %s", lease.Phase)
 			}
 			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(local))))
 			if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -43,14 +44,25 @@ when their time comes while the node is away. Name towers with "pktcloud node
 	return c
 }
 
+// showed says what a tower gave back of this phrase.
+func showed(s service.TowerSupply) string {
+	switch {
+	case !s.Told:
+		return "not yet"
+	case s.Bad > 0:
+		return fmt.Sprintf("%d, and %d that do not hold", s.Kept, s.Bad)
+	}
+	return fmt.Sprint(s.Kept)
+}
+
 func (a *app) showTowers(w io.Writer, r service.TowerReport) {
 	if len(r.Towers) == 0 {
 		a.printf("No tower keeps this node's channels; name one with \"pktcloud node --tower\".\n")
 	} else {
 		t := newTable(w)
-		t.row("TOWER", "HAS", "LACKS", "PROBLEM")
+		t.row("TOWER", "HAS", "LACKS", "SHOWED", "PROBLEM")
 		for _, s := range r.Towers {
-			t.row(s.Address, s.Receipts, s.Missing, s.Problem)
+			t.row(s.Address, s.Receipts, s.Missing, showed(s), s.Problem)
 		}
 		t.end()
 	}

@@ -97,6 +97,9 @@ type Wallet interface {
 	// them by its id or a unique beginning of the id's hexadecimal form.
 	Channels(ctx context.Context) ([]ChannelView, error)
 	Channel(ctx context.Context, name string) (ChannelView, error)
+	// CloseChannel closes a channel that came back with the phrase, together
+	// with its other side, which showed it and is connected.
+	CloseChannel(ctx context.Context, name string) (ChannelView, error)
 }
 
 // Towers shows what keeps the channels safe while this node is away.

@@ -210,6 +210,9 @@ type TowerSupply struct {
 	Receipts int    `json:"receipts" doc:"newest deposits that it has"`
 	Missing  int    `json:"missing" doc:"newest deposits that it lacks"`
 	Problem  string `json:"problem,omitempty" doc:"of the last attempt"`
+	Told     bool   `json:"told" doc:"it said what it keeps for this phrase"`
+	Kept     int    `json:"kept" doc:"deposits that it showed"`
+	Bad      int    `json:"bad" doc:"what it showed that does not hold: it lies, or is damaged"`
 }
 
 // TowerKept is what a node keeps for others.

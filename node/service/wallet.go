@@ -197,12 +197,13 @@ type LockState struct {
 
 // ChannelView is a payment channel as its owner sees it.
 type ChannelView struct {
-	ID       string             `json:"id"`
+	ID       string             `json:"id" doc:"the channel's; of one that nobody has shown since it was restored, its funding output"`
 	Label    string             `json:"label" doc:"short name, unique on this node"`
 	Role     string             `json:"role" enum:"payer,payee"`
-	Peer     pktcloud.PublicKey `json:"peer" doc:"the other side's device"`
+	Peer     pktcloud.PublicKey `json:"peer,omitzero" doc:"the other side's device, where it is known"`
 	Leases   []string           `json:"leases" doc:"labels of the leases that it pays"`
 	Phase    string             `json:"phase"`
+	Restored bool               `json:"restored,omitempty" doc:"it came back with the phrase: from the chain, from a tower or from its other side"`
 	Now      string             `json:"now" doc:"what happens with it, in a sentence"`
 	Steps    []Step             `json:"steps" doc:"its life, from the opening to the end"`
 	Capacity pktcloud.Amount    `json:"capacity" doc:"what the payer set aside"`

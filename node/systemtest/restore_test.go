@@ -66,9 +66,9 @@ func TestRestoreFromPhrase(t *testing.T) {
 
 // fromPhrase makes a data directory from a phrase that "pktcloud restore" reads
 // from its standard input.
-func (w *world) fromPhrase(name string) *party {
+func (w *world) fromPhrase(name string, flags ...string) *party {
 	w.t.Helper()
-	p := w.newParty(name)
+	p := w.newParty(name, flags...)
 	if err := os.RemoveAll(p.dir); err != nil {
 		w.t.Fatal(err)
 	}

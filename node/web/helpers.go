@@ -195,7 +195,7 @@ func tone(phase string) string {
 	switch phase {
 	case "active", "open", "free":
 		return "good"
-	case "opening", "waiting", "suspended", "closing", "starting", "proposed", "agreed", "funded":
+	case "opening", "waiting", "suspended", "closing", "starting", "proposed", "agreed", "funded", "restored":
 		return "warn"
 	case "failed", "refused":
 		return "bad"

@@ -124,3 +124,18 @@ func TestRunMinesOnATimer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A block holds no more than it was told; what a full one is like shows
+// settle/manager TestFullBlocksNearExpiry.
+func TestBlockMaxWeight(t *testing.T) {
+	for _, weight := range []uint32{1, MinBlockMaxWeight - 1, defaultBlockMaxWeight + 1} {
+		if c, err := Open(t.TempDir(), Config{BlockMaxWeight: weight}); err == nil {
+			t.Errorf("blocks of weight %d: accepted", weight)
+			_ = c.Close()
+		}
+	}
+	c := open(t, t.TempDir(), Config{BlockMaxWeight: MinBlockMaxWeight})
+	if _, err := c.Faucet(t.Context(), script(1), 1<<30); err != nil {
+		t.Error(err)
+	}
+}

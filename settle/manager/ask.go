@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"strings"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -70,11 +69,7 @@ func (m *Manager) ServeLate(ctx context.Context, conn net.Conn, remote pktcloud.
 		l, refused := m.lateAnswer(ctx, data, remote)
 		kind, body := byte(answerProof), any(l)
 		if refused != nil {
-			r := lateRefusal{Version: 1, Code: uint64(settle.ErrBusy), Text: "the payer cannot answer now"}
-			if e, ok := errors.AsType[*settle.Error](refused); ok {
-				r.Code, r.Text = uint64(e.Code), strings.ToValidUTF8(e.Text[:min(len(e.Text), MaxLateText)], "")
-			}
-			kind, body = answerRefuse, r
+			kind, body = answerRefuse, refusalOf(refused)
 		}
 		b, err := pktcloud.Marshal(body)
 		if err != nil {
@@ -149,7 +144,7 @@ func lateRefused(answer []byte) error {
 	if r.Version != 1 || r.Code == 0 || r.Code > 1<<16-1 || len(r.Text) > MaxLateText || len(r.Ext) > settle.MaxExt {
 		return settle.Refuse(settle.ErrMalformed, "a refusal with code %d", r.Code)
 	}
-	return settle.Refuse(settle.Code(r.Code), "the payer: %s", r.Text)
+	return settle.Refuse(settle.Code(r.Code), "the other side: %q", r.Text)
 }
 
 // within runs fn under the deadline of ctx, and of lateLimit.

@@ -194,7 +194,8 @@ func (m *Manager) Parcels(ctx context.Context) ([]Parcel, error) {
 		if c.Role == settle.Payer {
 			lock = c.Params.ExpiryHeight
 		}
-		if c.Phase != settle.Open || height >= lock {
+		rolls := c.Phase == settle.Rolling || c.Phase == settle.Opening && !c.From.Channel.IsZero() && c.Depth > 0
+		if c.Phase != settle.Open && !rolls || height >= lock {
 			continue
 		}
 		p, err := m.parcel(ctx, ch)

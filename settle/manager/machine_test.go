@@ -45,11 +45,12 @@ func newCensus() *census {
 	return &census{actions: map[string]int{}, codes: map[settle.Code]int{}, ends: map[string]int{}}
 }
 
-// allCodes are the refusals of spec/settle.md.
+// allCodes are the refusals of spec/settle.md but those of rolls, which have
+// models of their own.
 func allCodes() []settle.Code {
 	var all []settle.Code
 	for c := range settle.Code(256) {
-		if !strings.HasPrefix(c.String(), "code ") {
+		if !strings.HasPrefix(c.String(), "code ") && c != settle.ErrRoll && c != settle.ErrRolling {
 			all = append(all, c)
 		}
 	}
@@ -64,8 +65,8 @@ func (c *census) report(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(c.actions)) {
 		n := c.actions[name]
 		t.Logf("%-22s %8d  %5.1f %%", name, n, 100*float64(n)/float64(c.steps))
-		if 100*n < c.steps {
-			t.Errorf("%s: got %d of %d steps, want 1 %%", name, n, c.steps)
+		if share := max(100, 200-c.steps/500); share*n < c.steps { // a short run may be an unlucky one
+			t.Errorf("%s: got %d of %d steps, want 1 of %d", name, n, c.steps, share)
 		}
 	}
 	for _, code := range allCodes() {

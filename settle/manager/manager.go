@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -117,7 +118,9 @@ type Status struct {
 	Final        pktcloud.Amount `json:"final"`   // of a signed cooperative close, else zero
 	Settled      pktcloud.Amount `json:"settled"` // what the payee's script received on the chain
 	Announced    bool            `json:"announced"`
-	ClosingTxID  [32]byte        `json:"-"` // zero while there is none
+	Into         pktcloud.ID     `json:"into,omitzero"` // the channel that it rolls into, or rolled
+	From         pktcloud.ID     `json:"from,omitzero"` // the channel that rolled into it
+	ClosingTxID  [32]byte        `json:"-"`             // zero while there is none
 	ClosingDepth uint64          `json:"closing_depth"`
 	End          pktchain.End    `json:"-"` // what the transaction that ended the channel paid; zero while the chain has none
 }
@@ -132,7 +135,7 @@ type Manager struct {
 	cfg  Config
 	self pktcloud.PublicKey
 
-	reviving  sync.Mutex // held while the restored channels are followed
+	reviving  sync.Mutex // held while the restored channels are followed, or others taken back
 	beginning sync.Mutex // held while an index is handed out or a channel begins, the sync included
 
 	mu       sync.Mutex
@@ -145,11 +148,14 @@ type Manager struct {
 	stale    bool   // the last answer of the ledger was too old
 	stored   uint64 // height of the tip in the store
 	lates    map[pktcloud.ID]lateState
+	rolls    map[pktcloud.ID]rollRecord // by predecessor
 
 	search       searchRecord // how far the chain was searched
 	searchStored uint64       // height of the one in the store
 	found        bool         // the search came to the best block
 	restored     map[settle.Outpoint]*restored
+	recalled     map[settle.Outpoint]*recalled
+	twin         bool // another machine asked for a channel of this one
 
 	searching chan struct{} // holds one token while nobody searches
 	blocks    chan struct{} // a token when there was a new block
@@ -176,14 +182,14 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
-		sight: settle.Sight{Lost: true}, lates: map[pktcloud.ID]lateState{},
-		restored: map[settle.Outpoint]*restored{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
+		sight: settle.Sight{Lost: true}, lates: map[pktcloud.ID]lateState{}, rolls: map[pktcloud.ID]rollRecord{},
+		restored: map[settle.Outpoint]*restored{}, recalled: map[settle.Outpoint]*recalled{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
 	}
 	m.searching <- struct{}{}
 	if err := m.load(ctx); err != nil {
 		return nil, err
 	}
-	if err := m.loadLates(ctx); err != nil {
+	if err := errors.Join(m.loadLates(ctx), m.loadRolls(ctx)); err != nil {
 		return nil, err
 	}
 	_, _ = m.askTip(ctx) // the height of the store serves until the ledger is back
@@ -218,7 +224,7 @@ func (m *Manager) status(ch *channel) Status {
 	s := Status{
 		ID: c.ID, Params: c.Params, Role: c.Role, Phase: c.Phase, FundingTxID: ch.chain.Detail.Funding.TxID,
 		Funded: c.Funded, Depth: c.Depth, Height: c.Height, Paid: c.Paid(), Room: c.Room(), Final: c.Close.Final,
-		OutOfSight: blind, Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced,
+		OutOfSight: blind, Settled: st.Settled, ClosingTxID: st.EndTx, ClosingDepth: c.Spent.Depth, Announced: st.Announced, Into: c.Into.Channel, From: c.From.Channel,
 		End: pktchain.End(st.seen.End),
 	}
 	if c.Spent.Known {

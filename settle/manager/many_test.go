@@ -135,13 +135,6 @@ func TestOpenManyRefuses(t *testing.T) {
 	}
 }
 
-func count(is bool) int {
-	if is {
-		return 1
-	}
-	return 0
-}
-
 func keyOf(b byte) pktcloud.PublicKey { return pktcloud.NewPrivateKey([32]byte{b}).Public() }
 
 // TestOpenManyThroughCrashes: a machine that dies at any write of an opening has
@@ -170,11 +163,11 @@ func TestOpenManyThroughCrashes(t *testing.T) {
 				}
 			}
 			w.payer.crash()
-			open, gone := 0, 0
+			phases := map[settle.Phase]int{}
 			for _, s := range w.payer.m.List() {
-				open += count(s.Phase == settle.Opening)
-				gone += count(s.Phase == settle.Abandoned)
+				phases[s.Phase]++
 			}
+			open, gone := phases[settle.Opening], phases[settle.Abandoned]
 			if open != 0 && open != 3 || gone != 0 && gone != 3 || open+gone > 3 {
 				t.Fatalf("died at write %d (after it: %v): %d channels open, %d abandoned, want all or none", at, after, open, gone)
 			}

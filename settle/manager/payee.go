@@ -130,8 +130,11 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 		return err
 	}
 	_, err = m.change(ctx, ch, func(st state) (state, effect, error) {
+		if err := m.aloneOnly(st.Channel); err != nil {
+			return st, unchanged, err
+		}
 		was := st.Channel.Latest.Body.Sequence
-		c, err := st.Channel.Accept(v, twoHands{ch.chain.Rail()})
+		c, err := st.Channel.Accept(v, ch.chain.Rail())
 		if err != nil || c.Latest.Body.Sequence == was {
 			return st, unchanged, err
 		}
@@ -139,17 +142,6 @@ func (m *Manager) Receive(ctx context.Context, v pktcloud.Signed[settle.Voucher]
 		return st, persist, nil // before it is acknowledged [SETTLE-27]
 	})
 	return err
-}
-
-// twoHands lets the channel core verify the device's signature of a voucher
-// beside the rail's, which takes longer: nobody waits for the goroutine's begin.
-type twoHands struct{ settle.Rail }
-
-// Beside implements [settle.Beside].
-func (twoHands) Beside(fn func() error) (wait func() error) {
-	done := make(chan error, 1)
-	go func() { done <- fn() }()
-	return func() error { return <-done }
 }
 
 // CompleteClose signs and broadcasts a cooperative close. The caller has
@@ -227,7 +219,7 @@ func (m *Manager) claim(ch *channel, st state, fee pktcloud.Amount) (state, effe
 		return st, unchanged, err
 	}
 	part := m.claimable(ch, c)
-	fee = min(fee, part)
+	fee = min(max(fee, m.aboveRoll(ch)), part)
 	if fee < ch.chain.ClaimFee(0) || fee <= st.EndFee {
 		return st, unchanged, settle.Refuse(settle.ErrDust, "the payee's part of %d units is not worth a fee beyond %d", uint64(part), uint64(fee))
 	}
@@ -250,8 +242,8 @@ func (m *Manager) broadcastEnd(ctx context.Context, ch *channel, st state) error
 	if len(st.End) == 0 || st.Channel.Spent.Depth > 0 {
 		return nil
 	}
-	if st.Channel.Depth == 0 {
-		if err := m.cfg.Ledger.Broadcast(ctx, ch.funding); err != nil {
+	if raw := m.fundingOf(ch, st.Channel); st.Channel.Depth == 0 && len(raw) > 0 {
+		if err := m.cfg.Ledger.Broadcast(ctx, raw); err != nil {
 			return err
 		}
 	}

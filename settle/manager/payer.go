@@ -36,16 +36,17 @@ func (m *Manager) begin(ctx context.Context, records ...channelRecord) error {
 	return m.beginAll(ctx, records, states)
 }
 
-// beginAs is begin for a channel that is in a state already.
-func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state) error {
-	return m.beginAll(ctx, []channelRecord{r}, []state{st})
+// beginAs is begin for a channel that is in a state already. More records become
+// durable with it.
+func (m *Manager) beginAs(ctx context.Context, r channelRecord, st state, more ...put) error {
+	return m.beginAll(ctx, []channelRecord{r}, []state{st}, more...)
 }
 
-func (m *Manager) beginAll(ctx context.Context, records []channelRecord, states []state) error {
+func (m *Manager) beginAll(ctx context.Context, records []channelRecord, states []state, more ...put) error {
 	m.mu.Lock()
 	order := m.order
 	m.mu.Unlock()
-	var puts []put
+	puts := more
 	channels := make([]*channel, len(records))
 	for i, r := range records {
 		r.Order = order + uint64(i)
@@ -83,6 +84,9 @@ func (m *Manager) Abandon(ctx context.Context, channel pktcloud.ID) error {
 		if st.Channel.Phase == settle.Abandoned {
 			return st, unchanged, nil
 		}
+		if !st.Channel.From.Channel.IsZero() {
+			return st, unchanged, settle.Refuse(settle.ErrRolling, "the channel is what another one rolls into: withdraw the roll")
+		}
 		c, err := st.Channel.Abandon()
 		st.Channel, fresh = c, true
 		return st, persist, err
@@ -99,7 +103,7 @@ func (m *Manager) Abandon(ctx context.Context, channel pktcloud.ID) error {
 func (m *Manager) Unannounced(context.Context) ([]pktcloud.ID, error) {
 	var ids []pktcloud.ID
 	for _, s := range m.List() {
-		if s.Role == settle.Payer && s.Phase == settle.Opening && !s.Announced && !s.Funded {
+		if s.Role == settle.Payer && s.Phase == settle.Opening && !s.Announced && !s.Funded && s.From.IsZero() {
 			ids = append(ids, s.ID)
 		}
 	}
@@ -115,9 +119,13 @@ func (m *Manager) Announce(ctx context.Context, channel pktcloud.ID) error {
 	if err != nil {
 		return err
 	}
+	var raw []byte
 	err = m.changeAll(ctx, m.run(ch), func(st state) (state, effect, error) {
 		if st.Channel.Phase == settle.Abandoned {
 			return st, unchanged, settle.Refuse(settle.ErrClosed, "the channel was abandoned")
+		}
+		if raw = m.fundingOf(ch, st.Channel); len(raw) == 0 {
+			return st, unchanged, settle.Refuse(settle.ErrRolling, "the payee has not signed the roll")
 		}
 		if st.Announced {
 			return st, unchanged, nil
@@ -128,7 +136,7 @@ func (m *Manager) Announce(ctx context.Context, channel pktcloud.ID) error {
 	if err != nil || ch.state.Load().Channel.Depth > 0 { // mined: a node may not know it any more
 		return err
 	}
-	return m.cfg.Ledger.Broadcast(ctx, ch.funding)
+	return m.cfg.Ledger.Broadcast(ctx, raw)
 }
 
 // Pay raises one lease's entry of a channel and returns the voucher, which is
@@ -143,6 +151,9 @@ func (m *Manager) Pay(ctx context.Context, channel pktcloud.ID, e settle.Entry) 
 	st, err := m.change(ctx, ch, func(st state) (state, effect, error) {
 		if restored {
 			return st, unchanged, settle.Refuse(settle.ErrClosed, "the channel came back by its phrase: its vouchers may be lost, so it pays no more; close it")
+		}
+		if err := m.aloneOnly(st.Channel); err != nil {
+			return st, unchanged, err
 		}
 		v, err := st.Channel.Next(e)
 		if err != nil || v.Sequence == st.Channel.Latest.Body.Sequence {

@@ -27,6 +27,7 @@ const (
 	keySeen     = "settle/seen/"    // likewise
 	keySearch   = "settle/search"
 	keyRestored = "settle/restored/" // and the funding's outpoint
+	keyRecalled = "settle/recalled/" // likewise
 )
 
 // maxStored bounds a stored record.
@@ -169,7 +170,7 @@ func (m *Manager) change(ctx context.Context, ch *channel, fn func(st state) (st
 	return next, nil
 }
 
-// put is a record to be stored under a key.
+// put is a record to be stored under a key; a nil value deletes it.
 type put struct {
 	key   string
 	value any
@@ -179,6 +180,10 @@ type put struct {
 func (m *Manager) apply(ctx context.Context, puts ...put) error {
 	encoded := make([]Put, len(puts))
 	for i, p := range puts {
+		if p.value == nil {
+			encoded[i] = Put{Key: p.key}
+			continue
+		}
 		value, err := pktcloud.Marshal(p.value)
 		if err != nil {
 			return err
@@ -215,6 +220,11 @@ func (m *Manager) load(ctx context.Context) error {
 			var r restoredRecord
 			if err = pktcloud.Unmarshal(value, &r, maxStored); err == nil {
 				err = m.loadRestored(key, r)
+			}
+		case strings.HasPrefix(key, keyRecalled):
+			var r recalledRecord
+			if err = pktcloud.Unmarshal(value, &r, maxStored); err == nil {
+				err = m.loadRecalled(r)
 			}
 		case strings.HasPrefix(key, keyPayees):
 			var r payeeRecord
@@ -312,7 +322,7 @@ func (m *Manager) restore(ctx context.Context, r channelRecord, st state) error 
 // add takes a channel in, and names its funding to the ledger.
 func (m *Manager) add(ch *channel) {
 	st := ch.state.Load()
-	if w, ok := m.cfg.Ledger.(settle.Watcher); ok && followed(st.Channel.Phase) {
+	if w, ok := m.cfg.Ledger.(settle.Watcher); ok && followed(st.Channel) {
 		w.Watch(settle.Watch{At: ch.chain.Detail.Funding, From: st.seen.Since})
 	}
 	m.mu.Lock()

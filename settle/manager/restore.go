@@ -55,19 +55,24 @@ type restored struct {
 	what pktchain.Restored
 }
 
-// Restored is what a manager knows of a channel that its phrase funded and its
-// store did not open: it was lost with another store, or belongs to another
-// machine with the same phrase. It never pays; it is refunded from its expiry
-// height on [SETTLE-63], unless the payee shows a voucher, see [Manager.Adopt].
+// Restored is what a manager knows of a channel of its phrase that its store did
+// not open: it was lost with another store, or belongs to another machine with
+// the same phrase. As payer it never pays; it is refunded from its expiry height
+// on [SETTLE-63], unless the payee shows a voucher. As payee it is claimed late
+// from its late height on [SETTLE-112], unless the payer shows more. See
+// [Manager.Resume].
 type Restored struct {
+	Role         settle.Role
 	Funding      settle.Outpoint
 	Capacity     pktcloud.Amount
-	Expiry       uint64          // height from which it can be refunded
+	Expiry       uint64          // height from which the payer can refund it
+	From         uint64          // height from which this side ends it: as payer the expiry, as payee the late height
 	Height       uint64          // of the funding's block
+	Claim        pktcloud.Amount // as payee: what the late claim takes, reserve and fee included
 	Other        bool            // another machine with this phrase opened it meanwhile
 	Adopted      bool            // it is a channel of this manager by now
 	Refunded     bool            // its end, if known, pays the payer alone
-	Returned     pktcloud.Amount // by a refund
+	Returned     pktcloud.Amount // by a refund; as payee what an end paid to this side
 	ClosingTxID  [32]byte
 	ClosingDepth uint64
 }
@@ -76,7 +81,8 @@ type Restored struct {
 func (r Restored) Done() bool { return r.ClosingDepth >= settledDepth }
 
 // Restored returns the channels that the phrase has on the chain beside those
-// of the store, as far as the chain was searched, in no order.
+// of the store, in no order: as payer as far as the chain was searched, as payee
+// as far as towers gave them back.
 func (m *Manager) Restored() []Restored {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -84,8 +90,18 @@ func (m *Manager) Restored() []Restored {
 	for at, r := range m.restored {
 		_, adopted := m.funded[at]
 		list = append(list, Restored{
-			Funding: at, Capacity: r.what.Capacity, Expiry: r.what.Expiry, Height: r.Height, Other: r.Other, Adopted: adopted,
+			Role: settle.Payer, Funding: at, Capacity: r.what.Capacity, Expiry: r.what.Expiry, From: r.what.Expiry, Height: r.Height,
+			Other: r.Other, Adopted: adopted,
 			Refunded: r.Spent.Refund, Returned: r.Returned, ClosingTxID: r.Spent.TxID, ClosingDepth: r.Spent.Depth,
+		})
+	}
+	for at, r := range m.recalled {
+		_, adopted := m.funded[at]
+		p := r.what.Channel.Params
+		list = append(list, Restored{
+			Role: settle.Payee, Funding: at, Capacity: p.Capacity, Expiry: p.ExpiryHeight, From: p.LateHeight(), Height: r.Height,
+			Claim: r.what.Late.Total, Other: r.Other, Adopted: adopted,
+			Refunded: r.Spent.Refund, Returned: r.Earned, ClosingTxID: r.Spent.TxID, ClosingDepth: r.Spent.Depth,
 		})
 	}
 	return list
@@ -324,8 +340,10 @@ func txText(id [32]byte) string {
 	return hex.EncodeToString(id[:])
 }
 
-func restoredKey(at settle.Outpoint) string {
-	return fmt.Sprintf("%s%s-%d", keyRestored, hex.EncodeToString(at.TxID[:]), at.Index)
+func restoredKey(at settle.Outpoint) string { return keyRestored + placeOf(at) }
+
+func placeOf(at settle.Outpoint) string {
+	return fmt.Sprintf("%s-%d", hex.EncodeToString(at.TxID[:]), at.Index)
 }
 
 // loadRestored takes a stored record back.
@@ -372,6 +390,7 @@ func (m *Manager) followRestored(ctx context.Context, tip settle.Tip) error {
 			errs = append(errs, fmt.Errorf("channel of the phrase at %x: %w", at.TxID, err))
 		}
 	}
+	errs = append(errs, m.followRecalled(ctx, tip))
 	return errors.Join(errs...)
 }
 
@@ -590,7 +609,21 @@ func (m *Manager) adoptNew(ctx context.Context, p settle.Params, v pktcloud.Sign
 	return c.ID, m.beginAs(ctx, record, state{Channel: c, Announced: true, seen: seenRecord{Since: settle.Birthday(r.Height)}})
 }
 
-// isRestored reports whether a channel came back by its phrase.
+// CameBack reports whether a channel came back by its phrase [SETTLE-65]: as
+// payer it pays no more.
+func (m *Manager) CameBack(channel pktcloud.ID) bool {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, payer := m.restored[ch.chain.Detail.Funding]
+	_, payee := m.recalled[ch.chain.Detail.Funding]
+	return payer || payee
+}
+
+// isRestored reports whether a channel of this payer came back by its phrase.
 func (m *Manager) isRestored(ch *channel) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

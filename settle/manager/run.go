@@ -109,7 +109,7 @@ func (m *Manager) look(ctx context.Context, tip settle.Tip) error {
 // follow brings one channel up to date and does what it needs.
 func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error {
 	st := ch.state.Load()
-	if !followed(st.Channel.Phase) {
+	if !followed(st.Channel) {
 		return nil
 	}
 	out, err := m.cfg.Ledger.Output(ctx, ch.chain.Detail.Funding)
@@ -120,12 +120,15 @@ func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error
 	if err != nil {
 		return err
 	}
+	if err := m.followRoll(ctx, ch, next, out); err != nil {
+		return err
+	}
 	if next.Channel.Phase.Final() {
 		m.cfg.Log.Debug("channel at rest", "channel", ch.id, "phase", next.Channel.Phase)
 		return nil
 	}
-	if next.Announced && !next.Channel.Spent.Known && next.Channel.Depth == 0 {
-		if err := m.tolerate(ch, "funding", m.cfg.Ledger.Broadcast(ctx, ch.funding)); err != nil {
+	if raw := m.fundingOf(ch, next.Channel); next.Announced && !next.Channel.Spent.Known && next.Channel.Depth == 0 && len(raw) > 0 {
+		if err := m.tolerate(ch, "funding", m.cfg.Ledger.Broadcast(ctx, raw)); err != nil {
 			return err
 		}
 	}
@@ -136,8 +139,14 @@ func (m *Manager) follow(ctx context.Context, ch *channel, tip settle.Tip) error
 }
 
 // followed reports whether the chain is asked about a channel. An abandoned one
-// may be funded at any time, by who has the transaction [SETTLE-29].
-func followed(p settle.Phase) bool { return p != settle.Closed && p != settle.Refunded }
+// may be funded at any time, by who has the transaction [SETTLE-29]; a
+// reorganisation may take a roll back [ROLL-8].
+func followed(c settle.Channel) bool {
+	if c.Phase == settle.Rolled {
+		return c.Spent.Depth < settle.ReorgMargin
+	}
+	return c.Phase != settle.Closed && c.Phase != settle.Refunded
+}
 
 // tolerate logs a refusal of the network, which passes or is answered by a
 // higher fee, and returns other errors.
@@ -156,6 +165,9 @@ func (m *Manager) observe(ctx context.Context, ch *channel, tip settle.Tip, out 
 	var seen pktchain.End
 	if out.Spend != nil {
 		end, err := ch.chain.EndOf(out.Spend.Raw)
+		if out.Spend.TxID == ch.state.Load().Channel.Into.TxID { // it pays nobody
+			end, err = pktchain.End{TxID: out.Spend.TxID}, nil
+		}
 		if err != nil {
 			m.cfg.Log.Error("the funding output is spent in an unknown way", "channel", ch.id, "err", err)
 		}
@@ -174,7 +186,8 @@ func (m *Manager) observe(ctx context.Context, ch *channel, tip settle.Tip, out 
 		if moved {
 			st.seen.Since = settle.Birthday(since)
 		}
-		if st.Channel.Phase == was.Phase && st.Channel.Spent == was.Spent {
+		deeper := st.Channel.Phase == settle.Rolled && followed(st.Channel) // no sync for each of its blocks
+		if st.Channel.Phase == was.Phase && (st.Channel.Spent == was.Spent || deeper) {
 			if moved {
 				return st, persist, nil
 			}
@@ -193,6 +206,9 @@ func (m *Manager) act(ctx context.Context, ch *channel, tip settle.Tip) (state, 
 	decision := st.Channel.Decide(tip.Height)
 	if decision != settle.ClaimNow && decision != settle.RefundNow {
 		return st, nil
+	}
+	if decision == settle.ClaimNow && m.outdone(ch) {
+		return st, nil // the store is older than the deposit, which is claimed instead [SETTLE-113]
 	}
 	rate, err := m.rate(ctx, closeFeeFactor)
 	if err != nil {
@@ -228,7 +244,7 @@ func (m *Manager) raise(ch *channel, st state, d settle.Decision, rate pktcloud.
 	p := st.Channel.Params
 	r := settle.Raise{Fee: st.EndFee, Made: st.EndHeight}
 	if d == settle.ClaimNow {
-		r.Market, r.Step = max(ch.chain.ClaimFee(rate), m.aboveDeposits(ch, st)), ch.chain.ClaimFee(0)
+		r.Market, r.Step = max(ch.chain.ClaimFee(rate), m.aboveDeposits(ch, st), m.aboveRoll(ch)), ch.chain.ClaimFee(0)
 		r.Part = m.claimable(ch, st.Channel)
 		r.Last, r.Margin = p.ExpiryHeight, p.MarginBlocks
 		return r

@@ -348,4 +348,58 @@ func TestTowerOverBtcd(t *testing.T) {
 			t.Errorf("got the refund %x, want the tower's %x", st.ClosingTxID, sent.TxID)
 		}
 	})
+	t.Run("the payee's machine is lost, with one tower left", func(t *testing.T) {
+		lostPayee(t, node, payer, payee)
+	})
+}
+
+// lostPayee loses the payee's machine while the payer withholds everything. A new
+// machine with the seed alone asks two towers, of which one is gone.
+func lostPayee(t *testing.T, node *btcdtest.Node, payer, payee *owner) {
+	id := opened(t, node, payer.party, payee.party)
+	at := payee.funding(id)
+	honest, _ := keep(t, node, 15, settletest.NewStore())
+	gone, stop := keep(t, node, 16, settletest.NewStore())
+	parcels := payAndDeposit(t, payer, payee, id, []tower.Target{honest, gone}, 300_000, 700_000)
+	paid(t, payer.party, payee.party, id, 730_000) // after the last deposit
+	late, _ := payee.lockOf(id)
+	stop()
+	payer.stop()
+	payee.stop()
+	again := newOwner(t, node, 2)
+	if err := again.wallet.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before, err := again.wallet.Balance(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := again.keys.TowerKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := tower.NewDepositor(t.Context(), tower.DepositorConfig{
+		Network: node.Network, Key: key, Parcels: again.m.Parcels, Store: again.store, Towers: []tower.Target{gone, honest},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Recall(t.Context(), false, again.m.Recall); err == nil {
+		t.Error("a tower that is gone answered")
+	}
+	if list := again.m.Restored(); len(list) != 1 || list[0].Claim != 700_000+reserve || list[0].From != late {
+		t.Fatalf("given back: got %+v", list)
+	}
+	mineUntil(t, node, late)
+	sent := spender(t, node, at, "late claim", is(parcels[1].Txs[0]))
+	mine(t, node, 1)
+	eventually(t, "the claim in a block", func() bool { return again.m.Restored()[0].ClosingDepth > 0 })
+	r := again.m.Restored()[0]
+	if want := outputOf(t, parcels[1].Txs[0], 1); r.ClosingTxID != sent.TxID || r.Returned != want {
+		t.Errorf("got %d units by %x, want %d by %x", uint64(r.Returned), r.ClosingTxID, uint64(want), sent.TxID)
+	}
+	after, err := again.wallet.Balance(t.Context())
+	if err != nil || after.Confirmed != before.Confirmed+r.Returned {
+		t.Errorf("the wallet: got %d units after %d (%v), want the claim's in it", uint64(after.Confirmed), uint64(before.Confirmed), err)
+	}
 }

@@ -122,6 +122,14 @@ func (e *Ending) classify(n Network) error {
 // Raw returns the transaction's bytes.
 func (e Ending) Raw() []byte { return bytes.Clone(e.raw) }
 
+// Kept returns the ending for who keeps many, once it was judged: with raw, its
+// bytes, and without what only the judgement needs. SameAs, Verify and
+// VerifyClient are not for it.
+func (e Ending) Kept(raw []byte) Ending {
+	e.raw, e.tx, e.script, e.payee, e.refund = raw, nil, nil, nil, RefundKeys{}
+	return e
+}
+
 // SameAs reports whether another ending differs from this one in nothing but
 // the fee: same channel and lock, same scripts, same amount to the payer of a
 // late claim.

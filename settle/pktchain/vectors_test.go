@@ -40,13 +40,14 @@ var runners = map[string]func(t *testing.T, c vector.Case) error{
 	"step":   runStep, "keys": runKeys, "script": runScript, "note": runNote, "funding": runFunding,
 	"claim": runClaim, "proof": runProof, "close": runClose, "refund": runRefund, "money": runMoney,
 	"late": runLate, "ending": runEnding, "channel": runChannel, "depth": runDepth,
+	"recall": runRecall, "shown": runShown, "resume": runResume,
 }
 
 // TestVectors makes the vectors of spec/settle.md, compares them with the
 // files, and answers what the files ask.
 func TestVectors(t *testing.T) {
 	made := slices.Concat(recordVectors(t), detailVectors(t), stepVectors(t), keyVectors(t), fundingVectors(t), claimVectors(t), endVectors(t),
-		lateVectors(t), endingVectors(t), manyVectors(t))
+		lateVectors(t), endingVectors(t), manyVectors(t), restoreVectors(t))
 	cases, err := vector.Sync(vectorDir, "", made, *update)
 	if err != nil {
 		t.Fatal(err)

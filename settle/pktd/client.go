@@ -35,7 +35,8 @@ type client struct {
 	url      string
 	user     string
 	password string
-	cookie   string // path; read anew for each question, since a node redraws it
+	cookie   string      // path; read anew for each question, since a node redraws it
+	tls      *tls.Config // nil: the machine's own authorities
 	http     *http.Client
 	id       atomic.Uint64
 }
@@ -61,6 +62,7 @@ func newClient(cfg Config) (*client, error) {
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	return &client{
+		tls: transport.TLSClientConfig.Clone(), // Clone of nil is nil
 		url: cfg.URL, user: cfg.User, password: cfg.Password, cookie: cfg.CookieFile,
 		http: &http.Client{
 			Transport: transport,

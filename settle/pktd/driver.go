@@ -3,7 +3,8 @@
 // alike, takes amounts and scripts from raw bytes alone, and keeps in memory
 // what it learnt of the scripts and outpoints that its caller asked for.
 //
-// Start with [New]. It trusts its node for consensus: it checks that blocks
+// Start with [New]; [Driver.Run] is for who wants to see a new block at once. It
+// trusts its node for consensus: it checks that blocks
 // hash to what was asked for, follow one another and match their merkle roots,
 // not their work. The rules are those of spec/ledger.md.
 package pktd
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -52,28 +54,36 @@ type Config struct {
 }
 
 // Driver is the ledger of one node. It is safe for concurrent use, and owns no
-// goroutine.
+// goroutine but those of Run.
 type Driver struct {
-	cfg Config
-	rpc *client
+	cfg  Config
+	rpc  *client
+	bell bell
 
 	naming sync.Mutex
 	named  []settle.Watch // not taken into the view yet
 
+	reading  gate // of who reads old blocks for the search; others wait for it
+	progress atomic.Pointer[search]
+
 	keeping sync.Mutex // never held while the node is asked
 	kept    []*block   // those read last
-	first   *block     // the one that the view began with, until it was searched
 
-	mu      sync.Mutex // guards all below; held while the node is asked
-	checked bool       // the node's network is the right one
+	first atomic.Pointer[block] // the one that the view began with, until it was searched
+
+	mu      gate // guards all below; held while the node is asked, but not for a search
+	checked bool // the node's network is the right one
 	view    *chainview.View
-	scripts map[string]uint64        // watched by the view, and from what height
-	points  map[wire.OutPoint]uint64 // likewise
+	scripts map[string]watched        // by the view
+	points  map[wire.OutPoint]watched // likewise
 	asked   asked
 	search  search
+	passes  uint64 // searches that came to their end
 	pool    map[chainhash.Hash]*wire.MsgTx
 	seen    []chainhash.Hash // the pool in the order of arrival
 	fresh   time.Time        // when the last refresh that succeeded began
+	failed  time.Time        // when the last one that failed began
+	failure error            // why it did
 }
 
 var (
@@ -93,7 +103,10 @@ func New(cfg Config) (*Driver, error) {
 		cfg.PollInterval = DefaultPollInterval
 	}
 	cfg.FeeRate = max(cfg.FeeRate, settle.RelayFloor)
-	return &Driver{cfg: cfg, rpc: rpc, scripts: map[string]uint64{}, points: map[wire.OutPoint]uint64{}}, nil
+	return &Driver{
+		cfg: cfg, rpc: rpc, reading: newGate(), mu: newGate(),
+		scripts: map[string]watched{}, points: map[wire.OutPoint]watched{},
+	}, nil
 }
 
 // Tip implements settle.Ledger.
@@ -106,50 +119,39 @@ func (d *Driver) Tip(ctx context.Context) (settle.Tip, error) {
 	return d.view.Tip(), nil
 }
 
-// WaitTip implements settle.Ledger.
+// WaitTip implements settle.Ledger. It asks every PollInterval, and as soon as
+// the node tells of a block while Run runs.
 func (d *Driver) WaitTip(ctx context.Context, last settle.Tip) (settle.Tip, error) {
 	for {
+		announced := d.Announced()
 		tip, err := d.Tip(ctx)
 		if err != nil || tip != last {
 			return tip, err
 		}
-		timer := time.NewTimer(d.cfg.PollInterval)
+		pause := d.cfg.PollInterval
+		if d.bell.live.Load() {
+			pause = max(pause, quietPoll)
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return settle.Tip{}, ctx.Err()
 		case <-timer.C:
+		case <-announced:
+			timer.Stop()
 		}
 	}
 }
 
 // Output implements settle.Ledger.
 func (d *Driver) Output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
-	unlock, err := d.lockFresh(ctx)
+	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
+	unlock, err := d.lockSearched(ctx, func() (bool, error) { return d.needsPoint(ctx, point) })
 	if err != nil {
 		return settle.Output{}, err
 	}
 	defer unlock()
-	if err := d.searchNamed(ctx); err != nil {
-		return settle.Output{}, err
-	}
-	return d.output(ctx, at)
-}
-
-// output is Output once everything named was searched for. The caller holds
-// d.mu.
-func (d *Driver) output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
-	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
-	if !d.view.WatchedPoint(point) && !d.view.InPool(point.Hash) {
-		found, err := d.locate(ctx, point)
-		if err == nil && !found {
-			d.watch(settle.Watch{At: at, From: d.cfg.Birthday})
-			err = d.searchNamed(ctx)
-		}
-		if err != nil {
-			return settle.Output{}, err
-		}
-	}
 	return d.view.Output(at)
 }
 
@@ -162,7 +164,7 @@ func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output
 	}
 	defer unlock()
 	point := wire.OutPoint{Hash: at.TxID, Index: at.Index}
-	if d.view.Has(point) {
+	if d.view.Has(point) && !d.unsearched(point) {
 		out, err := d.view.Output(at)
 		if out.Spend != nil && out.Spend.Depth > 0 {
 			out = settle.Output{}
@@ -188,48 +190,31 @@ func (d *Driver) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output
 
 // Coins implements settle.Ledger.
 func (d *Driver) Coins(ctx context.Context, script []byte) ([]settle.Coin, error) {
-	unlock, err := d.lockFresh(ctx)
+	unlock, err := d.lockSearched(ctx, func() (bool, error) { return d.needsScripts(script), nil })
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if err := d.searchScript(ctx, script); err != nil {
-		return nil, err
-	}
 	return d.view.Coins(script), nil
 }
 
 // Used implements settle.Watcher.
 func (d *Driver) Used(ctx context.Context, script []byte) (bool, error) {
-	unlock, err := d.lockFresh(ctx)
+	unlock, err := d.lockSearched(ctx, func() (bool, error) { return d.needsScripts(script), nil })
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	if err := d.searchScript(ctx, script); err != nil {
-		return false, err
-	}
 	return d.view.Used(script), nil
 }
 
 // Follow implements settle.TxFollower.
 func (d *Driver) Follow(ctx context.Context, since uint64, added [][]byte) (settle.Changes, error) {
-	unlock, err := d.lockFresh(ctx)
+	unlock, err := d.lockSearched(ctx, func() (bool, error) { return d.needsScripts(added...), nil })
 	if err != nil {
 		return settle.Changes{}, err
 	}
 	defer unlock()
-	if err := d.searchNamed(ctx); err != nil {
-		return settle.Changes{}, err
-	}
-	for _, script := range added {
-		if !d.view.Watched(script) {
-			d.watch(settle.Watch{Script: script, From: d.cfg.Birthday})
-		}
-	}
-	if err := d.searchNamed(ctx); err != nil {
-		return settle.Changes{}, err
-	}
 	return d.view.Follow(since, added), nil
 }
 
@@ -286,23 +271,29 @@ func (d *Driver) known(ctx context.Context, tx *wire.MsgTx, spentToo bool) (bool
 	if !spentToo || len(tx.TxIn) == 0 {
 		return false, nil
 	}
-	unlock, err := d.lockFresh(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer unlock()
-	if err := d.searchNamed(ctx); err != nil {
-		return false, err
-	}
 	for i := range tx.TxOut {
-		if d.view.WatchedPoint(wire.OutPoint{Hash: txid, Index: uint32(i)}) {
-			out, err := d.view.Output(settle.Outpoint{TxID: txid, Index: uint32(i)})
-			return out.Depth > 0, err
+		at := settle.Outpoint{TxID: txid, Index: uint32(i)}
+		if watched, depth, err := d.minedOutput(ctx, at); watched || err != nil {
+			return depth > 0, err
 		}
 	}
 	at := tx.TxIn[0].PreviousOutPoint
-	out, err := d.output(ctx, settle.Outpoint{TxID: at.Hash, Index: at.Index})
+	out, err := d.Output(ctx, settle.Outpoint{TxID: at.Hash, Index: at.Index})
 	return err == nil && out.Spend != nil && out.Spend.TxID == txid, err
+}
+
+// minedOutput returns how deep an output lies, if the view follows it.
+func (d *Driver) minedOutput(ctx context.Context, at settle.Outpoint) (watched bool, depth uint64, err error) {
+	unlock, err := d.lockSearched(ctx, func() (bool, error) { return d.search.open, nil })
+	if err != nil {
+		return false, 0, err
+	}
+	defer unlock()
+	if !d.view.WatchedPoint(wire.OutPoint{Hash: at.TxID, Index: at.Index}) {
+		return false, 0, nil
+	}
+	out, err := d.view.Output(at)
+	return true, out.Depth, err
 }
 
 // keptBlocks is how many of the blocks read last the driver keeps: a new one is
@@ -332,8 +323,8 @@ func (d *Driver) keep(b *block) {
 func (d *Driver) keptBlock(hash chainhash.Hash) *block {
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
-	if d.first != nil && d.first.header.BlockHash() == hash {
-		return d.first
+	if first := d.first.Load(); first != nil && first.header.BlockHash() == hash {
+		return first
 	}
 	if at := slices.IndexFunc(d.kept, func(b *block) bool { return b.header.BlockHash() == hash }); at >= 0 {
 		return d.kept[at]
@@ -341,15 +332,14 @@ func (d *Driver) keptBlock(hash chainhash.Hash) *block {
 	return nil
 }
 
-// keepFirst keeps the block that the view began with; nil makes it one of those
-// read last, for the caller that has not searched it yet.
-func (d *Driver) keepFirst(b *block) {
+// releaseFirst makes the block that the view began with one of those read last,
+// for the caller that has not searched it yet.
+func (d *Driver) releaseFirst() {
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
-	if b == nil && d.first != nil {
-		d.keep(d.first)
+	if first := d.first.Swap(nil); first != nil {
+		d.keep(first)
 	}
-	d.first = b
 }
 
 // readBlock asks for a block and checks that it is the one asked for.

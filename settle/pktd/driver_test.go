@@ -219,6 +219,10 @@ func TestUnspentNeverSearches(t *testing.T) {
 type counter struct {
 	blocks atomic.Int64
 	most   atomic.Int64 // blocks to let through; zero means all
+
+	holdAt  atomic.Int64 // the block to hold back; zero means none
+	held    chan struct{}
+	release chan struct{}
 }
 
 // countBlocks puts a counter before a driver's node.
@@ -228,7 +232,7 @@ func countBlocks(t *testing.T, d *Driver) *counter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := new(counter)
+	c := &counter{held: make(chan struct{}), release: make(chan struct{})}
 	forward := httputil.NewSingleHostReverseProxy(node)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -240,7 +244,10 @@ func countBlocks(t *testing.T, d *Driver) *counter {
 				w.WriteHeader(http.StatusBadGateway)
 				return
 			}
-			c.blocks.Add(1)
+			if c.blocks.Add(1) == c.holdAt.Load() {
+				close(c.held)
+				<-c.release
+			}
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		forward.ServeHTTP(w, r)

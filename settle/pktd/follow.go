@@ -25,20 +25,45 @@ const (
 // errMoved marks a chain that changed while it was read.
 var errMoved = errors.New("the chain moved while it was read")
 
+// gate is a lock for which nobody waits longer than for an answer.
+type gate chan struct{}
+
+func newGate() gate { return make(gate, 1) }
+
+func (g gate) enter(ctx context.Context) error {
+	select {
+	case g <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g gate) leave() { <-g }
+
 // lockFresh locks the driver with a view that is not older than the call. Calls
-// that wait for the same lock share one refresh.
+// that wait for the same lock share one refresh, also one that fails.
 func (d *Driver) lockFresh(ctx context.Context) (unlock func(), err error) {
 	called := time.Now()
-	d.mu.Lock()
+	if err := d.mu.enter(ctx); err != nil {
+		return nil, err
+	}
+	if d.failed.After(called) {
+		d.mu.leave()
+		return nil, d.failure
+	}
 	if !d.fresh.After(called) {
 		began := time.Now()
 		if err := d.refresh(ctx); err != nil {
-			d.mu.Unlock()
+			if ctx.Err() == nil {
+				d.failed, d.failure = began, err
+			}
+			d.mu.leave()
 			return nil, err
 		}
 		d.fresh = began
 	}
-	return d.mu.Unlock, nil
+	return d.mu.leave, nil
 }
 
 // refresh brings blocks and mempool to one state of the node.
@@ -119,6 +144,7 @@ func (d *Driver) follow(ctx context.Context) error {
 			return d.begin(ctx, count)
 		}
 	}
+	d.search.back(d.view.Tip())
 	return d.connectTo(ctx, count)
 }
 
@@ -138,23 +164,25 @@ func (d *Driver) begin(ctx context.Context, count uint64) error {
 		view.Succeed(d.view)
 	}
 	d.search = search{}
-	for s, from := range d.scripts {
+	for s, w := range d.scripts {
 		view.WatchScript([]byte(s))
-		d.search.include(from)
+		d.search.include(w.from, count)
+		d.scripts[s] = watched{w.from, d.passes + 1}
 	}
-	for at, from := range d.points {
+	for at, w := range d.points {
 		if d.asked.has(at) { // perhaps its block alone is enough again
 			delete(d.points, at)
-			d.Watch(settle.Watch{At: settle.Outpoint{TxID: at.Hash, Index: at.Index}, From: from})
+			d.Watch(settle.Watch{At: settle.Outpoint{TxID: at.Hash, Index: at.Index}, From: w.from})
 			continue
 		}
 		view.WatchPoint(at)
-		d.search.include(from)
+		d.search.include(w.from, count)
+		d.points[at] = watched{w.from, d.passes + 1}
 	}
 	first := b.forView(count)
 	view.Start(settle.Tip{Height: first.Height, Hash: first.Hash, Time: first.Time})
 	d.view = view
-	d.keepFirst(b)
+	d.first.Store(b)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package pktd
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -120,4 +121,90 @@ type writer struct{ b []byte }
 func (w *writer) Write(p []byte) (int, error) {
 	w.b = append(w.b, p...)
 	return len(p), nil
+}
+
+// answering is a driver of a node that has these blocks; at tells which one it
+// names at a height.
+func answering(t *testing.T, best []wire.MsgBlock, at func(height int) wire.MsgBlock, others ...wire.MsgBlock) *Driver {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q struct {
+			Method string
+			Params []json.RawMessage
+		}
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+			t.Error(err)
+		}
+		var result any
+		switch q.Method {
+		case "getbestblockhash":
+			result = best[len(best)-1].BlockHash().String()
+		case "getblockcount":
+			result = len(best) - 1
+		case "getblockhash":
+			var h int
+			_ = json.Unmarshal(q.Params[0], &h)
+			named := at(h)
+			result = named.BlockHash().String()
+		case "getblock":
+			var hash string
+			_ = json.Unmarshal(q.Params[0], &hash)
+			for _, b := range append(append([]wire.MsgBlock{}, best...), others...) {
+				if b.BlockHash().String() == hash {
+					result = hex.EncodeToString(blockBytes(t, &b))
+				}
+			}
+		case "getrawmempool":
+			result = []string{}
+		}
+		text, err := json.Marshal(map[string]any{"result": result, "error": nil, "id": 1})
+		if err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(w, "%s\n", text)
+	}))
+	t.Cleanup(server.Close)
+	d, err := New(Config{URL: server.URL, User: "u", Password: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestSearchOfTwoBranches: a node that answers one height of another branch, for
+// good, is not believed.
+func TestSearchOfTwoBranches(t *testing.T) {
+	right, other := chainOf(6, 1), chainOf(6, 2)
+	d := answering(t, right, func(height int) wire.MsgBlock {
+		if height == 2 {
+			return other[height]
+		}
+		return right[height]
+	}, other...)
+	if coins, err := d.Coins(t.Context(), []byte{0x51}); !errors.Is(err, settle.ErrLedgerUnavailable) {
+		t.Errorf("got %d coins, %v; want unavailable", len(coins), err)
+	}
+}
+
+// TestSearchIsBounded: blocks that are full of what is searched for do not come all
+// at once, and nothing is left out.
+func TestSearchIsBounded(t *testing.T) {
+	blocks := chainOf(8, 1)
+	for i := range blocks { // each nearly half of what one search may return
+		b := &blocks[i]
+		b.Transactions[0].TxOut[0].PkScript = make([]byte, MaxFoundBytes*4/10)
+		b.Header.MerkleRoot = b.Transactions[0].TxHash()
+		if i > 0 {
+			b.Header.PrevBlock = blocks[i-1].BlockHash()
+		}
+	}
+	d := answering(t, blocks, func(height int) wire.MsgBlock { return blocks[height] })
+	var after settle.Tip
+	for _, want := range []uint64{3, 6, 7, 7} {
+		found, next, err := d.Search(t.Context(), after, func([]byte) bool { return true })
+		if err != nil || next.Height != want || uint64(len(found)) != want-after.Height {
+			t.Fatalf("after block %d: got %d found up to block %d, %v, want up to block %d", after.Height, len(found), next.Height, err, want)
+		}
+		after = next
+	}
 }

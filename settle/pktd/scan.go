@@ -14,6 +14,10 @@ import (
 
 var _ settle.Searcher = (*Driver)(nil)
 
+// MaxFoundBytes is how much one search returns: it ends early with the block in
+// which it found that much, so that blocks made up by a node fill no memory.
+const MaxFoundBytes = 8 << 20
+
 // Search implements settle.Searcher. It reads each block from the node and
 // keeps none; other calls go on meanwhile.
 func (d *Driver) Search(ctx context.Context, after settle.Tip, match func(script []byte) bool) ([]settle.Found, settle.Tip, error) {
@@ -38,8 +42,8 @@ func (d *Driver) Search(ctx context.Context, after settle.Tip, match func(script
 		previous = after.Hash
 	}
 	var found []settle.Found
-	last := after
-	for h := from; h <= count && h < from+settle.MaxSearchBlocks; h++ {
+	last, size := after, 0
+	for h := from; h <= count && h < from+settle.MaxSearchBlocks && size < MaxFoundBytes; h++ {
 		b, err := d.blockAt(ctx, h)
 		if err != nil {
 			return nil, after, err
@@ -51,6 +55,9 @@ func (d *Driver) Search(ctx context.Context, after settle.Tip, match func(script
 		more, err := foundIn(b.txs, h, match)
 		if err != nil {
 			return nil, after, err
+		}
+		for _, f := range more {
+			size += len(f.Raw)
 		}
 		found = append(found, more...)
 		last = settle.Tip{Height: h, Hash: previous, Time: b.header.Timestamp.Unix()}
@@ -89,8 +96,10 @@ func foundIn(txs []*wire.MsgTx, height uint64, match func(script []byte) bool) (
 
 // rightNetwork is checkNetwork for callers that do not hold d.mu.
 func (d *Driver) rightNetwork(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.mu.enter(ctx); err != nil {
+		return err
+	}
+	defer d.mu.leave()
 	return d.checkNetwork(ctx)
 }
 

@@ -2,6 +2,7 @@ package pktd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -11,23 +12,39 @@ import (
 )
 
 // search is one pass over old blocks for all that is watched and was not
-// searched for yet. A pass that fails goes on where it was.
+// searched for yet. A pass that fails goes on where it was. Blocks that come
+// meanwhile are none of it: they are followed with all that is watched.
 type search struct {
 	open bool
 	from uint64         // the first block of the pass
 	next uint64         // the first block not looked at
+	end  uint64         // the last block of the pass
 	last chainhash.Hash // of the block before next; zero if that is none of the pass
 }
 
-// include makes the pass cover the blocks from a height on.
-func (s *search) include(from uint64) {
+// watched is from what height something is watched, and by the end of which
+// pass it was searched for.
+type watched struct{ from, pass uint64 }
+
+// include makes the pass cover the blocks from a height to the best one.
+func (s *search) include(from, best uint64) {
 	from = max(from, 1) // no chain lets the very first block's reward be spent
+	s.end = best
 	switch {
 	case !s.open:
-		*s = search{open: true, from: from, next: from}
+		*s = search{open: true, from: from, next: from, end: best}
 	case from < s.next:
 		s.from = min(s.from, from)
 		s.next, s.last = from, chainhash.Hash{}
+	}
+}
+
+// back notes that the blocks above tip are none of the chain any more: those
+// that come in their place are followed.
+func (s *search) back(tip settle.Tip) {
+	s.end = min(s.end, tip.Height)
+	if s.next > tip.Height+1 {
+		s.next, s.last = tip.Height+1, tip.Hash
 	}
 }
 
@@ -53,7 +70,7 @@ func (d *Driver) take(ctx context.Context, w settle.Watch) error {
 			return err
 		}
 		if found {
-			d.points[at] = max(w.From, d.cfg.Birthday)
+			d.points[at] = watched{from: max(w.From, d.cfg.Birthday)}
 			return nil
 		}
 	}
@@ -87,39 +104,103 @@ func (a *asked) add(at wire.OutPoint) {
 	a.order = append(a.order, at)
 }
 
-// watch makes the view follow one thing. The caller holds d.mu.
+// watch makes the view follow one thing. The caller holds d.mu and has a view.
 func (d *Driver) watch(w settle.Watch) {
 	w.From = max(w.From, d.cfg.Birthday)
+	now := watched{w.From, d.passes + 1}
 	if len(w.Script) > 0 {
-		if from, ok := d.scripts[string(w.Script)]; ok && from <= w.From {
+		if had, ok := d.scripts[string(w.Script)]; ok && had.from <= w.From {
 			return
 		}
-		d.scripts[string(w.Script)] = w.From
+		d.scripts[string(w.Script)] = now
 		d.view.WatchScript(w.Script)
 	} else {
 		at := wire.OutPoint{Hash: w.At.TxID, Index: w.At.Index}
-		if from, ok := d.points[at]; ok && from <= w.From {
+		if had, ok := d.points[at]; ok && had.from <= w.From {
 			return
 		}
-		d.points[at] = w.From
+		d.points[at] = now
 		d.view.WatchPoint(at)
 	}
-	d.search.include(w.From)
+	d.search.include(w.From, d.view.Tip().Height)
 }
 
-// searchScript is searchNamed for a script that may not have been named. The
-// caller holds d.mu.
-func (d *Driver) searchScript(ctx context.Context, script []byte) error {
-	if err := d.searchNamed(ctx); err != nil || d.view.Watched(script) {
-		return err
+// needsScripts reports whether one of these has to be searched for. The caller
+// holds d.mu.
+func (d *Driver) needsScripts(scripts ...[]byte) bool {
+	needs := false
+	for _, script := range scripts {
+		if !d.view.Watched(script) {
+			d.watch(settle.Watch{Script: script, From: d.cfg.Birthday})
+		}
+		needs = needs || d.scripts[string(script)].pass > d.passes
 	}
-	d.watch(settle.Watch{Script: script, From: d.cfg.Birthday})
-	return d.searchNamed(ctx)
+	return needs
 }
 
-// searchNamed looks at old blocks for what was named since the last search. The
-// caller holds d.mu and has a fresh view.
-func (d *Driver) searchNamed(ctx context.Context) error {
+// unsearched reports whether the search has yet to tell what became of an output
+// that is named or known. The caller holds d.mu.
+func (d *Driver) unsearched(at wire.OutPoint) bool {
+	if named, ok := d.points[at]; ok {
+		return named.pass > d.passes
+	}
+	script, _ := d.view.ScriptOf(at)
+	return d.scripts[string(script)].pass > d.passes
+}
+
+// needsPoint reports whether an output, or what spends it, has to be searched
+// for. The caller holds d.mu.
+func (d *Driver) needsPoint(ctx context.Context, at wire.OutPoint) (bool, error) {
+	_, named := d.points[at]
+	switch {
+	case d.view.InPool(at.Hash):
+		return false, nil
+	case named || d.view.Has(at):
+		return d.unsearched(at), nil
+	case d.search.open:
+		return true, nil // it may come upon it
+	}
+	if found, err := d.locate(ctx, at); found || err != nil {
+		return false, err
+	}
+	d.watch(settle.Watch{At: settle.Outpoint{TxID: at.Hash, Index: at.Index}, From: d.cfg.Birthday})
+	return true, nil
+}
+
+// lockSearched locks the driver with a view that is not older than the call and
+// that needs no search any more. It holds the lock for no search: other
+// questions go on meanwhile [LEDGER-48].
+func (d *Driver) lockSearched(ctx context.Context, needs func() (bool, error)) (unlock func(), err error) {
+	for moves := 0; moves < maxAttempts; {
+		unlock, err := d.lockFresh(ctx)
+		if err != nil {
+			return nil, err
+		}
+		more := false
+		if err = d.takeNamed(ctx); err == nil {
+			more, err = needs()
+		}
+		if err == nil && !more {
+			return unlock, nil
+		}
+		pass := d.passes + 1
+		unlock()
+		if err != nil {
+			return nil, err
+		}
+		moved, err := d.searchOn(ctx, pass)
+		if err != nil {
+			return nil, err
+		}
+		if moved {
+			moves++
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
+}
+
+// takeNamed watches what was named. The caller holds d.mu.
+func (d *Driver) takeNamed(ctx context.Context) error {
 	d.naming.Lock()
 	named := d.named
 	d.named = nil
@@ -130,51 +211,90 @@ func (d *Driver) searchNamed(ctx context.Context) error {
 			return err
 		}
 	}
-	s := &d.search
-	if !s.open {
-		return nil
-	}
-	if err := d.resume(ctx); err != nil {
-		return err
-	}
-	for tip := d.view.Tip(); s.next <= tip.Height; {
-		hash, err := d.blockHash(ctx, s.next)
-		if err != nil {
-			return unavailable("search the chain", err)
-		}
-		b, err := d.rawBlock(ctx, hash)
-		if err != nil {
-			return err
-		}
-		if s.last != (chainhash.Hash{}) && b.header.PrevBlock != s.last || s.next == tip.Height && hash != tip.Hash {
-			s.next, s.last = s.from, chainhash.Hash{}
-			return fmt.Errorf("%w: %w", settle.ErrLedgerUnavailable, errMoved)
-		}
-		d.view.Rescan(b.forView(s.next))
-		s.next, s.last = s.next+1, hash
-	}
-	*s = search{}
-	d.keepFirst(nil)
 	return nil
 }
 
-// resume lets a search that was interrupted begin again if its blocks are no
-// longer those of the best chain.
-func (d *Driver) resume(ctx context.Context) error {
+// searchOn goes on with the search until a pass has come to its end, or waits for
+// who does. It returns a *settle.Searching when that takes too long or fails, and
+// no error when the chain moved under it.
+func (d *Driver) searchOn(ctx context.Context, pass uint64) (moved bool, err error) {
+	if err = d.reading.enter(ctx); err == nil {
+		err = d.readOn(ctx, pass)
+		d.reading.leave()
+	}
+	if err == nil || errors.Is(err, errMoved) {
+		return err != nil, nil
+	}
+	s := &settle.Searching{Cause: err}
+	if p := d.progress.Load(); p != nil {
+		s.Next, s.End = p.next, p.end
+	}
+	return false, s
+}
+
+// readOn is searchOn for the one that reads.
+func (d *Driver) readOn(ctx context.Context, pass uint64) error {
+	for {
+		s, err := d.pending(ctx, pass)
+		if err != nil || !s.open {
+			return err
+		}
+		b, err := d.blockAt(ctx, s.next)
+		if isCode(err, codeOutOfRange, codeNotFound) {
+			return errMoved
+		}
+		if err != nil {
+			return err
+		}
+		if err := d.lookAt(ctx, s, b); err != nil {
+			return err
+		}
+	}
+}
+
+// pending returns what is still to be searched in a pass, if anything.
+func (d *Driver) pending(ctx context.Context, pass uint64) (search, error) {
+	if err := d.mu.enter(ctx); err != nil {
+		return search{}, err
+	}
+	defer d.mu.leave()
+	if d.search.open && d.search.next > d.search.end {
+		d.search = search{}
+		d.passes++
+		d.releaseFirst()
+	}
+	if d.passes >= pass {
+		return search{}, nil
+	}
+	now := d.search
+	d.progress.Store(&now)
+	return now, nil
+}
+
+// lookAt looks at the next block of the search as it was before the block was
+// read. It returns errMoved when the chain moved under the search, which then
+// begins again.
+func (d *Driver) lookAt(ctx context.Context, was search, b *block) error {
+	if err := d.mu.enter(ctx); err != nil {
+		return err
+	}
+	defer d.mu.leave()
 	s := &d.search
-	if s.last == (chainhash.Hash{}) {
-		return nil
+	if *s != was {
+		return nil // somebody named more, or the view began anew
 	}
-	if s.next <= d.view.Tip().Height+1 {
-		hash, err := d.blockHash(ctx, s.next-1)
-		if err == nil && hash == s.last {
-			return nil
-		}
-		if err != nil && !isCode(err, codeOutOfRange) {
-			return unavailable("search the chain", err)
-		}
+	hash := b.header.BlockHash()
+	moved := s.last != (chainhash.Hash{}) && b.header.PrevBlock != s.last
+	if s.next == s.end {
+		at, ok := d.view.HashAt(s.end)
+		moved = moved || ok && at != hash
 	}
-	s.next, s.last = s.from, chainhash.Hash{}
+	if moved {
+		s.next, s.last = s.from, chainhash.Hash{}
+		return errMoved
+	}
+	d.view.Rescan(b.forView(s.next))
+	s.next, s.last = s.next+1, hash
 	return nil
 }
 

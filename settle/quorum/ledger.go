@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -20,21 +21,56 @@ const searchPatience = 12
 // their best chains [LEDGER-50].
 func (l *Ledger) Tip(ctx context.Context) (settle.Tip, error) {
 	var tip settle.Tip
-	err := l.settled(ctx, func() (err error) {
-		tip, err = l.tip(ctx)
+	err := l.settled(ctx, func(w whom) error {
+		tips, err := everybody(l, w, l.cfg.Patience, func(ctx context.Context, m *member) (settle.Tip, error) {
+			return m.Server.Tip(ctx)
+		}).ask(ctx, l)
+		if err == nil {
+			tip, err = l.agreeTip(ctx, tips)
+		}
 		return err
 	})
 	return tip, err
 }
 
-func (l *Ledger) tip(ctx context.Context) (settle.Tip, error) {
-	tips, err := ask(ctx, l, l.cfg.Patience, func(ctx context.Context, s Server) (settle.Tip, error) { return s.Tip(ctx) })
-	if err != nil {
-		return settle.Tip{}, err
+// agreeTip finds the highest of the blocks named that enough members have. Who
+// is further on is asked what it has below.
+func (l *Ledger) agreeTip(ctx context.Context, tips []answer[settle.Tip]) (settle.Tip, error) {
+	heights := make([]uint64, 0, len(tips))
+	for _, t := range tips {
+		heights = append(heights, t.value.Height)
 	}
-	height := l.supported(tips, func(t settle.Tip) uint64 { return t.Height })
-	votes := map[settle.Tip]int{}
+	top := nth(heights, l.need)
+	slices.Sort(heights)
+	heights = slices.Compact(heights)
+	for _, height := range slices.Backward(heights) {
+		if height > top {
+			continue
+		}
+		at, err := l.blocksAt(ctx, tips, height)
+		if err != nil {
+			return settle.Tip{}, err
+		}
+		votes := map[settle.Tip]int{}
+		for _, t := range at {
+			votes[t]++
+		}
+		if best, n := most(votes); n >= l.need {
+			l.judgeTips(tips, at, best)
+			return best, nil
+		}
+	}
+	for _, t := range tips { // whoever is right
+		l.tell(t.from, chain, "is on another chain than the others")
+	}
+	return settle.Tip{}, disagree("no block that %d of them have", l.need)
+}
+
+// blocksAt returns the block that each member has at a height which it reached.
+func (l *Ledger) blocksAt(ctx context.Context, tips []answer[settle.Tip], height uint64) (map[*member]settle.Tip, error) {
 	at := map[*member]settle.Tip{}
+	votes := map[settle.Tip]int{}
+	own := map[*member]settle.Tip{}
 	var above []*member
 	for _, t := range tips {
 		switch {
@@ -43,51 +79,59 @@ func (l *Ledger) tip(ctx context.Context) (settle.Tip, error) {
 			votes[t.value]++
 		case t.value.Height > height:
 			above = append(above, t.from)
+			own[t.from] = t.value
 		}
 	}
-	for _, m := range above {
-		bounded, cancel := context.WithTimeout(ctx, l.cfg.Patience)
-		t, err := m.Server.TipAt(bounded, height)
-		cancel()
-		if err == nil {
-			at[m] = t
-			votes[t]++
+	if len(above) == 0 {
+		return at, nil
+	}
+	_, n := most(votes)
+	below, err := round[settle.Tip]{
+		whom: whom{of: above}, need: max(0, l.need-n), patience: l.cfg.Patience,
+		question: func(ctx context.Context, m *member) (settle.Tip, error) {
+			t, err := m.Server.TipAt(ctx, height)
+			if err != nil {
+				return t, err
+			}
+			if best, err := m.Server.TipAt(ctx, own[m].Height); err != nil || best != own[m] {
+				return settle.Tip{}, err // it has left that chain meanwhile
+			}
+			return t, nil
+		},
+	}.ask(ctx, l)
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	for _, b := range below { // none if too few answer
+		if b.value != (settle.Tip{}) {
+			at[b.from] = b.value
 		}
 	}
-	best, n := most(votes)
+	return at, nil
+}
+
+// judgeTips notes who lags and who is on another chain.
+func (l *Ledger) judgeTips(tips []answer[settle.Tip], at map[*member]settle.Tip, best settle.Tip) {
 	for _, t := range tips {
 		has, ok := at[t.from]
 		switch {
-		case ok && n >= l.need && has != best:
-			l.tell(t.from, chain, fmt.Sprintf("is on another chain at height %d", height))
-		case !ok && t.value.Height+lagging < height:
-			l.tell(t.from, chain, fmt.Sprintf("is at height %d, the others at %d", t.value.Height, height))
-		case n >= l.need:
+		case ok && has != best:
+			l.tell(t.from, chain, fmt.Sprintf("is on another chain at height %d", best.Height))
+		case t.value.Height+lagging < best.Height:
+			l.tell(t.from, chain, fmt.Sprintf("is at height %d, the others at %d", t.value.Height, best.Height))
+		case ok || t.value.Height < best.Height:
 			l.tell(t.from, chain, "")
 		}
 	}
-	if n < l.need {
-		return settle.Tip{}, disagree("%d different blocks at height %d", len(votes), height)
-	}
-	return best, nil
 }
 
 // lagging is how many blocks a server may be behind before that is trouble.
 const lagging = 3
 
-// supported returns the highest value that enough members reach.
-func (l *Ledger) supported(answers []answer[settle.Tip], of func(settle.Tip) uint64) uint64 {
-	var all []uint64
-	for _, a := range answers {
-		all = append(all, of(a.value))
-	}
-	return nth(all, l.need)
-}
-
 // nth returns the largest value that need of all reach; zero when there are
 // fewer.
 func nth(all []uint64, need int) uint64 {
-	slices.Sort(all)
+	all = slices.Sorted(slices.Values(all))
 	if len(all) < need {
 		return 0
 	}
@@ -104,66 +148,75 @@ func most[K comparable](votes map[K]int) (best K, n int) {
 	return best, n
 }
 
-func disagree(format string, args ...any) error {
-	return fmt.Errorf("%w: %w: %s", settle.ErrLedgerUnavailable, ErrDisagree, fmt.Sprintf(format, args...))
-}
-
-// settled repeats a question on which the servers disagree: a new block or
-// transaction does not come to all in one moment.
-func (l *Ledger) settled(ctx context.Context, question func() error) error {
-	for try := 1; ; try++ {
-		err := question()
-		if try == attempts || !errors.Is(err, ErrDisagree) {
-			return err
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		}
-	}
-}
-
-// WaitTip implements settle.Ledger.
+// WaitTip implements settle.Ledger. It asks every PollInterval, and as soon as a
+// server tells of a block.
 func (l *Ledger) WaitTip(ctx context.Context, last settle.Tip) (settle.Tip, error) {
 	for {
+		announced, stop := l.announced(ctx)
 		tip, err := l.Tip(ctx)
 		if err != nil || tip != last {
+			stop()
 			return tip, err
 		}
 		timer := time.NewTimer(l.cfg.PollInterval)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return settle.Tip{}, ctx.Err()
+			err = ctx.Err()
 		case <-timer.C:
+		case <-announced:
+		}
+		timer.Stop()
+		stop()
+		if err != nil {
+			return settle.Tip{}, err
 		}
 	}
+}
+
+// announced returns a channel that is closed when a server tells of a block; stop
+// ends the waiting for that.
+func (l *Ledger) announced(ctx context.Context) (told <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	first := make(chan struct{})
+	var once sync.Once
+	var waiting sync.WaitGroup
+	for _, m := range l.members {
+		server, ok := m.Server.(interface{ Announced() <-chan struct{} })
+		if !ok {
+			continue
+		}
+		of := server.Announced()
+		waiting.Go(func() {
+			select {
+			case <-of:
+				once.Do(func() { close(first) })
+			case <-ctx.Done():
+			}
+		})
+	}
+	return first, func() { cancel(); waiting.Wait() }
 }
 
 // Broadcast implements settle.Ledger: all servers get the transaction. It was
 // refused when enough servers refuse it, or all that answer [LEDGER-53].
 func (l *Ledger) Broadcast(ctx context.Context, raw []byte) error {
-	type nothing struct{}
-	answers, err := ask(ctx, l, l.cfg.Patience, func(ctx context.Context, s Server) (nothing, error) {
-		return nothing{}, s.Broadcast(ctx, raw)
-	})
+	answers, err := everybody(l, whom{of: l.present()}, l.cfg.Patience, func(ctx context.Context, m *member) (refused, err error) {
+		err = m.Server.Broadcast(ctx, raw)
+		if errors.Is(err, settle.ErrRejected) {
+			return err, nil
+		}
+		return nil, err
+	}).ask(ctx, l)
 	if err != nil {
 		return err
 	}
 	var refused error
 	n := 0
 	for _, a := range answers {
-		if a.err == nil {
-			continue
+		if a.value != nil {
+			refused = a.value
+			n++
 		}
-		if !errors.Is(a.err, settle.ErrRejected) {
-			return a.err
-		}
-		refused = a.err
-		n++
 	}
 	if n >= l.need || n == len(answers) {
 		return refused
@@ -171,22 +224,21 @@ func (l *Ledger) Broadcast(ctx context.Context, raw []byte) error {
 	return nil
 }
 
-// FeeRate implements settle.Ledger with the median, so that no server alone
-// can drive the fee [LEDGER-54].
+// FeeRate implements settle.Ledger with the median, the lower one of two, so that
+// no server alone can drive the fee up [LEDGER-54].
 func (l *Ledger) FeeRate(ctx context.Context) (pktcloud.Amount, error) {
-	answers, err := ask(ctx, l, l.cfg.Patience, func(ctx context.Context, s Server) (pktcloud.Amount, error) { return s.FeeRate(ctx) })
+	answers, err := everybody(l, whom{of: l.present()}, l.cfg.Patience, func(ctx context.Context, m *member) (pktcloud.Amount, error) {
+		return m.Server.FeeRate(ctx)
+	}).ask(ctx, l)
 	if err != nil {
 		return 0, err
 	}
 	var rates []pktcloud.Amount
 	for _, a := range answers {
-		if a.err != nil {
-			return 0, a.err
-		}
 		rates = append(rates, a.value)
 	}
 	slices.Sort(rates)
-	return max(rates[len(rates)/2], settle.RelayFloor), nil
+	return max(rates[(len(rates)-1)/2], settle.RelayFloor), nil
 }
 
 // Watch implements settle.Watcher.
@@ -197,17 +249,30 @@ func (l *Ledger) Watch(list ...settle.Watch) {
 }
 
 // Search implements settle.Searcher. What any server finds is returned: only
-// the caller can tell what it is worth. The end is one that enough servers
-// reached [LEDGER-55].
+// the caller can tell what it is worth. The end is a block that enough servers
+// reached [LEDGER-55]. Match is called from one goroutine at a time, and not
+// after Search has returned.
 func (l *Ledger) Search(ctx context.Context, after settle.Tip, match func(script []byte) bool) ([]settle.Found, settle.Tip, error) {
 	type result struct {
 		found []settle.Found
 		end   settle.Tip
 	}
-	answers, err := ask(ctx, l, searchPatience*l.cfg.Patience, func(ctx context.Context, s Server) (result, error) {
-		found, end, err := s.Search(ctx, after, match)
+	var matching sync.Mutex
+	over := false
+	defer func() {
+		matching.Lock()
+		defer matching.Unlock()
+		over = true
+	}()
+	guarded := func(script []byte) bool {
+		matching.Lock()
+		defer matching.Unlock()
+		return !over && match(script)
+	}
+	answers, err := everybody(l, whom{of: l.present()}, searchPatience*l.cfg.Patience, func(ctx context.Context, m *member) (result, error) {
+		found, end, err := m.Server.Search(ctx, after, guarded)
 		return result{found, end}, err
-	})
+	}).ask(ctx, l)
 	if err != nil {
 		return nil, after, err
 	}
@@ -215,9 +280,6 @@ func (l *Ledger) Search(ctx context.Context, after settle.Tip, match func(script
 	seen := map[string]bool{}
 	var ends []answer[settle.Tip]
 	for _, a := range answers {
-		if a.err != nil {
-			return nil, after, a.err
-		}
 		ends = append(ends, answer[settle.Tip]{from: a.from, value: a.value.end})
 		for _, f := range a.value.found {
 			if !seen[string(f.Raw)] {
@@ -226,14 +288,25 @@ func (l *Ledger) Search(ctx context.Context, after settle.Tip, match func(script
 			}
 		}
 	}
+	end, err := l.agreeEnd(ctx, after, ends)
+	if err != nil {
+		return nil, after, err
+	}
 	slices.SortStableFunc(all, func(a, b settle.Found) int { return cmp.Compare(a.Height, b.Height) })
-	height := l.supported(ends, func(t settle.Tip) uint64 { return t.Height })
-	votes := map[settle.Tip]int{}
+	return all, end, nil
+}
+
+// agreeEnd finds the block up to which enough members searched; it is after when
+// enough of them have nothing further.
+func (l *Ledger) agreeEnd(ctx context.Context, after settle.Tip, ends []answer[settle.Tip]) (settle.Tip, error) {
+	n := 0
 	for _, e := range ends {
-		if e.value.Height == height {
-			votes[e.value]++
+		if e.value == after {
+			n++
 		}
 	}
-	end, _ := most(votes) // one on another chain makes the next search begin lower
-	return all, end, nil
+	if n >= l.need {
+		return after, nil
+	}
+	return l.agreeTip(ctx, ends)
 }

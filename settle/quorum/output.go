@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/btcsuite/btcd/txscript/v2"
@@ -12,22 +13,22 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
-// Output implements settle.Ledger. What enough servers know alike counts, at
-// the depth that enough of them see [LEDGER-51]; what fewer know is no absence
-// but a disagreement [LEDGER-52].
+// Output implements settle.Ledger. What enough servers know alike counts, at the
+// depth that enough of them see [LEDGER-51]; what enough do not know is not
+// known; all else is a disagreement [LEDGER-52].
 func (l *Ledger) Output(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
-	return l.output(ctx, at, func(ctx context.Context, s Server) (settle.Output, error) { return s.Output(ctx, at) })
+	return l.output(ctx, at, func(ctx context.Context, m *member) (settle.Output, error) { return m.Server.Output(ctx, at) })
 }
 
 // Unspent implements settle.CoinReader in the same way.
 func (l *Ledger) Unspent(ctx context.Context, at settle.Outpoint) (settle.Output, error) {
-	return l.output(ctx, at, func(ctx context.Context, s Server) (settle.Output, error) { return s.Unspent(ctx, at) })
+	return l.output(ctx, at, func(ctx context.Context, m *member) (settle.Output, error) { return m.Server.Unspent(ctx, at) })
 }
 
-func (l *Ledger) output(ctx context.Context, at settle.Outpoint, question func(context.Context, Server) (settle.Output, error)) (settle.Output, error) {
+func (l *Ledger) output(ctx context.Context, at settle.Outpoint, question func(context.Context, *member) (settle.Output, error)) (settle.Output, error) {
 	var out settle.Output
-	err := l.settled(ctx, func() error {
-		answers, err := ask(ctx, l, searchPatience*l.cfg.Patience, question)
+	err := l.settled(ctx, func(w whom) error {
+		answers, err := everybody(l, w, searchPatience*l.cfg.Patience, question).ask(ctx, l)
 		if err == nil {
 			out, err = l.agreeOutput(at, answers)
 		}
@@ -47,9 +48,6 @@ func (l *Ledger) agreeOutput(at settle.Outpoint, answers []answer[settle.Output]
 	votes, spent := map[sum]int{}, map[string]int{}
 	known := 0
 	for _, a := range answers {
-		if a.err != nil {
-			return settle.Output{}, a.err
-		}
 		if !a.value.Known {
 			continue
 		}
@@ -59,11 +57,14 @@ func (l *Ledger) agreeOutput(at settle.Outpoint, answers []answer[settle.Output]
 			spent[string(s.TxID[:])]++
 		}
 	}
-	if known == 0 {
-		return settle.Output{}, nil
-	}
 	best, n := most(votes)
-	if n < l.need {
+	switch {
+	case len(answers)-known >= l.need:
+		for _, a := range answers {
+			l.tell(a.from, facts, invented(a.value))
+		}
+		return settle.Output{}, nil
+	case n < l.need:
 		for _, a := range answers { // whoever is right
 			if few := 2*known <= len(answers); a.value.Known == few || 2*known == len(answers) {
 				l.tell(a.from, facts, otherwise)
@@ -97,34 +98,56 @@ func (l *Ledger) agreeOutput(at settle.Outpoint, answers []answer[settle.Output]
 	return out, nil
 }
 
+// invented says what is wrong with an output that the others do not know. One of
+// the last blocks, or of the mempool, may be on its way to them.
+func invented(o settle.Output) string {
+	if o.Known && o.Depth > lagging {
+		return "names an output that the others do not know"
+	}
+	return ""
+}
+
 const otherwise = "says otherwise of an output than the others"
 
 // agreeSpend finds the spend that enough answers name; else one that some name
 // and that bears the signatures which the output asks for: nobody could make it
-// up, and it may be on its way.
+// up, and it may be on its way. Of several bytes for one spend those count whose
+// signatures are good.
 func (l *Ledger) agreeSpend(at settle.Outpoint, of sum, answers []answer[settle.Output], votes map[string]int) *settle.Spend {
 	by, n := most(votes)
-	var signed *settle.Spend
+	var named *settle.Spend
 	for _, a := range answers {
 		s := a.value.Spend
-		if s == nil || !a.value.Known {
+		if s == nil || !a.value.Known || n >= l.need && string(s.TxID[:]) != by {
 			continue
 		}
-		if n >= l.need && string(s.TxID[:]) == by {
+		if spends(at, of, s) {
 			return s
 		}
-		if n < l.need && signed == nil && spends(at, of, s) {
-			signed = s
+		if tx, err := parse(s.Raw); n >= l.need && err == nil && tx.TxHash() == s.TxID {
+			named = s
 		}
 	}
-	return signed
+	return named
+}
+
+func parse(raw []byte) (*wire.MsgTx, error) {
+	tx := new(wire.MsgTx)
+	r := bytes.NewReader(raw)
+	if err := tx.Deserialize(r); err != nil {
+		return nil, err
+	}
+	if r.Len() > 0 {
+		return nil, fmt.Errorf("%d bytes after the transaction", r.Len())
+	}
+	return tx, nil
 }
 
 // spends reports whether a transaction spends an output with what its script
 // asks for.
 func spends(at settle.Outpoint, of sum, s *settle.Spend) bool {
-	tx := new(wire.MsgTx)
-	if err := tx.Deserialize(bytes.NewReader(s.Raw)); err != nil || tx.TxHash() != s.TxID {
+	tx, err := parse(s.Raw)
+	if err != nil || tx.TxHash() != s.TxID {
 		return false
 	}
 	i := slices.IndexFunc(tx.TxIn, func(in *wire.TxIn) bool {
@@ -144,10 +167,10 @@ func sumOf(o settle.Output) sum { return sum{uint64(o.Amount), string(o.Script)}
 // [LEDGER-56].
 func (l *Ledger) Coins(ctx context.Context, script []byte) ([]settle.Coin, error) {
 	var coins []settle.Coin
-	err := l.settled(ctx, func() error {
-		answers, err := ask(ctx, l, searchPatience*l.cfg.Patience, func(ctx context.Context, s Server) ([]settle.Coin, error) {
-			return s.Coins(ctx, script)
-		})
+	err := l.settled(ctx, func(w whom) error {
+		answers, err := everybody(l, w, searchPatience*l.cfg.Patience, func(ctx context.Context, m *member) ([]settle.Coin, error) {
+			return m.Server.Coins(ctx, script)
+		}).ask(ctx, l)
 		if err == nil {
 			coins, err = l.agreeCoins(answers)
 		}
@@ -173,10 +196,7 @@ func (l *Ledger) agreeCoins(answers []answer[[]settle.Coin]) ([]settle.Coin, err
 	place := map[coinKey]int{} // in the list of whoever named it first
 	coin := map[coinKey]settle.Coin{}
 	for _, a := range answers {
-		if a.err != nil {
-			return nil, a.err
-		}
-		for i, c := range a.value {
+		for i, c := range distinct(a.value) {
 			k := keyOf(c)
 			if len(depths[k]) == 0 {
 				place[k], coin[k] = i, c
@@ -185,9 +205,13 @@ func (l *Ledger) agreeCoins(answers []answer[[]settle.Coin]) ([]settle.Coin, err
 		}
 	}
 	var list []settle.Coin
+	open := 0 // coins that neither enough list nor enough deny
 	for k, c := range coin {
-		if len(depths[k]) < l.need { // made up, or on its way to the others
-			continue
+		if n := len(depths[k]); n < l.need {
+			if len(answers)-n < l.need && slices.Max(depths[k]) > lagging {
+				open++
+			}
+			continue // made up, or on its way to the others
 		}
 		c.Depth = nth(depths[k], l.need)
 		list = append(list, c)
@@ -198,7 +222,21 @@ func (l *Ledger) agreeCoins(answers []answer[[]settle.Coin]) ([]settle.Coin, err
 	for _, a := range answers {
 		l.tell(a.from, facts, coinTrouble(a.value, list))
 	}
+	if open > 0 {
+		return nil, disagree("%d coins are listed by too few of %d servers", open, len(answers))
+	}
 	return list, nil
+}
+
+// distinct returns a list of coins without those that it names again: a server
+// has one vote for a coin.
+func distinct(coins []settle.Coin) []settle.Coin {
+	seen := make(map[settle.Outpoint]bool, len(coins))
+	return slices.DeleteFunc(slices.Clone(coins), func(c settle.Coin) bool {
+		again := seen[c.At]
+		seen[c.At] = true
+		return again
+	})
 }
 
 // coinTrouble says what is wrong with a server's list of coins beside the one
@@ -223,32 +261,35 @@ func coinTrouble(got, agreed []settle.Coin) string {
 // Used implements settle.Watcher: a script was used when enough servers say so.
 func (l *Ledger) Used(ctx context.Context, script []byte) (bool, error) {
 	var used bool
-	err := l.settled(ctx, func() error {
-		answers, err := ask(ctx, l, searchPatience*l.cfg.Patience, func(ctx context.Context, s Server) (bool, error) { return s.Used(ctx, script) })
-		if err != nil {
-			return err
+	err := l.settled(ctx, func(w whom) error {
+		answers, err := everybody(l, w, searchPatience*l.cfg.Patience, func(ctx context.Context, m *member) (bool, error) {
+			return m.Server.Used(ctx, script)
+		}).ask(ctx, l)
+		if err == nil {
+			used, err = l.agreeUsed(answers)
 		}
-		n := 0
-		for _, a := range answers {
-			if a.err != nil {
-				return a.err
-			}
-			if a.value {
-				n++
-			}
-		}
-		used = n >= l.need
-		for _, a := range answers {
-			text := ""
-			if a.value != used {
-				text = "says otherwise of a script than the others"
-			}
-			l.tell(a.from, facts, text)
-		}
-		if !used && len(answers)-n < l.need {
-			return disagree("a script was used for %d of %d servers", n, len(answers))
-		}
-		return nil
+		return err
 	})
 	return used, err
+}
+
+func (l *Ledger) agreeUsed(answers []answer[bool]) (bool, error) {
+	n := 0
+	for _, a := range answers {
+		if a.value {
+			n++
+		}
+	}
+	used := n >= l.need
+	for _, a := range answers {
+		text := ""
+		if a.value != used {
+			text = "says otherwise of a script than the others"
+		}
+		l.tell(a.from, facts, text)
+	}
+	if !used && len(answers)-n < l.need {
+		return false, disagree("a script was used for %d of %d servers", n, len(answers))
+	}
+	return used, nil
 }

@@ -1,7 +1,7 @@
 // Package quorum is a settle.Ledger over several servers of one chain, for
 // those without a node of their own. It asks all of them, believes what more
-// than half of them say, and reports who says otherwise. What only some say is
-// never taken for absence: it is an error, and nothing follows from it.
+// than half of them say, and reports who says otherwise. What neither enough of
+// them say nor enough deny is an error, and nothing follows from it.
 //
 // Start with [New]. It cannot help when half of the servers lie together. The
 // rules are those of spec/ledger.md.
@@ -44,6 +44,7 @@ type Server interface {
 	settle.Watcher
 	settle.CoinReader
 	settle.Searcher
+	settle.TxFollower
 	// TipAt returns the block of the best chain at a height.
 	TipAt(ctx context.Context, height uint64) (settle.Tip, error)
 }
@@ -71,6 +72,7 @@ type Ledger struct {
 	cfg     Config
 	members []*member
 	need    int // of the members, more than half
+	follow  followed
 }
 
 var (
@@ -78,6 +80,7 @@ var (
 	_ settle.Watcher    = (*Ledger)(nil)
 	_ settle.CoinReader = (*Ledger)(nil)
 	_ settle.Searcher   = (*Ledger)(nil)
+	_ settle.TxFollower = (*Ledger)(nil)
 )
 
 // member is a server and how it behaved.
@@ -94,7 +97,7 @@ type member struct {
 const (
 	reach = iota // it does not answer
 	chain        // it is behind, or on another chain
-	facts        // it says otherwise of outputs or coins
+	facts        // it says otherwise of outputs, coins or transactions
 	kinds
 )
 
@@ -116,7 +119,7 @@ func New(members []Member, cfg Config) (*Ledger, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Ledger{cfg: cfg, need: len(members)/2 + 1}
+	l := &Ledger{cfg: cfg, need: len(members)/2 + 1, follow: newFollowed()}
 	names := map[string]bool{}
 	for _, m := range members {
 		if m.Server == nil || m.Name == "" || names[m.Name] {
@@ -171,98 +174,4 @@ func (l *Ledger) tell(m *member, kind int, text string) {
 	case news:
 		l.cfg.Log.Info("a server of the chain agrees again", "server", m.Name)
 	}
-}
-
-// answer is what a member said.
-type answer[T any] struct {
-	from  *member
-	value T
-	err   error
-}
-
-// ask asks the members at once and returns what those said that answered: it
-// waits for enough of them, and a little for the rest. patience bounds it. It
-// fails when too few answered.
-func ask[T any](ctx context.Context, l *Ledger, patience time.Duration, question func(context.Context, Server) (T, error)) ([]answer[T], error) {
-	bounded, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	answers := make(chan answer[T], len(l.members))
-	waiting := map[*member]bool{}
-	for _, m := range l.present() {
-		waiting[m] = true
-		go func() { // ends with bounded, or when the server gives up by itself
-			value, err := question(bounded, m.Server)
-			answers <- answer[T]{m, value, err}
-		}()
-	}
-	var got []answer[T]
-	var failed error
-	var enough <-chan time.Time
-	for over := false; len(waiting) > 0 && !over && len(got)+len(waiting) >= l.need; {
-		select {
-		case a := <-answers:
-			delete(waiting, a.from)
-			if !answered(bounded, a.err) {
-				failed = errors.Join(failed, fmt.Errorf("%s: %w", a.from.Name, a.err))
-				if ctx.Err() == nil {
-					l.missed(a.from, "cannot be reached")
-				}
-				continue
-			}
-			l.tell(a.from, reach, "")
-			if got = append(got, a); len(got) == l.need {
-				enough = time.After(Grace)
-			}
-		case <-enough:
-			over = true
-		case <-bounded.Done():
-			over = true
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	for m := range waiting {
-		if len(got) < l.need && bounded.Err() == nil {
-			break // the others failed: this one had no time
-		}
-		l.missed(m, "does not answer in time")
-		failed = errors.Join(failed, fmt.Errorf("%s does not answer in time", m.Name))
-	}
-	if len(got) < l.need {
-		return nil, fmt.Errorf("%w: %d of %d servers answer, want %d: %w", settle.ErrLedgerUnavailable, len(got), len(l.members), l.need, failed)
-	}
-	return got, nil
-}
-
-// answered reports whether a call ended with what the chain says: a refusal is
-// an answer.
-func answered(ctx context.Context, err error) bool {
-	return err == nil || errors.Is(err, settle.ErrRejected) || !errors.Is(err, settle.ErrLedgerUnavailable) && ctx.Err() == nil
-}
-
-// present returns the members to ask: all but those that did not answer lately,
-// as long as the rest are enough.
-func (l *Ledger) present() []*member {
-	var list []*member
-	now := time.Now()
-	for _, m := range l.members {
-		m.mu.Lock()
-		if !now.Before(m.away) {
-			list = append(list, m)
-		}
-		m.mu.Unlock()
-	}
-	if len(list) < l.need {
-		return l.members
-	}
-	return list
-}
-
-// missed notes a member that did not answer.
-func (l *Ledger) missed(m *member, text string) {
-	m.mu.Lock()
-	m.away = time.Now().Add(awayFor)
-	m.mu.Unlock()
-	l.tell(m, reach, text)
 }

@@ -25,7 +25,8 @@ import (
 // called. It knows no coinbase maturity, no relative and no time locks; an
 // input that asks for one is refused.
 type Ledger struct {
-	network pktchain.Network
+	network  pktchain.Network
+	follower *Follower
 
 	mu      sync.Mutex
 	blocks  [][]*wire.MsgTx // from height 1 on
@@ -40,7 +41,12 @@ type Ledger struct {
 
 // NewLedger returns a chain of one block.
 func NewLedger(n pktchain.Network) *Ledger {
-	return &Ledger{network: n, rate: n.RelayFloor, blocks: make([][]*wire.MsgTx, 1), changed: make(chan struct{}), ids: map[*wire.MsgTx]chainhash.Hash{}}
+	l := &Ledger{
+		network: n, rate: n.RelayFloor, blocks: make([][]*wire.MsgTx, 1),
+		changed: make(chan struct{}), ids: map[*wire.MsgTx]chainhash.Hash{},
+	}
+	l.follower = NewFollower(l, 1)
+	return l
 }
 
 // id is a transaction's, computed once.

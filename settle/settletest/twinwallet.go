@@ -74,18 +74,34 @@ func (w *Wallet) Balance(ctx context.Context) (pktcloud.Amount, error) {
 
 // Fund builds, signs and reserves a transaction with these outputs first.
 func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pktcloud.Amount) ([]byte, error) {
+	return w.fund(ctx, settle.Coin{}, 0, outputs, feeRate)
+}
+
+// FundRoll does so for a transaction whose first input spends a foreign coin,
+// which it leaves unsigned. It is a manager.RollWallet.
+func (w *Wallet) FundRoll(ctx context.Context, first settle.Coin, vbytes uint64, outputs []settle.Payment, feeRate pktcloud.Amount) ([]byte, error) {
+	return w.fund(ctx, first, vbytes, outputs, feeRate)
+}
+
+func (w *Wallet) fund(ctx context.Context, first settle.Coin, vbytes uint64, outputs []settle.Payment, feeRate pktcloud.Amount) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	tx := wire.NewMsgTx(2)
-	var need, have pktcloud.Amount
+	var need pktcloud.Amount
+	have := first.Amount
 	for _, o := range outputs {
 		tx.AddTxOut(wire.NewTxOut(int64(o.Amount), o.Script))
 		need += o.Amount
 	}
 	fetch := txscript.NewMultiPrevOutFetcher(nil)
-	var signers []*btcec.PrivateKey
+	signers := map[int]*btcec.PrivateKey{}
+	if vbytes > 0 {
+		at := wire.OutPoint{Hash: first.At.TxID, Index: first.At.Index}
+		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: at, Sequence: wire.MaxTxInSequenceNum - 2})
+		fetch.AddPrevOut(at, wire.NewTxOut(int64(first.Amount), first.Script))
+	}
 	fee := func() pktcloud.Amount { // with a change output and two-item witnesses
-		return pktchain.Fee(sizeOf(tx)+32+28*uint64(len(tx.TxIn)), feeRate)
+		return pktchain.Fee(sizeOf(tx)+32+28*uint64(len(tx.TxIn))+vbytes, feeRate)
 	}
 	for i := 0; i < len(w.scripts) && have < need+fee(); i++ {
 		coins, err := w.ledger.Coins(ctx, w.scripts[i])
@@ -99,7 +115,7 @@ func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pkt
 			}
 			tx.AddTxIn(&wire.TxIn{PreviousOutPoint: at, Sequence: wire.MaxTxInSequenceNum - 1})
 			fetch.AddPrevOut(at, wire.NewTxOut(int64(c.Amount), c.Script))
-			signers = append(signers, w.keys[i])
+			signers[len(tx.TxIn)-1] = w.keys[i]
 			have += c.Amount
 		}
 	}
@@ -111,6 +127,9 @@ func (w *Wallet) Fund(ctx context.Context, outputs []settle.Payment, feeRate pkt
 	}
 	hashes := txscript.NewTxSigHashes(tx, fetch)
 	for i, in := range tx.TxIn {
+		if signers[i] == nil { // another's
+			continue
+		}
 		prev := fetch.FetchPrevOutput(in.PreviousOutPoint)
 		witness, err := txscript.WitnessSignature(tx, hashes, i, prev.Value, prev.PkScript, txscript.SigHashAll, signers[i], true)
 		if err != nil {

@@ -25,6 +25,7 @@ type Book struct {
 	minValue pktcloud.Amount
 	entries  map[Key]Entry
 	clients  map[pktcloud.PublicKey]Usage
+	keys     map[pktcloud.PublicKey]map[Key]bool // of each client
 	total    Usage
 }
 
@@ -33,7 +34,7 @@ type Book struct {
 func NewBook(n pktchain.Network, q Quota, minValue pktcloud.Amount) *Book {
 	return &Book{
 		network: n, quota: q.withDefaults(), minValue: minValue,
-		entries: map[Key]Entry{}, clients: map[pktcloud.PublicKey]Usage{},
+		entries: map[Key]Entry{}, clients: map[pktcloud.PublicKey]Usage{}, keys: map[pktcloud.PublicKey]map[Key]bool{},
 	}
 }
 
@@ -115,8 +116,14 @@ func (b *Book) Weigh(r Reading, height uint64, funding settle.Output) (e Entry, 
 // Put keeps an entry, in place of the one before.
 func (b *Book) Put(e Entry) {
 	b.Remove(e.Key)
+	e.Reading = e.kept()
 	b.entries[e.Key] = e
 	b.count(e, 1)
+	client := e.Record.Body.Client
+	if b.keys[client] == nil {
+		b.keys[client] = map[Key]bool{}
+	}
+	b.keys[client][e.Key] = true
 }
 
 // Remove forgets an entry.
@@ -124,6 +131,10 @@ func (b *Book) Remove(k Key) {
 	if old, ok := b.entries[k]; ok {
 		delete(b.entries, k)
 		b.count(old, ^uint64(0))
+		client := old.Record.Body.Client
+		if delete(b.keys[client], k); len(b.keys[client]) == 0 {
+			delete(b.keys, client)
+		}
 	}
 }
 
@@ -157,12 +168,9 @@ func (b *Book) Total() Usage { return b.total }
 // Page returns a client's deposits whose keys come after a key, ascending, and
 // whether there are more [TOWER-11].
 func (b *Book) Page(client pktcloud.PublicKey, after []byte) (list []Entry, more bool) {
-	if b.clients[client].Deposits == 0 {
-		return nil, false
-	}
-	for _, e := range b.entries {
-		if e.Record.Body.Client == client && bytes.Compare(e.Key[:], after) > 0 {
-			list = append(list, e)
+	for k := range b.keys[client] { // strangers ask: not all entries
+		if bytes.Compare(k[:], after) > 0 {
+			list = append(list, b.entries[k])
 		}
 	}
 	slices.SortFunc(list, func(a, c Entry) int { return bytes.Compare(a.Key[:], c.Key[:]) })
@@ -198,10 +206,17 @@ func (b *Book) checkCounts() error {
 		clients[e.Record.Body.Client] = u
 		total.Deposits, total.Bytes = total.Deposits+1, total.Bytes+e.Bytes
 		switch {
+		case !b.keys[e.Record.Body.Client][k]:
+			return fmt.Errorf("tower: a deposit that its client is not asked for")
 		case k != e.Key || len(e.Levels) != len(e.Endings) || len(e.Levels) == 0:
 			return fmt.Errorf("tower: a deposit under the key of another, or without levels")
 		case e.Watch.Level >= uint64(len(e.Levels)):
 			return fmt.Errorf("tower: level %d of %d", e.Watch.Level, len(e.Levels))
+		}
+	}
+	for client, keys := range b.keys {
+		if uint64(len(keys)) != clients[client].Deposits {
+			return fmt.Errorf("tower: %d keys of client %s, who has %d deposits", len(keys), client, clients[client].Deposits)
 		}
 	}
 	if total != b.total || !maps.Equal(clients, b.clients) {

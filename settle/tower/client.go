@@ -90,7 +90,7 @@ func (c *Client) ask(ctx context.Context, kind byte, body any, want byte, maxByt
 			if err != nil {
 				return err
 			}
-			return settle.Refuse(settle.Code(r.Code), "the tower: %s", r.Text)
+			return settle.Refuse(settle.Code(r.Code), "the tower: %s", line(r.Text)) // a tower may be hostile
 		case got != want:
 			return settle.Refuse(settle.ErrMalformed, "an answer of kind %d, want %d", got, want)
 		}
@@ -131,21 +131,22 @@ func (c *Client) Deposit(ctx context.Context, d pktcloud.Signed[Deposit]) (pktcl
 
 // Deposits returns what the tower keeps for this client, all of it read and
 // judged as a tower does; what does not hold is left out and counted in bad.
-// It is for a client that lost everything but its phrase.
+// With an error it returns what came before. It is for a client that lost
+// everything but its phrase.
 func (c *Client) Deposits(ctx context.Context) (list []Reading, bad int, err error) {
 	q := Query{Version: QueryVersion, Client: c.key.Public(), Tower: c.hello.Tower, Nonce: c.hello.Nonce}
 	for {
 		signed, err := pktcloud.Seal(c.key, q)
 		if err != nil {
-			return nil, bad, err
+			return list, bad, err
 		}
 		data, err := c.ask(ctx, kindQuery, signed, kindPage, MaxPageBytes)
 		if err != nil {
-			return nil, bad, err
+			return list, bad, err
 		}
 		p, err := parse[page](data, MaxPageBytes, "page")
 		if err != nil {
-			return nil, bad, err
+			return list, bad, err
 		}
 		last := q.After
 		for _, b := range p.Deposits {
@@ -155,7 +156,7 @@ func (c *Client) Deposits(ctx context.Context) (list []Reading, bad int, err err
 				continue
 			}
 			if bytes.Compare(r.Key[:], last) <= 0 { // it must come to an end [TOWER-11]
-				return nil, bad, settle.Refuse(settle.ErrMalformed, "the tower's pages do not ascend")
+				return list, bad, settle.Refuse(settle.ErrMalformed, "the tower's pages do not ascend")
 			}
 			last = bytes.Clone(r.Key[:])
 			list = append(list, r)

@@ -67,6 +67,11 @@ type Supply struct {
 	Receipts int                `json:"receipts"` // of the newest deposits
 	Missing  int                `json:"missing"`
 	Error    string             `json:"error,omitempty"` // of the last try
+	// What the tower was asked to give back [TOWER-32].
+	Told     bool   `json:"told"`               // it answered to the end
+	Kept     int    `json:"kept"`               // deposits of this client that it showed
+	Bad      int    `json:"bad"`                // what it showed that does not hold
+	Withheld string `json:"withheld,omitempty"` // why it was not heard to the end
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"unicode"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/internal/wire"
@@ -80,8 +81,19 @@ func refusalOf(err error) refuse {
 	if e, ok := errors.AsType[*settle.Error](err); ok {
 		r.Code, r.Text = uint64(e.Code), e.Text
 	}
-	r.Text = strings.ToValidUTF8(r.Text[:min(len(r.Text), MaxRefuseText)], "")
+	text := line(r.Text)
+	r.Text = strings.ToValidUTF8(text[:min(len(text), MaxRefuseText)], "")
 	return r
+}
+
+// line is a text without control characters, which a terminal would obey.
+func line(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // validator is a message that knows its own bounds.

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"unicode"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/internal/wire"
@@ -273,8 +275,21 @@ func TestHostileTower(t *testing.T) {
 		wantCode(t, tt.name, err, tt.want)
 		_ = client.Close()
 	}
+	told, err := pktcloud.Marshal(map[string]any{"v": 1, "code": 30, "text": "no\x1b]0;room\a\n\u0085", "ext": map[string][]byte{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := tower.Dial(t.Context(), hostileTower(t, hello(nil), frame(5, told)), network(t), key, self.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.Deposit(t.Context(), d)
+	wantCode(t, "a refusal that speaks to the terminal", err, settle.ErrQuota)
+	if err != nil && strings.ContainsFunc(err.Error(), unicode.IsControl) {
+		t.Errorf("got %q, want no control characters", err)
+	}
 	endless := page(t, true, c.lateDeposit(1_000_000, 400))
-	client, err := tower.Dial(t.Context(), hostileTower(t, hello(nil), endless, endless), network(t), key, self.Public())
+	client, err = tower.Dial(t.Context(), hostileTower(t, hello(nil), endless, endless), network(t), key, self.Public())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,10 @@ package tower_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"log/slog"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -64,4 +66,28 @@ func TestDamagedDeposit(t *testing.T) {
 	}
 	mineTo(t, l, lock)
 	pooled(t, l, "the other's claim", p.Txs[0])
+}
+
+// What a book holds in memory follows from its quotas.
+func TestBookIsSmall(t *testing.T) {
+	l := settletest.NewLedger(network(t))
+	data := open(t, l, 0).lateDeposit(1_000_000, 400, 800, 1200, 1600, 2000, 2400, 2800, 3200)
+	b := tower.NewBook(network(t), tower.Quota{}, 0)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range 500 {
+		r, err := tower.Read(network(t), data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		binary.BigEndian.PutUint32(r.Key[1:], uint32(i))
+		b.Put(tower.Entry{Reading: r})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown, held := after.HeapAlloc-before.HeapAlloc, b.Total().Bytes; grown > 3*held {
+		t.Errorf("%d bytes in memory for %d bytes of deposits", grown, held)
+	}
+	runtime.KeepAlive(b)
 }

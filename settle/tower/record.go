@@ -150,6 +150,16 @@ type Reading struct {
 	Bytes   uint64            // of the encoded record
 }
 
+// kept is the reading without what only its judgement needs: a book holds many.
+func (r Reading) kept() Reading {
+	endings := make([]pktchain.Ending, len(r.Endings))
+	for i, e := range r.Endings {
+		endings[i] = e.Kept(r.Record.Body.Txs[i])
+	}
+	r.Endings = endings
+	return r
+}
+
 // First is the ending with the lowest fee.
 func (r Reading) First() pktchain.Ending { return r.Endings[0] }
 

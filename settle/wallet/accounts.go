@@ -1,6 +1,7 @@
 package wallet
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -199,6 +200,26 @@ func (w *Wallet) fresh(ctx context.Context, b *branch) ([]byte, error) {
 		return nil, err
 	}
 	return script, nil
+}
+
+// Recall counts an address of account 0 as given out that an earlier store of
+// this seed gave out, and that was not paid yet, so that no search of the chain
+// found it [WALLET-60]. A script that is not among the next 2·GapLimit is left
+// alone: no store gave it out.
+func (w *Wallet) Recall(ctx context.Context, script []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := w.branch(0, external)
+	for i := b.next; i < b.next+lookAhead; i++ {
+		own, err := w.keys.script(b.place(i))
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(own, script) {
+			return w.saveNext(ctx, b, i+1)
+		}
+	}
+	return nil
 }
 
 func (w *Wallet) saveNext(ctx context.Context, b *branch, next uint32) error {

@@ -63,6 +63,7 @@ type request struct {
 	ownChange bool // unconfirmed change of the wallet's own may be spent
 	sequence  uint32
 	change    []byte // where change goes; nil: a fresh script
+	foreign   foreignInput
 }
 
 // draft is a transaction before it has change and signatures.
@@ -95,6 +96,7 @@ func (w *Wallet) finish(ctx context.Context, d draft) (*wire.MsgTx, error) {
 		return nil, ErrLocked
 	}
 	tx := wire.NewMsgTx(2)
+	d.foreign.begin(tx)
 	for _, c := range d.picked {
 		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Hash: c.at.TxID, Index: c.at.Index}, Sequence: d.sequence})
 	}
@@ -111,7 +113,7 @@ func (w *Wallet) finish(ctx context.Context, d draft) (*wire.MsgTx, error) {
 		}
 		tx.AddTxOut(wire.NewTxOut(int64(d.rest), script))
 	}
-	return tx, w.sign(tx, d.picked)
+	return tx, w.sign(tx, d.picked, d.foreign)
 }
 
 // draft checks the outputs, selects coins and computes fee and change. It
@@ -137,6 +139,7 @@ func (w *Wallet) draft(r request) (draft, error) {
 			return draft{}, fmt.Errorf("payment: %w", err)
 		}
 	}
+	total = total.SubFloor(r.foreign.coin.Amount)
 	rest, err := w.pick(&d, total)
 	if err != nil {
 		return draft{}, err
@@ -273,18 +276,20 @@ func (d *draft) sizeWith(inputs int, change bool) uint64 {
 		tx.TxOut = append(tx.TxOut, wire.NewTxOut(0, changeProbe[:]))
 	}
 	base := tx.SerializeSizeStripped() - 1 + wire.VarIntSerializeSize(uint64(inputs)) + inputs*inputBytes
-	return uint64(4*base+2+inputs*witnessBytes+3) / 4
+	return uint64(4*base+2+inputs*witnessBytes+3)/4 + d.foreign.vbytes
 }
 
-func (w *Wallet) sign(tx *wire.MsgTx, picked []*coin) error {
+// sign signs the inputs that spend picked coins; they follow the foreign one.
+func (w *Wallet) sign(tx *wire.MsgTx, picked []*coin, f foreignInput) error {
 	prev := txscript.NewMultiPrevOutFetcher(nil)
+	first := f.show(prev)
 	scripts := make([][]byte, len(picked))
 	for i, c := range picked {
 		var err error
 		if scripts[i], err = w.keys.script(c.place); err != nil {
 			return err
 		}
-		prev.AddPrevOut(tx.TxIn[i].PreviousOutPoint, wire.NewTxOut(int64(c.amount), scripts[i]))
+		prev.AddPrevOut(tx.TxIn[first+i].PreviousOutPoint, wire.NewTxOut(int64(c.amount), scripts[i]))
 	}
 	hashes := txscript.NewTxSigHashes(tx, prev)
 	for i, c := range picked {
@@ -292,11 +297,11 @@ func (w *Wallet) sign(tx *wire.MsgTx, picked []*coin) error {
 		if err != nil {
 			return err
 		}
-		witness, err := txscript.WitnessSignature(tx, hashes, i, int64(c.amount), scripts[i], txscript.SigHashAll, key, true)
+		witness, err := txscript.WitnessSignature(tx, hashes, first+i, int64(c.amount), scripts[i], txscript.SigHashAll, key, true)
 		if err != nil {
-			return fmt.Errorf("sign input %d: %w", i, err)
+			return fmt.Errorf("sign input %d: %w", first+i, err)
 		}
-		tx.TxIn[i].Witness = witness
+		tx.TxIn[first+i].Witness = witness
 	}
 	return nil
 }

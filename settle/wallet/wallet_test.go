@@ -362,6 +362,39 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// TestRecallAddress: an address that a lost store gave out is watched again once
+// it is named, also after a restart; a foreign one changes nothing.
+func TestRecallAddress(t *testing.T) {
+	c := chain(t)
+	lost := open(t, seed(7), c, settletest.NewStore())
+	var script []byte
+	for range wallet.GapLimit {
+		var err error
+		if script, err = lost.ReceiveScript(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store := settletest.NewStore()
+	w := open(t, seed(7), c, store)
+	if err := w.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	foreign := append([]byte{0, 20}, make([]byte, 20)...)
+	for _, s := range [][]byte{foreign, script, script, foreign} {
+		if err := w.Recall(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Faucet(t.Context(), script, coin); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Mine(1, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantBalance(t, w, wallet.Balance{Confirmed: coin})
+	wantBalance(t, open(t, seed(7), c, store), wallet.Balance{Confirmed: coin})
+}
+
 func TestOpenRefusesSeed(t *testing.T) {
 	_, err := wallet.Open(t.Context(), make([]byte, 32), wallet.Config{Network: network(t, "pkt"), Store: settletest.NewStore()})
 	if !errors.Is(err, settle.ErrMalformed) {

@@ -285,3 +285,11 @@ func (t *Twin) Channel(ctx context.Context, name string) (service.ChannelView, e
 	}
 	return service.ChannelView{}, service.Errorf(service.CodeNotFound, "no channel %q", name)
 }
+
+// CloseChannel refuses: the one channel did not come back with a phrase.
+func (t *Twin) CloseChannel(ctx context.Context, name string) (service.ChannelView, error) {
+	if c, err := t.Channel(ctx, name); err != nil {
+		return c, err
+	}
+	return service.ChannelView{}, service.Errorf(service.CodeInvalid, "only a channel that came back with the phrase is closed by hand")
+}

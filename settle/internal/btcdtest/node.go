@@ -147,6 +147,9 @@ func (n *Node) run(ctx context.Context, binary, dir string, options []string) er
 	}
 }
 
+// Config is how to reach the node.
+func (n *Node) Config() pktd.Config { return n.cfg }
+
 // Driver returns another driver of the same node.
 func (n *Node) Driver() (*pktd.Driver, error) { return pktd.New(n.cfg) }
 

@@ -112,8 +112,31 @@ func (v *View) Unwatch(at wire.OutPoint) { delete(v.points, at) }
 // Has reports whether the view knows an output of a block.
 func (v *View) Has(at wire.OutPoint) bool { return v.outputs[at] != nil }
 
+// ScriptOf returns what an output of a block pays, if the view knows it. The
+// script may not be changed.
+func (v *View) ScriptOf(at wire.OutPoint) (script []byte, ok bool) {
+	o := v.outputs[at]
+	if o == nil {
+		return nil, false
+	}
+	return o.script, true
+}
+
 // Tip returns the block connected last.
 func (v *View) Tip() settle.Tip { return v.tip }
+
+// HashAt returns the block that the view has at a height. It remembers no more
+// of them than it can take back.
+func (v *View) HashAt(height uint64) (hash chainhash.Hash, ok bool) {
+	below := v.tip.Height - height
+	switch {
+	case below == 0:
+		return v.tip.Hash, true
+	case below <= uint64(len(v.undo)):
+		return v.undo[uint64(len(v.undo))-below].tip.Hash, true
+	}
+	return hash, false
+}
 
 // Start sets the tip that the first connected block must follow.
 func (v *View) Start(tip settle.Tip) { v.tip, v.undo, v.run, v.runTip = tip, nil, nil, settle.Tip{} }
