@@ -57,22 +57,30 @@ func allCodes() []settle.Code {
 	return all
 }
 
-// report prints the histograms and fails where an action was rare or a refusal
-// never given.
+// enough is the number of steps from which on the histograms are judged: in
+// fewer, an action may be rare by bad luck.
+const enough = 20_000
+
+// report prints the histograms and fails where in enough steps an action was
+// rare, or a refusal or an end never seen.
 func (c *census) report(t *testing.T) {
 	t.Helper()
+	fail := t.Errorf
+	if c.steps < enough {
+		fail = t.Logf
+	}
 	t.Logf("%d steps", c.steps)
 	for _, name := range slices.Sorted(maps.Keys(c.actions)) {
 		n := c.actions[name]
 		t.Logf("%-22s %8d  %5.1f %%", name, n, 100*float64(n)/float64(c.steps))
-		if share := max(100, 200-c.steps/500); share*n < c.steps { // a short run may be an unlucky one
-			t.Errorf("%s: got %d of %d steps, want 1 of %d", name, n, c.steps, share)
+		if 100*n < c.steps {
+			fail("%s: got %d of %d steps, want 1 %%", name, n, c.steps)
 		}
 	}
 	for _, code := range allCodes() {
 		t.Logf("refused %-15s %7d", code.String(), c.codes[code])
 		if c.codes[code] == 0 {
-			t.Errorf("no step was refused as %s", code.String())
+			fail("no step was refused as %s", code.String())
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.ends)) {
@@ -80,7 +88,7 @@ func (c *census) report(t *testing.T) {
 	}
 	for _, name := range []string{"close", "claim", "late claim", "refund", "nothing"} {
 		if c.ends[name] == 0 {
-			t.Errorf("no channel ended by %s", name)
+			fail("no channel ended by %s", name)
 		}
 	}
 }
@@ -454,4 +462,6 @@ func runMachine(t *testing.T, steps, length int) {
 // chain with reorganisations, full blocks and fees that move, a network that
 // loses and doubles, clocks that jump, machines that die, owners that go away,
 // sides and a tower that cheat.
-func TestMachine(t *testing.T) { runMachine(t, 2_500, 250) }
+//
+// make soak does a million steps, and judges how often each thing happened.
+func TestMachine(t *testing.T) { runMachine(t, 1_000, 250) }
