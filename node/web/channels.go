@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -43,11 +44,34 @@ type channelPage struct {
 	Channel service.ChannelView
 }
 
-func (w *Web) channel(rw http.ResponseWriter, r *http.Request) {
+// Closable reports whether the owner may close the channel by hand: it came back
+// with the phrase, and its other side has shown it.
+func (p channelPage) Closable() bool {
+	c := p.Channel
+	return c.Restored && c.Role == "payer" && !c.Peer.IsZero() && (c.Phase == "opening" || c.Phase == "open")
+}
+
+func (w *Web) channel(rw http.ResponseWriter, r *http.Request) { w.showChannel(rw, r, nil) }
+
+func (w *Web) showChannel(rw http.ResponseWriter, r *http.Request, problem error) {
 	c, err := w.svc.Channel(r.Context(), r.PathValue("channel"))
 	if err != nil {
 		w.fail(rw, r, err)
 		return
 	}
-	w.show(rw, http.StatusOK, "channel", channelPage{page: w.page(r, "Channel "+c.Label, nil), Channel: c})
+	status := http.StatusOK
+	if problem != nil {
+		status = service.CodeOf(problem).Status()
+	}
+	w.show(rw, status, "channel", channelPage{page: w.page(r, "Channel "+c.Label, problem), Channel: c})
+}
+
+// closeChannel closes one that came back with the phrase.
+func (w *Web) closeChannel(rw http.ResponseWriter, r *http.Request) {
+	c, err := w.svc.CloseChannel(r.Context(), r.PathValue("channel"))
+	if err != nil {
+		w.showChannel(rw, r, err)
+		return
+	}
+	http.Redirect(rw, r, "/channels/"+url.PathEscape(c.Label), http.StatusSeeOther)
 }

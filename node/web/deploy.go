@@ -48,11 +48,11 @@ func (p deployPage) Input(name, label, mode, unit, hint string) input {
 
 // MoreOpen says whether the fields that few people change are to be seen.
 func (p deployPage) MoreOpen() bool {
-	return slices.Contains([]string{"interval", "credit", "prepaid"}, p.Field)
+	return slices.Contains([]string{"interval", "credit", "prepaid"}, p.Field) || p.Form["own"] != ""
 }
 
 var deployFields = []string{
-	"offer", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid",
+	"offer", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid", "own",
 }
 
 // request reads the form. Errors are *fieldError.
@@ -83,7 +83,8 @@ func (f form) request() (service.LeaseRequest, error) {
 	r = service.LeaseRequest{
 		Offer: id, Image: f["image"], Command: strings.Fields(f["command"]), Port: uint16(port), Resources: resources,
 		MaxRate: rate, IntervalSeconds: interval, TermSeconds: term,
-		Limits: &service.ExposureRequest{CreditSeconds: credit, PrepaidSeconds: prepaid, UnconfirmedSeconds: 15 * 60},
+		OwnChannel: f["own"] != "",
+		Limits:     &service.ExposureRequest{CreditSeconds: credit, PrepaidSeconds: prepaid, UnconfirmedSeconds: 15 * 60},
 	}
 	return r, nil
 }

@@ -214,6 +214,20 @@ func TestChannel(t *testing.T) {
 	for _, step := range all[0].Steps {
 		wants(t, body, `<li class="`+step.State+`"`, step.Name)
 	}
+	if strings.Contains(body, "Close this channel") {
+		t.Error("a channel that a lease pays by can be closed by hand")
+	}
+	_, body, _ = get(t, s.URL+"/channels/"+all[1].Label)
+	wants(t, body, "Close this channel")
+	_, closed, path := post(t, s.URL+"/channels/"+all[1].Label+"/close", nil)
+	wants(t, closed, ">closing<")
+	if path != "/channels/"+all[1].Label || strings.Contains(closed, "Close this channel") {
+		t.Errorf("after closing: %s", path)
+	}
+	if status, _, _ := post(t, s.URL+"/channels/"+all[0].Label+"/close", nil); status != service.CodeInvalid.Status() {
+		t.Errorf("closing one in use: got %d", status)
+	}
+	_, body, _ = get(t, s.URL+"/channels/"+all[0].Label)
 	wants(t, body, "In use: payments pass", `aria-current="step"`, "is the reserve", "From block 6000 on the payer may take back", "never more than")
 	if m := inline.FindString(body); m != "" {
 		t.Errorf("inline script or style: %s", m)

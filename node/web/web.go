@@ -119,6 +119,7 @@ func (w *Web) routes() {
 	w.mux.HandleFunc("POST /wallet/unlock", w.unlock)
 	w.mux.HandleFunc("GET /channels", w.channels)
 	w.mux.HandleFunc("GET /channels/{channel}", w.channel)
+	w.mux.HandleFunc("POST /channels/{channel}/close", w.closeChannel)
 	w.mux.HandleFunc("POST /channels/deposit", w.deposit)
 	w.mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		w.fail(rw, r, service.Errorf(service.CodeNotFound, "There is no page %s.", r.URL.Path))

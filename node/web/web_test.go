@@ -141,6 +141,20 @@ func TestPages(t *testing.T) {
 
 var inline = regexp.MustCompile(`(?i)<script>|<style|\sstyle=|\son[a-z]+=|https?://[^w"]`)
 
+// TestOwnChannel: a lease shares a channel unless its owner says otherwise.
+func TestOwnChannel(t *testing.T) {
+	twin, s := newWeb(t)
+	id := offerID(t, twin)
+	for _, own := range []string{"", "1"} {
+		if status, body := deploy(t, s, id, func(v url.Values) { v.Set("own", own) }); status != http.StatusOK {
+			t.Fatalf("got %d\n%s", status, body)
+		}
+	}
+	if r := twin.Requests(); len(r) != 2 || r[0].OwnChannel || !r[1].OwnChannel {
+		t.Errorf("got %+v, want a channel of its own for the second alone", r)
+	}
+}
+
 // TestErrorsKeepInput: whatever was typed is there again beside the reason.
 func TestErrorsKeepInput(t *testing.T) {
 	twin, s := newWeb(t)

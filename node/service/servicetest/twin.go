@@ -29,6 +29,7 @@ type Twin struct {
 	mu       sync.Mutex // guards all below
 	offers   []service.Offer
 	leases   []service.Lease
+	requests []service.LeaseRequest // of the leases
 	wait     map[chan service.Event]struct{}
 	sequence uint64
 	money    money
@@ -125,6 +126,13 @@ func (t *Twin) PullImage(_ context.Context, ref string) (service.Image, error) {
 	return service.Image{Ref: ref, Digest: "sha256:" + strings.Repeat("0", 64), SizeBytes: 1}, nil
 }
 
+// Requests returns what was asked for in each lease.
+func (t *Twin) Requests() []service.LeaseRequest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.requests)
+}
+
 // CreateLease makes a lease that is active at once.
 func (t *Twin) CreateLease(ctx context.Context, r service.LeaseRequest) (service.Lease, error) {
 	o, err := t.Offer(ctx, r.Offer, r.Resources)
@@ -139,6 +147,7 @@ func (t *Twin) CreateLease(ctx context.Context, r service.LeaseRequest) (service
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.requests = append(t.requests, r)
 	id := pktcloud.IDOf(fmt.Appendf(nil, "lease %d", len(t.leases)))
 	now := t.Now().Unix()
 	l := service.Lease{

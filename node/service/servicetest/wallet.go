@@ -23,6 +23,7 @@ type money struct {
 	swept    []service.SweepRequest
 	frozen   bool // its one coin
 	locked   bool
+	closed   bool   // the channel that came back with the phrase
 	label    string // of the address
 }
 
@@ -258,9 +259,15 @@ func (*Twin) WalletPassword(_ context.Context, r service.PasswordRequest) (servi
 	return service.LockState{}, nil
 }
 
-// Channels returns one that is open.
+// Channels returns one that is open, and one that came back with the phrase.
 func (t *Twin) Channels(context.Context) ([]service.ChannelView, error) {
-	id := pktcloud.IDOf([]byte("channel"))
+	id, back := pktcloud.IDOf([]byte("channel")), pktcloud.IDOf([]byte("restored"))
+	t.mu.Lock()
+	phase := "open"
+	if t.money.closed {
+		phase = "closing"
+	}
+	t.mu.Unlock()
 	return []service.ChannelView{{
 		ID: id.String(), Label: id.Hex()[:8], Role: "payer", Peer: Key(1).Public(), Leases: []string{}, Phase: "open",
 		Now: "In use: payments pass between the two sides alone, without the chain.",
@@ -272,6 +279,10 @@ func (t *Twin) Channels(context.Context) ([]service.ChannelView, error) {
 		},
 		Capacity: 30_000_000, Paid: 300_000, Reserve: 10_000, Left: 29_689_670, AtRisk: 3_000, Limit: 7_215,
 		Height: 4711, Deadline: 5712, Expiry: 6000, Created: t.Now().Unix() - 300,
+	}, {
+		ID: back.String(), Label: back.Hex()[:8], Role: "payer", Peer: Key(2).Public(), Leases: []string{}, Phase: phase, Restored: true,
+		Now: "It came back with the phrase, and its other side has shown it.", Steps: []service.Step{{Name: "Opening", State: "done", Text: "You set aside 0.027939677 PKT."}},
+		Capacity: 30_000_000, Paid: 300_000, Height: 4711, Deadline: 5712, Expiry: 6000,
 	}}, nil
 }
 
@@ -286,10 +297,17 @@ func (t *Twin) Channel(ctx context.Context, name string) (service.ChannelView, e
 	return service.ChannelView{}, service.Errorf(service.CodeNotFound, "no channel %q", name)
 }
 
-// CloseChannel refuses: the one channel did not come back with a phrase.
+// CloseChannel closes the channel that came back with the phrase.
 func (t *Twin) CloseChannel(ctx context.Context, name string) (service.ChannelView, error) {
-	if c, err := t.Channel(ctx, name); err != nil {
+	c, err := t.Channel(ctx, name)
+	if err != nil {
 		return c, err
+	}
+	if c.Restored {
+		t.mu.Lock()
+		t.money.closed = true
+		t.mu.Unlock()
+		return t.Channel(ctx, name)
 	}
 	return service.ChannelView{}, service.Errorf(service.CodeInvalid, "only a channel that came back with the phrase is closed by hand")
 }
