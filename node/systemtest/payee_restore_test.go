@@ -26,7 +26,7 @@ func TestPayeeRestoresFromTowers(t *testing.T) {
 	var towers []*party
 	var flags []string
 	for i := range 3 {
-		p := w.newParty(fmt.Sprintf("tower %d", i), "--serve-tower")
+		p := w.newParty(fmt.Sprintf("tower %d", i), "--serve-tower", "--tower-min-value", "0")
 		p.start()
 		towers = append(towers, p)
 		flags = append(flags, "--tower", p.info.Addresses[0])
