@@ -242,5 +242,11 @@ func TestWalletStates(t *testing.T) {
 	b.click("#channels td.lead a")
 	b.shows("#now", "In use")
 	b.look("channel-twin")
+	b.open(server.URL + "/channels")
+	b.click("#channels tr:last-child td.lead a")
+	b.shows("main", "It came back with the phrase")
+	b.look("channel-restored")
+	b.submit(`form[action$="/close"] button`)
+	b.shows("h1 + .badge", "closing")
 	c.quiet()
 }
