@@ -269,7 +269,7 @@ func TestCheck(t *testing.T) {
 		{"no role", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Role = 0 }},
 		{"a third role", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Role = 3 }},
 		{"no phase", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Phase = 0 }},
-		{"an unknown phase", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Phase = 7 }},
+		{"an unknown phase", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Phase = 9 }},
 		{"a total without a voucher", settledChannel(t, settle.Payer), func(c *settle.Channel) { c.Latest.Body.Total = 1 }},
 		{"a voucher of another channel", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Latest.Body.Channel = lease(9) }},
 		{"a voucher of another payer", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Latest.Body.Payer = payeeKey.Public() }},
@@ -279,6 +279,8 @@ func TestCheck(t *testing.T) {
 		{"open too early", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Depth = 2 }},
 		{"closed without a block", closed, func(c *settle.Channel) { c.Spent.Depth = 0 }},
 		{"refunded without a block", closed, func(c *settle.Channel) { c.Phase, c.Spent.Depth = settle.Refunded, 0 }},
+		{"rolling into nothing", paidChannel(t, settle.Payee), func(c *settle.Channel) { c.Phase = settle.Rolling }},
+		{"rolled into nothing", closed, func(c *settle.Channel) { c.Phase, c.Spent.TxID = settle.Rolled, [32]byte{} }},
 		{"a signed close while open", closing, func(c *settle.Channel) { c.Phase = settle.Open }},
 		{"a signed close while opening", closing, func(c *settle.Channel) { c.Phase = settle.Opening }},
 		{"a close below the voucher", closing, func(c *settle.Channel) { c.Close.Final = 499 }},
@@ -311,6 +313,7 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	gone.From.Secured = 1 // the successor of a roll that was withdrawn
 	if err := gone.Check(); err != nil {
 		t.Errorf("abandoned: %v", err)
 	}
@@ -320,7 +323,7 @@ func TestCheck(t *testing.T) {
 func TestNames(t *testing.T) {
 	for want, got := range map[string]fmt.Stringer{
 		"opening": settle.Opening, "open": settle.Open, "closing": settle.Closing, "closed": settle.Closed,
-		"refunded": settle.Refunded, "abandoned": settle.Abandoned, "phase 9": settle.Phase(9),
+		"refunded": settle.Refunded, "abandoned": settle.Abandoned, "rolling": settle.Rolling, "rolled": settle.Rolled, "phase 9": settle.Phase(9),
 		"payer": settle.Payer, "payee": settle.Payee, "role 3": settle.Role(3),
 		"wait": settle.Wait, "stop serving": settle.StopServing, "claim now": settle.ClaimNow, "refund now": settle.RefundNow,
 		"decision 7": settle.Decision(7), "stale": settle.ErrStale, "code 999": settle.Code(999),

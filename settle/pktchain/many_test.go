@@ -161,6 +161,10 @@ func TestOneNoteForAll(t *testing.T) {
 	_, err = k.FundingOutputs(more...)
 	wantCode(t, err, settle.ErrParams)
 	more[1].Refund = multiKeys(t)
+	more[1].Refund.Keys[2] = more[0].Payee.Key
+	_, err = k.FundingOutputs(more...) // as many keys, of as many, but others
+	wantCode(t, err, settle.ErrParams)
+	more[1].Refund = multiKeys(t)
 	tx, _ := fundMany(t, more)
 	found, err := k.RestoreAll(encode(tx), multiKeys(t))
 	if err != nil || len(found) != 2 {
