@@ -26,10 +26,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pktcloud": main})
 }
 
-// TestScripts runs the transcripts in testdata.
+// TestScripts runs the transcripts in testdata/script.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfile": waitFile, "chain": setChain, "faucet": faucet, "stopjob": stopJob, "retry": retry,

@@ -76,7 +76,7 @@ func TestBookIsSmall(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	for i := range 500 {
+	for i := range 200 {
 		r, err := tower.Read(network(t), data)
 		if err != nil {
 			t.Fatal(err)
