@@ -45,7 +45,9 @@ func TestTenantStopsPaying(t *testing.T) {
 func TestProviderServesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	r := w.request()
+	r.Limits.Credit = 15 * unitsPerSecond // a slow machine alone shall not end it
+	id := w.create(r)
 	w.until("two intervals are paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid >= 2*unitsPerSecond })
 	if err := w.workload.SetFrozen(id, true); err != nil {
 		t.Fatal(err)

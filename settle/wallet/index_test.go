@@ -158,6 +158,25 @@ func TestIndexModel(t *testing.T) {
 	})
 }
 
+// A transaction that moves under one that spends it, as in a reorganisation,
+// comes back spent.
+func TestParentMovesUnderItsChild(t *testing.T) {
+	c := chain(t)
+	w := open(t, seed(14), c, settletest.NewStore())
+	give(t, c, w, coin)
+	if _, err := w.Send(t.Context(), pay(append([]byte{0, 20}, make([]byte, 20)...), coin/4)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := w.Balance(t.Context())
+	if err != nil || before.Confirmed != 0 || before.Unconfirmed == 0 {
+		t.Fatalf("got %+v, %v, want the change alone", before, err)
+	}
+	if err := c.Invalidate(1); err != nil { // both wait for a block now
+		t.Fatal(err)
+	}
+	wantBalance(t, w, before)
+}
+
 // A block's reward can be spent once it is CoinbaseMaturity deep.
 func TestRewardMatures(t *testing.T) {
 	c := chain(t)
