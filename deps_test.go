@@ -68,7 +68,7 @@ var heavyModules = []struct {
 	{"github.com/opencontainers/cgroups", []string{"container/libcontainer", "container/libcontainer/..."}},
 	{"github.com/containerd/containerd", []string{"container/image", "container/image/..."}},
 	{"github.com/google/go-containerregistry", []string{"container/image", "container/image/...", "node", "node/..."}},
-	{"gvisor.dev/", []string{"container/gvisor", "container/network"}},
+	{"gvisor.dev/", []string{"container/netstack"}},
 	{"modernc.org/sqlite", []string{"node/store", "node/audit"}}, // the audit reads a store without its code
 	{"github.com/btcsuite/", []string{"settle/...", "node", "node/..."}},
 	{"github.com/danielgtaylor/huma", []string{"node", "node/api", "node/web"}},

@@ -13,6 +13,7 @@ func goodSpec() Spec {
 	return Spec{
 		ID: "lease-1.web", Image: "sha256:" + strings.Repeat("0a", 32), Args: []string{"/bin/serve", "--port=80"},
 		Env: []string{"A=b", "C="}, WorkDir: "/srv", User: "web:web", Hostname: "web-1",
+		Class:  ClassGVisor,
 		Limits: Limits{MilliCPU: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20, Pids: 100},
 	}
 }
@@ -56,6 +57,8 @@ func TestSpecValidate(t *testing.T) {
 		{"dotted hostname", func(s *Spec) { s.Hostname = "a.b" }, false},
 		{"long hostname", func(s *Spec) { s.Hostname = strings.Repeat("x", MaxHostname+1) }, false},
 		{"hostname ending in a dash", func(s *Spec) { s.Hostname = "a-" }, false},
+		{"class of isolation", func(s *Spec) { s.Class = ClassGVisor }, true},
+		{"unknown class", func(s *Spec) { s.Class = "vault" }, false},
 		{"no processor", func(s *Spec) { s.Limits.MilliCPU = 0 }, false},
 		{"no memory", func(s *Spec) { s.Limits.MemoryBytes = 0 }, false},
 		{"no disk", func(s *Spec) { s.Limits.DiskBytes = 0 }, false},
@@ -90,7 +93,7 @@ func TestSpecEqual(t *testing.T) {
 	a := goodSpec()
 	for i, change := range []func(*Spec){
 		func(s *Spec) { s.ID = "x" }, func(s *Spec) { s.Image = "x" }, func(s *Spec) { s.Args = nil }, func(s *Spec) { s.Env = nil },
-		func(s *Spec) { s.WorkDir = "" }, func(s *Spec) { s.User = "" }, func(s *Spec) { s.Hostname = "" }, func(s *Spec) { s.Limits.Pids++ },
+		func(s *Spec) { s.WorkDir = "" }, func(s *Spec) { s.User = "" }, func(s *Spec) { s.Hostname = "" }, func(s *Spec) { s.Class = "" }, func(s *Spec) { s.Limits.Pids++ },
 	} {
 		b := goodSpec()
 		if change(&b); a.Equal(b) || !b.Equal(b) {

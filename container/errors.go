@@ -21,21 +21,30 @@ const (
 	CodeConflict        Code = "conflict"
 	CodeInUse           Code = "in-use"
 	CodeNotRunning      Code = "not-running"
+	CodeDoesNotFit      Code = "does-not-fit"
 	CodeProgram         Code = "program"
 	CodePortRefused     Code = "port-refused"
+	CodePortTaken       Code = "port-taken"
+	CodePortForbidden   Code = "port-forbidden"
 	CodeDiskFull        Code = "disk-full"
 	CodeCapacity        Code = "capacity"
+	CodeNoVolume        Code = "no-such-volume"
+	CodeVolumeConflict  Code = "volume-conflict"
+	CodeVolumeInUse     Code = "volume-in-use"
+	CodeVolumeFull      Code = "volume-full"
+	CodeBadTree         Code = "bad-tree"
 	CodeNoCgroups       Code = "no-cgroups"
 	CodeNotRoot         Code = "not-root"
 	CodeUnsupported     Code = "unsupported-platform"
 	CodeMissingFeature  Code = "missing-feature"
+	CodeNoClass         Code = "no-such-class"
 	CodeRuntime         Code = "runtime"
 	codeUnknownSentence      = "the container runtime failed"
 )
 
 var sentences = map[Code]string{
 	CodeInvalidSpec:    "the container's specification is not acceptable; correct the manifest",
-	CodeUnknownImage:   "there is no such image; check the reference, or pull it first",
+	CodeUnknownImage:   "there is no such image; check the reference",
 	CodeRegistry:       "the registry could not be used; check its address, your network and the credentials",
 	CodeForbiddenHost:  "the address is not on the public internet; the provider's owner can allow it in the configuration",
 	CodeBadImage:       "the image is malformed; build or push it again",
@@ -46,14 +55,23 @@ var sentences = map[Code]string{
 	CodeConflict:       "a container of this id was started from another specification; destroy it first",
 	CodeInUse:          "another process uses this directory; stop it, or choose another directory",
 	CodeNotRunning:     "the container is not running; look at its exit code and logs",
+	CodeDoesNotFit:     "the container uses more than the new limits allow; free some of it first, or ask for more",
 	CodeProgram:        "the program could not be started; check the command, its path and its permissions in the image",
 	CodePortRefused:    "nothing listens on that port inside the container; check that the service is up and listens on 127.0.0.1 or 0.0.0.0",
+	CodePortTaken:      "something else on the provider's machine uses that port; publish another",
+	CodePortForbidden:  "the provider's owner does not let tenants publish that address and port; choose one that is offered",
 	CodeDiskFull:       "the disk is full; free some space and try again",
 	CodeCapacity:       "no room for another container; destroy one first",
+	CodeNoVolume:       "there is no such volume; create it first",
+	CodeVolumeConflict: "the volume has another size, or holds data already; volumes only grow, and are restored under a new name",
+	CodeVolumeInUse:    "a container still has this volume; destroy the container first",
+	CodeVolumeFull:     "the volume is full; let it grow, or remove files",
+	CodeBadTree:        "the files cannot be kept as they are: a path is too long, or what should be restored is damaged or of another kind",
 	CodeNoCgroups:      "control groups are missing, so limits could not be kept; mount cgroup v2 (or v1 with cpu, memory and pids) at /sys/fs/cgroup",
 	CodeNotRoot:        "running containers needs root; start the provider as root, or only rent",
 	CodeUnsupported:    "this build cannot run containers; use the Linux build with cgo on a provider",
 	CodeMissingFeature: "this machine lacks something that containers need",
+	CodeNoClass:        "this provider does not isolate containers so; choose an offer that names the class",
 	CodeRuntime:        codeUnknownSentence,
 }
 

@@ -1,5 +1,11 @@
 package container
 
+import (
+	"time"
+
+	"github.com/pkt-cash/pkt-cloud/internal/reach"
+)
+
 // Limits of a [Spec] [CONTAINER-2].
 const (
 	MaxIDBytes   = 128
@@ -21,6 +27,12 @@ const (
 	MaxPids     = 32768
 )
 
+// MaxStopGrace is the longest that Stop waits before SIGKILL [CONTAINER-71].
+const MaxStopGrace = time.Hour
+
+// MaxSignal is the last signal of Linux [CONTAINER-70].
+const MaxSignal = 64
+
 // Limits of images and logs [CONTAINER-11] [CONTAINER-14].
 const (
 	MaxRefBytes   = 1024
@@ -28,5 +40,15 @@ const (
 	MaxLogText    = 16 << 10 // longer lines are split
 	MaxLogLine    = MaxLogText + 64
 	MaxTail       = 100_000
+	MaxTailBytes  = 1 << 20  // of the lines that Tail asks for
 	DefaultLogCap = 16 << 20 // kept log bytes of one container
+)
+
+// Limits of a [Network] [CONTAINER-2].
+const (
+	MaxPublished  = 32
+	MaxAllow      = 64
+	MaxAllowBytes = reach.MaxBytes
+	MaxGroup      = 64 // containers of one group
+	MinBandwidth  = 1 << 10
 )

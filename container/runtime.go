@@ -8,13 +8,14 @@ import (
 )
 
 // Runtime runs containers on this machine. All methods may be called from
-// several goroutines at once; calls about one id take their turn, calls about
-// different ids do not wait for each other. What a method has returned nil for
-// survives the death of the calling process: a new Runtime over the same
-// directory finds the same containers [CONTAINER-6].
+// several goroutines at once; calls that change one container take their turn,
+// and calls about different containers do not wait for each other. What a
+// method has returned nil for survives the death of the calling process: a new
+// Runtime over the same directory finds the same containers [CONTAINER-6].
 //
-// Errors are *[Error]; match their [Code] with errors.Is. A method that fails
-// leaves the container as it was, and a failed Start leaves nothing.
+// Errors are *[Error], or those of ctx; match a [Code] with errors.Is. A method
+// that fails leaves the container as it was, and a failed Start leaves nothing.
+// About a container that is not there all but Destroy say [CodeNotFound].
 type Runtime interface {
 	// Pull brings an image into the store and verifies it. It is idempotent,
 	// and atomic: an image is in the store whole or not at all [CONTAINER-10].
@@ -24,16 +25,35 @@ type Runtime interface {
 	// since; [CodeConflict] when it was started from another [CONTAINER-4].
 	// An interrupted Start is begun anew by the next one.
 	Start(ctx context.Context, s Spec) error
-	// Status reports on one container, [CodeNotFound] when there is none. The
-	// exit code of a container that ended while no Runtime was looking is
-	// known all the same.
+	// Status reports on one container. The exit code of a container that ended
+	// while no Runtime was looking is known all the same.
 	Status(ctx context.Context, id string) (Status, error)
 	// List reports on all containers, ordered by id.
 	List(ctx context.Context) ([]Status, error)
+	// Usage reports what a container has used, and how often it hit each of its
+	// limits. The last numbers of one that has exited stay.
+	Usage(ctx context.Context, id string) (Usage, error)
 	// Pause freezes all processes of a running container, and Resume thaws
 	// them. Both are idempotent; [CodeNotRunning] for one that has exited.
 	Pause(ctx context.Context, id string) error
 	Resume(ctx context.Context, id string) error
+	// Update changes the limits of a container while it runs or is paused, all
+	// of them or none [CONTAINER-73]. They are those of its spec from then on.
+	// [CodeDoesNotFit] when it uses more than a new limit, or the disk would
+	// shrink; [CodeNotRunning] for one that has exited.
+	Update(ctx context.Context, id string, l Limits) error
+	// Signal sends a signal to the first process of a container, which acts on
+	// it once it is not paused; SIGKILL ends also a paused one. A signal that
+	// the program does not handle does nothing, other than SIGKILL and SIGSTOP:
+	// so it is with first processes. [CodeNotRunning] for one that has exited,
+	// [CodeInvalidSpec] for what is no signal.
+	Signal(ctx context.Context, id string, s Signal) error
+	// Stop ends a container: it sends the image's stop signal, SIGTERM unless
+	// the image names another, and SIGKILL if there is no end within grace. It
+	// thaws a paused one for that, and returns once the container has exited;
+	// nil for one that already has [CONTAINER-71]. No other call waits for a
+	// Stop. When ctx ends first, the error is ctx.Err() and there is no SIGKILL.
+	Stop(ctx context.Context, id string, grace time.Duration) error
 	// Exec runs a program inside a running container under the same limits and
 	// filters, and returns its exit code: 128 + n when signal n ended it, 126
 	// or 127 when it could not be started. It returns after the program has
@@ -84,6 +104,9 @@ type Image struct {
 	Env     []string
 	WorkDir string
 	User    string
+	// StopSignal is what asks its program to end, as the image writes it; see
+	// [StopSignalOf].
+	StopSignal string
 	// Ports are the TCP ports that the image says it serves, ascending.
 	Ports []uint16
 }
@@ -124,15 +147,22 @@ type Status struct {
 	ID    string
 	Image string
 	State State
-	// ExitCode is meaningful once Exited: the program's own, 128 + n after
-	// signal n, and -1 when it was lost in a crash of the machine.
-	ExitCode  int
+	// Limits are those that hold: of the spec, or of the last Update.
+	Limits Limits
+	// End is why it ended, NotEnded until then. ExitCode is meaningful once
+	// Exited: the program's own, 128 + n after signal n, and -1 when it was
+	// lost in a crash of the machine.
+	End      End
+	ExitCode int
+	// OOMKilled: the kernel killed one of its processes for memory, which need
+	// not have been the first.
 	OOMKilled bool
 	// Times are zero when not reached.
 	StartedAt, FinishedAt time.Time
 	// CPUTime and MemoryBytes are the use so far and now; zero when unknown.
 	CPUTime     time.Duration
 	MemoryBytes uint64
+	Network     NetworkStatus
 }
 
 // Size is that of a terminal, in characters.
@@ -161,7 +191,8 @@ type ExecSpec struct {
 }
 
 // LogOptions chooses log lines. Since is inclusive, its zero value means from
-// the first; Tail is a number of lines before following, 0 means all.
+// the first; Tail is a number of lines before following, of at most
+// [MaxTailBytes] in all; 0 means all.
 type LogOptions struct {
 	Follow bool
 	Since  time.Time

@@ -27,6 +27,15 @@ type Spec struct {
 	// Hostname is empty for the id's beginning, or a DNS label.
 	Hostname string
 	Limits   Limits
+	// Lease is what the container's volumes belong to, of the same form as ID;
+	// empty only without volumes.
+	Lease string
+	// Volumes are mounted in it; [CodeNoVolume] when one is not there.
+	Volumes []Mount
+	Network Network
+	// Class is the isolation that the tenant demands; empty takes the runtime's
+	// own.
+	Class Class
 }
 
 // Limits bound what a container may use. Each must be stated [CONTAINER-3].
@@ -66,13 +75,23 @@ func (s Spec) Validate() error {
 	if s.Hostname != "" && !isLabel(s.Hostname) {
 		return invalid("hostname %.80q is no DNS label of at most %d characters", s.Hostname, MaxHostname)
 	}
+	if err := s.validateMounts(); err != nil {
+		return err
+	}
+	if err := s.Network.Validate(); err != nil {
+		return err
+	}
+	if !s.Class.Valid() {
+		return invalid("class %.80q is neither %s nor %s", s.Class, ClassUserns, ClassGVisor)
+	}
 	return s.Limits.Validate()
 }
 
 // Equal reports whether two specs ask for the same.
 func (s Spec) Equal(o Spec) bool {
 	return s.ID == o.ID && s.Image == o.Image && slices.Equal(s.Args, o.Args) && slices.Equal(s.Env, o.Env) &&
-		s.WorkDir == o.WorkDir && s.User == o.User && s.Hostname == o.Hostname && s.Limits == o.Limits
+		s.WorkDir == o.WorkDir && s.User == o.User && s.Hostname == o.Hostname && s.Limits == o.Limits && s.Class == o.Class &&
+		s.Lease == o.Lease && slices.Equal(s.Volumes, o.Volumes) && s.Network.Equal(o.Network)
 }
 
 // SmallLimits are enough for a small program: for examples and tests.

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"fmt"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -37,7 +38,7 @@ func CheckDraft(o market.Offer, draft Terms, rail string) (pktcloud.Rate, error)
 	case draft.Limits.Unconfirmed > r.MaxUnconfirmed:
 		return 0, Refusal(CodeLimits, "unconfirmed payments of %s, the offer takes at most %s", draft.Limits.Unconfirmed, r.MaxUnconfirmed)
 	case draft.TermSeconds < o.MinTermSeconds || draft.TermSeconds > o.MaxTermSeconds:
-		return 0, Refusal(CodeLimits, "a term of %d s, offered are %d to %d", draft.TermSeconds, o.MinTermSeconds, o.MaxTermSeconds)
+		return 0, Refusal(CodeLimits, "a term of %s, offered are %s to %s", timeText(draft.TermSeconds), timeText(o.MinTermSeconds), timeText(o.MaxTermSeconds))
 	}
 	priced := draft
 	priced.Rate = rate
@@ -107,4 +108,17 @@ func CheckQuote(q pktcloud.Signed[market.Quote], t Terms) error {
 		return Refusal(CodeQuote, "commitBy is %d, the quote ends at %d", t.CommitBy, b.Expires)
 	}
 	return nil
+}
+
+// timeText is a time in the largest unit that leaves it whole.
+func timeText(seconds uint64) string {
+	for _, u := range []struct {
+		seconds uint64
+		name    string
+	}{{24 * 3600, "d"}, {3600, "h"}, {60, "min"}} {
+		if seconds != 0 && seconds%u.seconds == 0 {
+			return fmt.Sprintf("%d %s", seconds/u.seconds, u.name)
+		}
+	}
+	return fmt.Sprintf("%d s", seconds)
 }

@@ -3,6 +3,8 @@ package lease
 import (
 	"errors"
 	"fmt"
+
+	"github.com/pkt-cash/pkt-cloud/market"
 )
 
 // Code says why a message is refused: the refusal table of spec/lease.md. A
@@ -20,6 +22,7 @@ const (
 	CodeCapacity  Code = "capacity"  // no room
 	CodeLimits    Code = "limits"    // the four limits do not fit each other or the offer
 	CodeManifest  Code = "manifest"  // not the manifest of the terms, or not acceptable
+	CodeNetwork   Code = "network"   // more of the network than the provider grants
 	CodeChannel   Code = "channel"   // the payment channel does not hold
 	CodeLate      Code = "late"      // after commitBy
 	CodeUnknown   Code = "unknown"   // no such lease
@@ -65,6 +68,26 @@ func (e *Error) Unwrap() error { return e.Err }
 // Refusal returns an error with a code and a sentence.
 func Refusal(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Plainly is the text of an error for people: without the names of this package
+// and of its codes where it is a refusal.
+func Plainly(err error) string {
+	e, ok := errors.AsType[*Error](err)
+	m, priced := errors.AsType[*market.Error](err)
+	switch {
+	case err == nil:
+		return ""
+	case !ok && priced && m.Err == nil:
+		return m.Detail
+	case !ok:
+		return err.Error()
+	case e.Err == nil:
+		return e.Detail
+	case e.Detail == "":
+		return Plainly(e.Err)
+	}
+	return e.Detail + ": " + Plainly(e.Err)
 }
 
 // CodeOf returns the code of err, or [CodeInternal].

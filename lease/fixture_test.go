@@ -44,10 +44,30 @@ func account(identity, device pktcloud.PrivateKey) []byte {
 
 func manifest() lease.Manifest {
 	return lease.Manifest{
-		Version: 1, Image: "example.org/hello:1", Args: []string{"serve"}, Env: []string{"MODE=test"}, Port: 8080,
-		Probe:     lease.Probe{HTTPPath: "/", TimeoutSeconds: 2},
-		Resources: market.Resources{MilliCPU: 1000, MemoryBytes: 256 << 20},
+		Version: 1,
+		Services: []lease.Service{{
+			Name: "web", Image: "example.org/hello:1", Args: []string{"serve"}, Env: []string{"MODE=test"}, Ports: []uint64{8080},
+			Resources: market.Resources{MilliCPU: 1000, MemoryBytes: 256 << 20}, Restart: lease.Restart{Policy: lease.RestartNo},
+		}},
+		Probe: lease.Probe{Service: "web", Port: 8080, HTTPPath: "/", TimeoutSeconds: 2},
 	}
+}
+
+// three is a manifest of three services.
+func three() lease.Manifest {
+	m := manifest()
+	small := market.Resources{MilliCPU: 500, MemoryBytes: 128 << 20}
+	m.Services[0].Depends = []lease.Dependency{{Service: "db", When: lease.WhenHealthy}, {Service: "migrate", When: lease.WhenCompleted}}
+	m.Services = append(m.Services,
+		lease.Service{
+			Name: "db", Image: "example.org/db:1", Ports: []uint64{5432, 9187}, Resources: small, Restart: lease.Restart{Policy: lease.RestartAlways}, Stop: 10,
+			Health: lease.Health{Check: lease.CheckTCP, Port: 5432, Interval: 10, Timeout: 2, Start: 30, Retries: 3},
+		},
+		lease.Service{
+			Name: "migrate", Image: "example.org/migrate:1", Resources: small, Restart: lease.Restart{Policy: lease.RestartOnFailure, Max: 3}, Job: true,
+			Depends: []lease.Dependency{{Service: "db", When: lease.WhenHealthy}},
+		})
+	return m
 }
 
 func offer() pktcloud.Signed[market.Offer] {
@@ -67,7 +87,7 @@ func draft(limits lease.Limits) lease.Terms {
 	return lease.Terms{
 		Version: 1, Tenant: tenantKey.Public(), Provider: providerKey.Public(),
 		TenantDevice: tenantDevice.Public(), ProviderDevice: providerDevice.Public(),
-		Offer: must(offer().ID()), Resources: m.Resources, Manifest: must(m.ID()), IntervalSeconds: 5, Limits: limits,
+		Offer: must(offer().ID()), Resources: m.Resources(), Manifest: must(m.ID()), IntervalSeconds: 5, Limits: limits,
 		GraceSeconds: 20, TermSeconds: 600, NoticeSeconds: 60, Nonce: [16]byte{1, 2, 3},
 	}
 }

@@ -19,14 +19,42 @@ const (
 	MaxExtValue       = 1 << 10
 )
 
+// Credentials of registries [LEASE-41].
+const (
+	MaxCredentials      = 4
+	MaxRegistry         = 255 // bytes of a registry's name
+	MaxRegistryUser     = 256
+	MaxRegistryPassword = 4 << 10
+	MaxCredentialBytes  = 20 << 10 // all of them, encoded
+)
+
 // Parts of a manifest [LEASE-3].
 const (
-	MaxImage     = 512
-	MaxArgs      = 256
-	MaxEnv       = 256
-	MaxArg       = 16 << 10 // bytes of one argument or one environment entry
-	MaxProbePath = 256
-	MaxProbe     = 60 // seconds that a probe may take
+	MaxServices    = 16
+	MaxServiceName = 32
+	MaxPorts       = 16   // of one service
+	MaxEgress      = 64   // places that one service connects to
+	MaxPublish     = 16   // ports that one service publishes
+	MaxPath        = 1024 // bytes of a working directory
+	MaxUser        = 64
+	MaxStop        = 300  // seconds that a program has to end by itself
+	MaxCheck       = 3600 // seconds of a health check's times
+	MaxRetries     = 100
+	MaxRestarts    = 1000 // in a row
+	MaxImage       = 512
+	MaxArgs        = 256
+	MaxEnv         = 256
+	MaxArg         = 16 << 10 // bytes of one argument or one environment entry
+	MaxProbePath   = 256
+	MaxProbe       = 60 // seconds that a probe may take
+	MaxVolumes     = 16
+	MaxMounts      = 16        // of one service
+	MinVolumeBytes = 300 << 20 // the least that its file system takes
+	MaxVolumeBytes = 16 << 40
+	VolumeStep     = 1 << 20 // sizes are multiples of it
+	MinMilliCPU    = 10      // of one service
+	MinMemoryBytes = 16 << 20
+	MinDiskBytes   = 4 << 20 // or none stated, which gets as much
 )
 
 // Times in seconds [LEASE-4] [LEASE-12].

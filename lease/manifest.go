@@ -1,35 +1,34 @@
 package lease
 
 import (
+	"slices"
 	"strings"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
-	"github.com/pkt-cash/pkt-cloud/market"
 )
 
 // ManifestVersion is the version of Manifest that this package writes.
 const ManifestVersion = 1
 
-// Manifest says what runs: one service in this version [LEASE-3]. It travels
+// Manifest says what runs: one or several services [LEASE-3]. It travels
 // privately between the two parties; the terms hold only its id.
 type Manifest struct {
-	Version   uint64            `cbor:"v" json:"v"`
-	Image     string            `cbor:"image" json:"image"`   // an image reference
-	Digest    string            `cbor:"digest" json:"digest"` // "sha256:…", or empty: whatever the reference names
-	Args      []string          `cbor:"args" json:"args"`     // empty: the image's own
-	Env       []string          `cbor:"env" json:"env"`       // "NAME=value"
-	Port      uint64            `cbor:"port" json:"port"`     // the TCP port served inside; zero: none
-	Probe     Probe             `cbor:"probe" json:"probe"`
-	Resources market.Resources  `cbor:"resources" json:"resources"`
-	Ext       map[string][]byte `cbor:"ext" json:"ext,omitempty"`
+	Version  uint64            `cbor:"v" json:"v,omitempty"`
+	Services []Service         `cbor:"services" json:"services"`
+	Volumes  []Volume          `cbor:"volumes,omitempty" json:"volumes,omitempty"` // absent: none
+	Probe    Probe             `cbor:"probe" json:"probe"`
+	Ext      map[string][]byte `cbor:"ext" json:"ext,omitempty"`
 }
 
-// Probe is how the tenant looks whether the service serves. A probe over HTTP
-// wants a whole answer with a status below 500. One over TCP wants no more
-// than a connection, which the kernel grants even for a frozen process.
+// Probe is how the tenant looks whether the lease serves: at which service, and
+// at which of its ports. A probe over HTTP wants a whole answer with a status
+// below 500. One over TCP wants no more than a connection, which the kernel
+// grants even for a frozen process. Without a port it looks at nothing.
 type Probe struct {
-	HTTPPath       string `cbor:"http" json:"http"` // begins with "/"; empty: TCP
-	TimeoutSeconds uint64 `cbor:"timeout" json:"timeout"`
+	Service        string `cbor:"service" json:"service"`
+	Port           uint64 `cbor:"port" json:"port,omitempty"` // one of the service's; zero: none
+	HTTPPath       string `cbor:"http" json:"http,omitempty"` // begins with "/"; empty: TCP
+	TimeoutSeconds uint64 `cbor:"timeout" json:"timeout,omitempty"`
 }
 
 // ID returns the manifest's id, which the terms carry.
@@ -37,49 +36,42 @@ func (m Manifest) ID() (pktcloud.ID, error) { return idOf(m) }
 
 // Validate checks the manifest's shape [LEASE-3]. Errors match [CodeManifest].
 func (m Manifest) Validate() error {
-	switch {
-	case m.Version != ManifestVersion:
+	if m.Version != ManifestVersion {
 		return Refusal(CodeManifest, "manifest version %d, want %d", m.Version, ManifestVersion)
-	case m.Image == "" || len(m.Image) > MaxImage || !printable(m.Image) || strings.ContainsRune(m.Image, ' '):
-		return Refusal(CodeManifest, "an image reference has 1 to %d printable characters and no space", MaxImage)
-	case m.Digest != "" && !validDigest(m.Digest):
-		return Refusal(CodeManifest, "digest %q is not \"sha256:\" and 64 hexadecimal digits", m.Digest)
-	case len(m.Args) > MaxArgs || len(m.Env) > MaxEnv:
-		return Refusal(CodeManifest, "at most %d arguments and %d environment entries", MaxArgs, MaxEnv)
-	case m.Port > 65535:
-		return Refusal(CodeManifest, "port %d: ports end at 65535", m.Port)
 	}
-	for i, s := range m.Args {
-		if len(s) > MaxArg || strings.ContainsRune(s, 0) {
-			return Refusal(CodeManifest, "argument %d is longer than %d bytes or holds a zero byte", i, MaxArg)
-		}
-	}
-	for i, s := range m.Env {
-		name, _, ok := strings.Cut(s, "=")
-		if len(s) > MaxArg || !ok || name == "" || strings.ContainsRune(s, 0) {
-			return Refusal(CodeManifest, "environment entry %d is not NAME=value of at most %d bytes", i, MaxArg)
-		}
-	}
-	if m.Resources.MilliCPU == 0 || m.Resources.MemoryBytes == 0 {
-		return Refusal(CodeManifest, "a service needs some processor time and some memory")
-	}
-	if err := wrap(CodeManifest, "resources", m.Resources.Validate()); err != nil {
+	if err := m.validateServices(); err != nil {
 		return err
 	}
-	if err := m.Probe.validate(m.Port); err != nil {
+	if err := m.validateVolumes(); err != nil {
+		return err
+	}
+	if err := wrap(CodeManifest, "resources of all services and volumes", m.Resources().Validate()); err != nil {
+		return err
+	}
+	if err := m.validateProbe(); err != nil {
+		return err
+	}
+	if err := validateIsolation(m.Ext); err != nil {
 		return err
 	}
 	return validateExt(CodeManifest, m.Ext)
 }
 
-func (p Probe) validate(port uint64) error {
+func (m Manifest) validateProbe() error {
+	p := m.Probe
+	i := m.index(p.Service)
+	switch {
+	case i < 0 || m.Services[i].Job:
+		if i < 0 || p.Port != 0 || slices.ContainsFunc(m.Services, func(s Service) bool { return !s.Job }) {
+			return Refusal(CodeManifest, "the probe names a service, and no job while there is another")
+		}
+	case p.Port != 0 && !slices.Contains(m.Services[i].Ports, p.Port):
+		return Refusal(CodeManifest, "the probe's port %d is none of service %s", p.Port, p.Service)
+	}
 	if p.TimeoutSeconds > MaxProbe {
 		return Refusal(CodeManifest, "a probe takes at most %d s", MaxProbe)
 	}
-	if p.HTTPPath == "" {
-		return nil
-	}
-	if port == 0 || p.HTTPPath[0] != '/' || len(p.HTTPPath) > MaxProbePath || !printable(p.HTTPPath) || strings.ContainsRune(p.HTTPPath, ' ') {
+	if p.HTTPPath != "" && (p.Port == 0 || !validPath(p.HTTPPath)) {
 		return Refusal(CodeManifest, "an HTTP probe needs a port and a path that begins with \"/\", at most %d printable characters", MaxProbePath)
 	}
 	return nil

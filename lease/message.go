@@ -25,6 +25,8 @@ type Propose struct {
 	Account  []byte   `cbor:"account"` // encoded pktcloud.Signed[pktcloud.Account]
 	Draft    Terms    `cbor:"draft"`
 	Manifest Manifest `cbor:"manifest"`
+	// Credentials let the provider look at private images; absent: none.
+	Credentials Credentials `cbor:"credentials,omitempty"`
 }
 
 // Quote answers a proposal. The provider keeps nothing of the proposal but the
@@ -57,6 +59,9 @@ type Commit struct {
 	Params    settle.Params      `cbor:"params"`
 	Funding   []byte             `cbor:"funding"` // the raw funding transaction, not yet broadcast; empty: the channel is open, and pays other leases
 	Voucher   []byte             `cbor:"voucher"` // the first voucher, or empty
+	// Credentials are for the images of this lease, and in no journal [LEASE-43];
+	// absent: none.
+	Credentials Credentials `cbor:"credentials,omitempty"`
 }
 
 // Ack makes the lease: the provider has stored the commit [LEASE-8].
@@ -72,11 +77,13 @@ type StatementMessage struct {
 	Statement pktcloud.Signed[Statement] `cbor:"statement"`
 }
 
-// VoucherMessage carries a voucher that pays the lease.
+// VoucherMessage carries a voucher that pays the lease, and while the channel of
+// it is one that another rolls into, that one's latest voucher [LEASE-30].
 type VoucherMessage struct {
-	Version uint64      `cbor:"v"`
-	Lease   pktcloud.ID `cbor:"lease"`
-	Voucher []byte      `cbor:"voucher"` // encoded pktcloud.Signed[settle.Voucher]
+	Version     uint64      `cbor:"v"`
+	Lease       pktcloud.ID `cbor:"lease"`
+	Voucher     []byte      `cbor:"voucher"`               // encoded pktcloud.Signed[settle.Voucher]
+	Predecessor []byte      `cbor:"predecessor,omitempty"` // likewise; absent: none
 }
 
 // DisputeMessage carries a dispute.
@@ -234,7 +241,7 @@ func ParseMessage(data []byte) (Message, error) {
 	}
 	switch e.Type {
 	case TypePropose:
-		return parseMessage[Propose](e.Body, MaxManifestBytes+MaxTermsBytes+pktcloud.MaxAccountBytes+MaxSmallBytes)
+		return parseMessage[Propose](e.Body, MaxManifestBytes+MaxTermsBytes+pktcloud.MaxAccountBytes+MaxCredentialBytes+MaxSmallBytes)
 	case TypeQuote:
 		return parseMessage[Quote](e.Body, market.MaxQuoteBytes+pktcloud.MaxAccountBytes+MaxSmallBytes)
 	case TypeCommit:
@@ -242,7 +249,7 @@ func ParseMessage(data []byte) (Message, error) {
 	case TypeStatement:
 		return parseMessage[StatementMessage](e.Body, MaxStatementBytes+MaxExtEntries*MaxExtValue)
 	case TypeVoucher:
-		return parseMessage[VoucherMessage](e.Body, settle.MaxVoucherBytes+MaxSmallBytes)
+		return parseMessage[VoucherMessage](e.Body, 2*settle.MaxVoucherBytes+MaxSmallBytes)
 	case TypeDispute:
 		return parseMessage[DisputeMessage](e.Body, MaxDisputeBytes+MaxExtEntries*MaxExtValue)
 	case TypeClose:

@@ -14,6 +14,8 @@ func (s *State) stepProvider(in Input, now Now) ([]Effect, error) {
 		return s.providerFunding(in, now)
 	case Paid:
 		return s.providerPaid(in.Cumulative)
+	case Rolled:
+		return nil, s.rolled(in.Successor)
 	case Launched:
 		if s.Phase != Funded {
 			return nil, s.refusePhase("a launch")

@@ -16,6 +16,16 @@ func (t Terms) Share(p settle.Params) pktcloud.Amount {
 	return min(price+t.Limits.Prepaid, p.Spendable())
 }
 
+// rolled counts the share against a successor. It never falls: what the channel
+// could pay before, the successor can [LEASE-31].
+func (s *State) rolled(p settle.Params) error {
+	if s.Phase < Agreed || s.Phase >= Closed {
+		return s.refusePhase("a roll of its channel")
+	}
+	s.Spendable, s.Rolls = max(s.Spendable, s.Terms.Share(p)), s.Rolls+1
+	return nil
+}
+
 // Left is what a channel has for a further lease: what it can pay in all, less
 // its latest voucher, less what that one has not yet paid of the shares of the
 // leases that live on it. The limits and hold deposits of a lease lie within its

@@ -49,6 +49,33 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// TestShareOfASuccessor shows [LEASE-31]: a lease may take what its channel's
+// successor can pay, up to the price of its term, and no less than before.
+func TestShareOfASuccessor(t *testing.T) {
+	d := draft(usual)
+	d.TermSeconds = 3000 // more than the channel pays for
+	c := commitFor(d, capacity0)
+	now := lease.Now{Unix: now0}
+	tenant, _ := step0(lease.NewTenant(c, now))
+	if _, _, err := tenant.Step(lease.Rolled{Successor: c.Params}, now); !errors.Is(err, lease.CodePhase) {
+		t.Errorf("before it is agreed: got %v", err)
+	}
+	provider, _ := step0(lease.NewProvider(c, must(lease.SignTerms(providerDevice, c.Terms)), now))
+	tenant = stepOK(t, tenant, lease.Received{Message: lease.Ack{Version: 1, Lease: tenant.Lease, Signature: provider.ProviderSig}}, now)
+	for _, s := range []lease.State{tenant, provider} {
+		for n, step := range []struct{ capacity, want pktcloud.Amount }{
+			{capacity0 + 1_000, capacity0 + 1_000}, {capacity0 - 1_000, capacity0 + 1_000}, {1 << 40, 3000 * perSecond},
+		} {
+			p := c.Params
+			p.Capacity = step.capacity
+			s = stepOK(t, s, lease.Rolled{Successor: p}, now)
+			if s.Spendable != step.want || s.Rolls != uint64(n+1) {
+				t.Errorf("%s, a successor of %d units: got a share of %d after %d rolls, want %d", s.Role, step.capacity, s.Spendable, s.Rolls, step.want)
+			}
+		}
+	}
+}
+
 // TestFits shows [LEASE-17]: what is left, to the unit.
 func TestFits(t *testing.T) {
 	p := settle.Params{Capacity: 1_000_000, Reserve: 50_000, MinChange: 10_000} // pays 940,000

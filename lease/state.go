@@ -32,12 +32,13 @@ type State struct {
 	Phase       Phase              `cbor:"phase"`
 	Lease       pktcloud.ID        `cbor:"lease"`
 	Terms       Terms              `cbor:"terms"`
-	TenantSig   pktcloud.Signature `cbor:"tenant_sig"`   // over the terms
-	ProviderSig pktcloud.Signature `cbor:"provider_sig"` // zero until acknowledged
-	Began       int64              `cbor:"began"`        // Unix seconds: the commit was stored, or first sent
-	Uptime      uint64             `cbor:"uptime"`       // of the last step
-	Spendable   pktcloud.Amount    `cbor:"spendable"`    // the lease's share of the channel
-	Confirmed   bool               `cbor:"confirmed"`    // the funding has the agreed depth
+	TenantSig   pktcloud.Signature `cbor:"tenant_sig"`     // over the terms
+	ProviderSig pktcloud.Signature `cbor:"provider_sig"`   // zero until acknowledged
+	Began       int64              `cbor:"began"`          // Unix seconds: the commit was stored, or first sent
+	Uptime      uint64             `cbor:"uptime"`         // of the last step
+	Spendable   pktcloud.Amount    `cbor:"spendable"`      // the lease's share of the channel
+	Confirmed   bool               `cbor:"confirmed"`      // the funding has the agreed depth
+	Rolls       uint64             `cbor:"rolls,omitzero"` // how often the channel of the terms rolled, link by link
 
 	Ran       uint64          `cbor:"ran"`       // provider: seconds that the workload ran, conceded ones included
 	Forfeited uint64          `cbor:"forfeited"` // provider: seconds conceded in disputes

@@ -22,6 +22,9 @@ type (
 	// Paid is the lease's entry of a voucher that was made (tenant) or accepted
 	// (provider), and is durable in the channel.
 	Paid struct{ Cumulative pktcloud.Amount }
+	// Rolled is what the lease's channel rolled into, once both sides have signed
+	// the roll: the lease's share is counted against it from then on [LEASE-29].
+	Rolled struct{ Successor settle.Params }
 	// CloseNow is the wish of this side's owner.
 	CloseNow struct{ Reason Reason }
 )
@@ -64,6 +67,7 @@ func (Received) input()  {}
 func (Tick) input()      {}
 func (Funding) input()   {}
 func (Paid) input()      {}
+func (Rolled) input()    {}
 func (CloseNow) input()  {}
 func (Launched) input()  {}
 func (Started) input()   {}

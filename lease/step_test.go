@@ -9,6 +9,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
 )
 
 func has[E lease.Effect](effects []lease.Effect) bool {
@@ -115,6 +116,29 @@ func TestDraftChecks(t *testing.T) {
 	}
 	if _, err := lease.CheckDraft(offer().Body, draft(usual), "other"); !errors.Is(err, lease.CodeChannel) {
 		t.Errorf("got %v for another rail, want channel", err)
+	}
+}
+
+// TestIsolationChecks shows that a class is demanded, or not [LEASE-34].
+func TestIsolationChecks(t *testing.T) {
+	o := offer().Body
+	for class, want := range map[string]bool{"": true, o.Isolation[0]: true, "gvisor": false} {
+		m := manifest()
+		m.Ext = map[string][]byte{"other": {1}}
+		m.Demand(class)
+		err := lease.CheckIsolation(o, m)
+		if m.Isolation() != class || len(m.Ext["other"]) != 1 || want != (err == nil) {
+			t.Errorf("class %q: got %v and %q", class, err, m.Isolation())
+		}
+		if err != nil && (!errors.Is(err, lease.CodeOffer) || !errors.Is(err, market.CodeIsolation)) {
+			t.Errorf("class %q: %v is neither of the offer nor of isolation", class, err)
+		}
+	}
+	m := manifest()
+	before := must(m.ID())
+	m.Demand("gvisor")
+	if m.Demand(""); must(m.ID()) != before {
+		t.Error("a class taken back left something")
 	}
 }
 

@@ -13,6 +13,8 @@ func (s *State) stepTenant(in Input, now Now) ([]Effect, error) {
 		return s.judged(in, now)
 	case Paid:
 		return s.tenantPaid(in.Cumulative)
+	case Rolled:
+		return nil, s.rolled(in.Successor)
 	case Funding:
 		return s.tenantFunding(in)
 	case Tick:

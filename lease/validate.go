@@ -48,7 +48,7 @@ func validateManifest(m Manifest, t Terms) error {
 	if pktcloud.IDOf(b) != t.Manifest {
 		return Refusal(CodeManifest, "the manifest is not the one that the terms name")
 	}
-	if m.Resources != t.Resources {
+	if m.Resources() != t.Resources {
 		return Refusal(CodeManifest, "manifest and terms name different resources")
 	}
 	return nil
@@ -67,6 +67,9 @@ func (m Propose) Validate() error {
 	}
 	if !m.Draft.IsDraft() {
 		return Refusal(CodeMalformed, "a proposal holds a draft, without quote and channel")
+	}
+	if err := m.Credentials.Validate(); err != nil {
+		return err
 	}
 	return validateManifest(m.Manifest, m.Draft)
 }
@@ -106,6 +109,9 @@ func (m Commit) Validate() error {
 		return err
 	}
 	if err := validateBlob("a voucher", m.Voucher, 0, settle.MaxVoucherBytes); err != nil {
+		return err
+	}
+	if err := m.Credentials.Validate(); err != nil {
 		return err
 	}
 	if err := m.Terms.Validate(); err != nil {
@@ -160,6 +166,9 @@ func (m StatementMessage) Validate() error {
 // Validate checks the message's shape [LEASE-2].
 func (m VoucherMessage) Validate() error {
 	if err := validateHead(m.Version, m.Lease); err != nil {
+		return err
+	}
+	if err := validateBlob("the predecessor's voucher", m.Predecessor, 0, settle.MaxVoucherBytes); err != nil {
 		return err
 	}
 	return validateBlob("a voucher", m.Voucher, 1, settle.MaxVoucherBytes)

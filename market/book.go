@@ -57,8 +57,10 @@ type Query struct {
 	Region    string        // "DE" also finds "DE-BE"
 	Rail      string
 	Isolation string
-	Limit     int    // zero: DefaultQueryLimit; at most MaxQueryLimit
-	Cursor    string // Page.Next of the page before
+	Network   Network // the least; zero: any
+	Volumes   bool    // only offers that have volumes
+	Limit     int     // zero: DefaultQueryLimit; at most MaxQueryLimit
+	Cursor    string  // Page.Next of the page before
 }
 
 // Page is part of an answer. Next is empty on the last one.
@@ -182,6 +184,14 @@ func (b *Book) Latest(key Key) (pktcloud.Signed[Offer], bool) {
 	return e.offer, e.live
 }
 
+// Sequence returns the highest sequence that is known of a slot, also of an offer
+// that has expired; 0 when none is.
+func (b *Book) Sequence(key Key) uint64 {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.slots[key].sequence
+}
+
 // Len returns the number of offers held, the expired ones included that
 // nothing has removed yet.
 func (b *Book) Len() int {
@@ -267,7 +277,10 @@ func (q Query) passes(o Offer) (pktcloud.Rate, bool) {
 			return 0, false
 		}
 	}
-	return rate, q.Isolation == "" || slices.Contains(o.Isolation, q.Isolation)
+	if q.Volumes && !o.Volumes {
+		return 0, false
+	}
+	return rate, q.Network.Within(o.Network) && (q.Isolation == "" || slices.Contains(o.Isolation, q.Isolation))
 }
 
 func compareListings(x, y Listing) int {

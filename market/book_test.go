@@ -211,6 +211,9 @@ func TestOldOfferDoesNotComeBack(t *testing.T) {
 	if _, err := book.Put(old, now); !errors.Is(err, market.CodeStale) {
 		t.Errorf("got %v, want CodeStale", err)
 	}
+	if got := book.Sequence(old.Body.Key()); got != 2 { // what a provider that lost its own records goes on from
+		t.Errorf("got sequence %d, want that of the withdrawal", got)
+	}
 	// A day after the withdrawal nothing older can be live: it is forgotten.
 	book.RemoveExpired(now.Add(24 * time.Hour))
 	if _, err := book.Put(provider.Sealed(func(o *market.Offer) { o.Issued += 90000; o.Expires += 90000 }), now.Add(24*time.Hour)); err != nil {

@@ -22,6 +22,7 @@ const (
 	CodeRail        Code = "rail"         // not paid that way, or not that much
 	CodeTerm        Code = "term"         // too short or too long
 	CodeIsolation   Code = "isolation"    // not separated as the request wants
+	CodeNetwork     Code = "network"      // less of the network than the request needs
 	CodeExposure    Code = "exposure"     // interval or credit beyond the offer's limits
 	CodeMismatch    Code = "mismatch"     // a quote that answers something else
 )

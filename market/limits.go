@@ -33,5 +33,12 @@ const (
 	MaxDiskBytes   = 1 << 56
 )
 
+// Bounds of a [Network] [MARKET-26].
+const (
+	MaxPorts     = 1 << 20
+	MinBandwidth = 1 << 10 // bytes a second
+	MaxBandwidth = 1 << 40
+)
+
 // MaxRate is the dearest price that an offer may ask for one unit.
 const MaxRate = pktcloud.MaxRate

@@ -31,7 +31,9 @@ type Offer struct {
 	Limits         Limits             `cbor:"limits" json:"limits"`
 	MinTermSeconds uint64             `cbor:"min_term" json:"min_term"`
 	MaxTermSeconds uint64             `cbor:"max_term" json:"max_term"`
-	Isolation      []string           `cbor:"isolation" json:"isolation"` // ascending, such as "userns"
+	Isolation      []string           `cbor:"isolation" json:"isolation"`               // ascending, such as "userns"
+	Network        Network            `cbor:"network,omitzero" json:"network,omitzero"` // absent: leases have none
+	Volumes        bool               `cbor:"volumes,omitzero" json:"volumes,omitzero"` // leases may have some, out of the disk [MARKET-28]; absent: none
 	Software       string             `cbor:"software" json:"software"`
 	Ext            map[string][]byte  `cbor:"ext" json:"ext,omitempty"`
 }
@@ -155,6 +157,9 @@ func (o Offer) validateConditions() error {
 		if !validName(c) || i > 0 && o.Isolation[i-1] >= c {
 			return refuse(CodeMalformed, "isolation classes are short names in ascending order, each once")
 		}
+	}
+	if err := o.Network.Validate(); err != nil {
+		return err
 	}
 	if len(o.Software) > MaxSoftware || !printable(o.Software) {
 		return refuse(CodeMalformed, "software is at most %d printable characters", MaxSoftware)

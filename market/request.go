@@ -18,12 +18,14 @@ type Request struct {
 	IntervalSeconds uint64          // between payments
 	CreditSeconds   uint64          // service the provider shall advance, in seconds of price
 	Isolation       string          // empty takes any
+	Network         Network         // the least; zero takes any
+	Volumes         bool            // it needs some
 }
 
 // Match returns the rate at which an offer serves a request, or the first
 // reason why it cannot [MARKET-7]. Errors match [CodeCapacity], [CodePrice],
-// [CodeRegion], [CodeRail], [CodeTerm], [CodeIsolation], [CodeExposure] or
-// [CodeMalformed]. Whether the offer is still live is for [Admit].
+// [CodeRegion], [CodeRail], [CodeTerm], [CodeIsolation], [CodeNetwork],
+// [CodeExposure] or [CodeMalformed]. Whether the offer is still live is for [Admit].
 func Match(o Offer, r Request) (pktcloud.Rate, error) {
 	if !o.Fits(r.Resources) {
 		return 0, refuse(CodeCapacity, "asked for %d mCPU, %d bytes of memory, %d of disk; free are %d, %d, %d",
@@ -48,6 +50,12 @@ func Match(o Offer, r Request) (pktcloud.Rate, error) {
 	}
 	if r.Isolation != "" && !slices.Contains(o.Isolation, r.Isolation) {
 		return 0, refuse(CodeIsolation, "%q is not among %q", r.Isolation, o.Isolation)
+	}
+	if !r.Network.Within(o.Network) {
+		return 0, refuse(CodeNetwork, "%s", o.Network.Lacks(r.Network))
+	}
+	if r.Volumes && !o.Volumes {
+		return 0, refuse(CodeCapacity, "the provider makes no volumes")
 	}
 	if r.IntervalSeconds < o.Limits.MinIntervalSeconds || r.CreditSeconds > o.Limits.MaxCreditSeconds {
 		return 0, refuse(CodeExposure, "asked for an interval of %d s and a credit of %d s; the offer allows no less than %d s and no more than %d s",

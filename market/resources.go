@@ -36,6 +36,15 @@ func (r Resources) Within(room Resources) bool {
 	return r.MilliCPU <= room.MilliCPU && r.MemoryBytes <= room.MemoryBytes && r.DiskBytes <= room.DiskBytes
 }
 
+// Minus is what of r is left beside o: nothing of what o has more of.
+func (r Resources) Minus(o Resources) Resources {
+	return Resources{
+		MilliCPU:    r.MilliCPU - min(r.MilliCPU, o.MilliCPU),
+		MemoryBytes: r.MemoryBytes - min(r.MemoryBytes, o.MemoryBytes),
+		DiskBytes:   r.DiskBytes - min(r.DiskBytes, o.DiskBytes),
+	}
+}
+
 // Prices are what a provider asks, in base units per hour.
 type Prices struct {
 	CPUPerCoreHour   pktcloud.Rate `cbor:"cpu" json:"cpu"`

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fxamacker/cbor/v2"
+
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/internal/vector"
 	"github.com/pkt-cash/pkt-cloud/market"
@@ -112,6 +114,14 @@ var offerFaults = []struct {
 	{"no-isolation", "no isolation class", func(o *market.Offer) { o.Isolation = nil }},
 	{"isolation-unsorted", "isolation classes out of order", func(o *market.Offer) { o.Isolation = []string{"userns", "gvisor"} }},
 	{"isolation-empty", "an isolation class without a name", func(o *market.Offer) { o.Isolation = []string{""} }},
+	{"network-ports", "more ports than there are", func(o *market.Offer) { o.Network.Ports = market.MaxPorts + 1 }},
+	{"network-bandwidth", "more bytes a second than an offer may state", func(o *market.Offer) {
+		o.Network = market.Network{Egress: true, BytesPerSecond: market.MaxBandwidth + 1}
+	}},
+	{"network-bandwidth-small", "fewer bytes a second than are of use", func(o *market.Offer) {
+		o.Network = market.Network{Egress: true, BytesPerSecond: market.MinBandwidth - 1}
+	}},
+	{"network-bandwidth-alone", "a bandwidth with nothing to bound", func(o *market.Offer) { o.Network = market.Network{BytesPerSecond: market.MinBandwidth} }},
 	{"software-control", "software that steers a terminal", func(o *market.Offer) { o.Software = "\a" }},
 	{"software-long", "software of 65 characters", func(o *market.Offer) { o.Software = strings.Repeat("a", 65) }},
 }
@@ -128,6 +138,14 @@ func offerCases(t *testing.T) []vector.Case {
 	}
 	cases := []vector.Case{
 		offer("good", "ok", "an offer of one slot", sign(t, "offer", provider.Identity, good)).With("id", pktcloud.IDOf(body)),
+		offer("network", "ok", "an offer of a network", sign(t, "offer", provider.Identity, provider.Offer(withNetwork))),
+		offer("network-zero", "encoding", "a network of nothing, which is left out", sign(t, "offer", provider.Identity, spelledOffer{good, "network", market.Network{}})),
+		offer("network-field", "encoding", "a network with a field more", sign(t, "offer", provider.Identity, spelledOffer{good, "network", map[string]any{
+			"egress": true, "ports": uint64(0), "bandwidth": uint64(0), "price": uint64(0),
+		}})),
+		offer("volumes", "ok", "an offer of volumes", sign(t, "offer", provider.Identity, provider.Offer(withVolumes))),
+		offer("volumes-false", "encoding", "no volumes, which is left out", sign(t, "offer", provider.Identity, spelledOffer{good, "volumes", false})),
+		offer("volumes-number", "encoding", "how many volumes", sign(t, "offer", provider.Identity, spelledOffer{good, "volumes", uint64(4)})),
 		offer("largest", "ok", "every bound reached", sign(t, "offer", provider.Identity, largestOffer())),
 		offer("signed-by-device", "signature", "signed by the device in place of the identity", sign(t, "offer", provider.Device, good)),
 		offer("other-type", "signature", "signed as a quote", sign(t, "quote", provider.Identity, good)),
@@ -140,6 +158,39 @@ func offerCases(t *testing.T) []vector.Case {
 	return cases
 }
 
+// withNetwork grants all that an offer can.
+func withNetwork(o *market.Offer) {
+	o.Network = market.Network{Egress: true, Ports: 100, BytesPerSecond: 12_500_000}
+}
+
+func withVolumes(o *market.Offer) { o.Volumes = true }
+
+// spelledOffer is an offer of which one field is spelled out.
+type spelledOffer struct {
+	offer market.Offer
+	field string
+	value any
+}
+
+func (s spelledOffer) RecordType() string         { return s.offer.RecordType() }
+func (s spelledOffer) Signer() pktcloud.PublicKey { return s.offer.Signer() }
+func (s spelledOffer) Validate() error            { return nil }
+
+func (s spelledOffer) MarshalCBOR() ([]byte, error) {
+	b, err := pktcloud.Marshal(s.offer)
+	if err != nil {
+		return nil, err
+	}
+	fields := map[string]cbor.RawMessage{}
+	if err := cbor.Unmarshal(b, &fields); err != nil {
+		return nil, err
+	}
+	if fields[s.field], err = pktcloud.Marshal(s.value); err != nil {
+		return nil, err
+	}
+	return pktcloud.Marshal(fields)
+}
+
 func largestOffer() market.Offer {
 	return provider.Offer(func(o *market.Offer) {
 		o.Slot, o.Sequence, o.Expires = 15, math.MaxUint64, o.Issued+86400
@@ -149,6 +200,8 @@ func largestOffer() market.Offer {
 		o.Limits = market.Limits{MaxCreditSeconds: market.MaxCreditSeconds, MinIntervalSeconds: market.MaxIntervalSeconds}
 		o.Rails[0].MinCapacity, o.Rails[0].MaxCapacity, o.Rails[0].MaxUnconfirmed = pktcloud.MaxAmount, pktcloud.MaxAmount, pktcloud.MaxAmount
 		o.Isolation = []string{"gvisor", "userns"}
+		o.Network = market.Network{Egress: true, Ports: market.MaxPorts, BytesPerSecond: market.MaxBandwidth}
+		o.Volumes = true
 	})
 }
 

@@ -21,10 +21,10 @@ import (
 func (n *Node) Channels(context.Context) ([]service.ChannelView, error) {
 	list := n.manager.List()
 	slices.Reverse(list)
-	leases, labels, names := n.leasesOfChannels(), n.labels(), channelLabels(list)
+	leases, labels, names, begun := n.leasesOfChannels(), n.labels(), channelLabels(list), n.begun()
 	all := make([]service.ChannelView, 0, len(list))
 	for _, s := range list {
-		all = append(all, n.channelView(s, names[s.ID], leases[s.ID], labels))
+		all = append(all, n.channelView(s, names, leases[s.ID], labels, begun))
 	}
 	return append(all, n.restoredChannels()...), nil
 }
@@ -52,7 +52,7 @@ func (n *Node) Channel(_ context.Context, name string) (service.ChannelView, err
 		return restored[0], nil
 	}
 	id := found[0].ID
-	return n.channelView(found[0], channelLabels(list)[id], n.leasesOfChannels()[id], n.labels()), nil
+	return n.channelView(found[0], channelLabels(list), n.leasesOfChannels()[id], n.labels(), n.begun()), nil
 }
 
 // channelLabels gives each channel a short name.
@@ -86,28 +86,35 @@ func digitsOf(names []string) int {
 func (n *Node) leasesOfChannels() map[pktcloud.ID][]peer.View {
 	all := map[pktcloud.ID][]peer.View{}
 	for _, v := range n.views() {
-		all[v.Terms.Channel] = append(all[v.Terms.Channel], v)
+		all[v.Channel] = append(all[v.Channel], v)
 	}
 	return all
 }
 
-func (n *Node) channelView(s manager.Status, label string, leases []peer.View, labels map[pktcloud.ID]string) service.ChannelView {
+func (n *Node) channelView(s manager.Status, names map[pktcloud.ID]string, leases []peer.View, labels map[pktcloud.ID]string, begun map[pktcloud.ID]int64) service.ChannelView {
 	v := service.ChannelView{
-		ID: s.ID.String(), Label: label, Role: s.Role.String(), Phase: s.Phase.String(), Capacity: s.Params.Capacity, Paid: s.Paid,
+		ID: s.ID.String(), Label: names[s.ID], Role: s.Role.String(), Phase: s.Phase.String(), Capacity: s.Params.Capacity, Paid: s.Paid,
 		Reserve: s.Params.Reserve, Left: s.Params.Spendable().SubFloor(s.Paid), Height: s.Height, Deadline: s.Params.Deadline(), Expiry: s.Params.ExpiryHeight,
 		Peer: s.Params.Payee, Leases: []string{}, Restored: n.manager.CameBack(s.ID),
+	}
+	if !s.Into.IsZero() {
+		v.Into, v.IntoLabel = s.Into.String(), cmp.Or(names[s.Into], s.Into.Hex()[:labelDigits])
+	}
+	if !s.From.IsZero() {
+		v.From, v.FromLabel = s.From.String(), cmp.Or(names[s.From], s.From.Hex()[:labelDigits])
 	}
 	if s.Role == settle.Payee {
 		v.Peer = s.Params.Payer
 	}
-	if s.Phase.Final() || s.Phase == settle.Closing {
+	if s.From.IsZero() {
+		v.Created = begun[s.ID]
+	}
+	rolls := len(n.manager.Successors(s.ID)) > 0 // then the successor says what is left
+	if rolls || s.Phase.Final() || s.Phase == settle.Closing || !s.From.IsZero() && !s.Announced {
 		v.Left = 0
 	}
 	for _, l := range leases {
 		v.Leases = append(v.Leases, labels[l.ID])
-		if v.Created == 0 || l.Agreed < v.Created {
-			v.Created = l.Agreed
-		}
 		if s.Phase.Final() {
 			continue
 		}
@@ -121,6 +128,19 @@ func (n *Node) channelView(s manager.Status, label string, leases []peer.View, l
 	w := words{Status: s, payer: s.Role == settle.Payer, blockTime: n.network.BlockTime}
 	v.Now, v.Steps = w.now(), w.steps()
 	return v
+}
+
+// begun is when channels were agreed, each with its first lease. Nothing says
+// when one began that another went on as: its leases are older than it, or
+// younger.
+func (n *Node) begun() map[pktcloud.ID]int64 {
+	at := map[pktcloud.ID]int64{}
+	for _, l := range n.views() {
+		if id := l.Terms.Channel; at[id] == 0 || l.Agreed < at[id] {
+			at[id] = l.Agreed
+		}
+	}
+	return at
 }
 
 // words tells a channel's life.
@@ -173,6 +193,11 @@ func (w words) now() string {
 	switch w.Phase {
 	case settle.Opening:
 		switch {
+		case !w.From.IsZero() && w.payer && !w.Announced:
+			return fmt.Sprintf("Waits for the provider's answer: channel %s is to go on as this one.", w.From.Hex()[:labelDigits])
+		case !w.From.IsZero():
+			return fmt.Sprintf("In use: channel %s goes on as this one. The transaction %s, %d are asked for; until then payments are signed for both.",
+				w.From.Hex()[:labelDigits], confirmations(w.Depth), w.Params.MinDepth)
 		case w.payer && !w.Announced:
 			return "The other side has not agreed yet; nothing of this is on the chain."
 		case !w.Funded:
@@ -216,6 +241,9 @@ func (w words) steps() []service.Step {
 		Name: "Opening", TxID: txid(w.FundingTxID), Depth: w.Depth,
 		Text: w.pick(fmt.Sprintf("You set aside %s.", w.Params.Capacity), fmt.Sprintf("The other side set aside %s.", w.Params.Capacity)) + reserve,
 	}
+	if !w.From.IsZero() {
+		opening.Text = fmt.Sprintf("Channel %s went on as this one, of %s, in which what was paid before is paid already.", w.From.Hex()[:labelDigits], w.Params.Capacity) + reserve
+	}
 	use := service.Step{Name: "In use", Text: fmt.Sprintf("%s paid so far. Nothing more is paid from %s.", w.Paid, w.until(w.Params.Deadline()))}
 	closing := service.Step{
 		Name: "Closing", TxID: txid(w.ClosingTxID), Depth: w.ClosingDepth,
@@ -238,6 +266,10 @@ func (w words) steps() []service.Step {
 	end := service.Step{Name: "Closed", Text: w.pick(
 		fmt.Sprintf("What was not paid comes back. If the other side does nothing, all of it does, at %s.", w.until(w.Params.ExpiryHeight)),
 		fmt.Sprintf("What was paid is yours. What you have not claimed at %s goes back to the other side.", w.until(w.Params.ExpiryHeight)))}
+	if w.Phase == settle.Rolling {
+		use.Text = fmt.Sprintf("%s paid so far. Payments are signed for this channel and for the next one, until that one is deep enough.", w.Paid)
+		end.Name, end.Text = "Goes on", fmt.Sprintf("It goes on as channel %s.", w.Into.Hex()[:labelDigits])
+	}
 	if w.Phase.Final() {
 		end.Text = w.now()
 		if w.End.Fee > 0 {

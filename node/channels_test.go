@@ -31,6 +31,8 @@ func TestChannelWords(t *testing.T) {
 		{"refunded", manager.Status{Phase: settle.Refunded, End: pktchain.End{Refund: true, Payer: 1 << 28}}, "0.25 PKT came back", "took its money back", "done done done done"},
 		{"abandoned", manager.Status{Phase: settle.Abandoned}, "nothing went to the chain", "the funding never came", "done done"},
 		{"rolling", manager.Status{Phase: settle.Rolling, Into: pktcloud.ID{0xab, 0xcd}}, "goes on as channel abcd", "goes on as channel abcd", "done now ahead ahead"},
+		{"goes on, not answered", manager.Status{Phase: settle.Opening, From: pktcloud.ID{0xab, 0xcd}}, "Waits for the provider's answer: channel abcd", "channel abcd", "now ahead ahead ahead"},
+		{"goes on", manager.Status{Phase: settle.Opening, From: pktcloud.ID{0xab, 0xcd}, Announced: true, Funded: true, Depth: 1}, "channel abcd", "channel abcd0000 goes on as this one. The transaction has 1 confirmation, 3 are asked for", "now ahead ahead ahead"},
 		{"rolled", manager.Status{Phase: settle.Rolled, Into: pktcloud.ID{0xab, 0xcd}}, "Went on as channel abcd", "Went on as channel abcd", "done done done done"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -52,6 +54,11 @@ func TestChannelWords(t *testing.T) {
 				}
 			}
 		})
+	}
+	rolling := words{Status: manager.Status{Params: params, Phase: settle.Rolling, Into: pktcloud.ID{0xab, 0xcd}}, payer: true}.steps()
+	if use, end := rolling[1], rolling[3]; !strings.Contains(use.Text, "signed for this channel and for the next") || !strings.Contains(end.Text, "goes on as channel abcd0000") ||
+		strings.Contains(use.Text, "Nothing more") {
+		t.Errorf("a channel that rolls says %q and %q", use.Text, end.Text)
 	}
 	w := words{Status: manager.Status{Params: params, Height: 100}, blockTime: time.Minute}
 	for height, want := range map[uint64]string{90: "block 90", 130: "block 130, in about 30 minutes", 6000: "block 6000, in about 4 days", 700: "block 700, in about 10 hours"} {

@@ -21,8 +21,10 @@ const (
 	databaseFile = "node.db"
 	lockFile     = "lock"
 	birthdayFile = "birthday" // of the phrase: a height, or newPhrase
+	portFile     = "port"     // where peers connect unless Config.Listen says otherwise
 	runtimeDir   = "runtime"
 	imagesDir    = "images"
+	secretsDir   = "credentials" // of leases, for registries
 )
 
 // Defaults of a [Config].
@@ -59,8 +61,9 @@ type Config struct {
 	// Chains, where there are two or more, are asked together instead of Chain:
 	// what more than half of them say counts.
 	Chains []Chain
-	// Listen are the multiaddrs to listen on; nil means a free TCP port of the
-	// loopback interface. Announce are those that offers name instead.
+	// Listen are the multiaddrs to listen on; nil means a TCP port of the
+	// loopback interface, a free one at the first start and that one from then
+	// on. Announce are those that offers name instead.
 	Listen   []string
 	Announce []string
 	// Bootstrap are nodes to stay connected to, multiaddrs with /p2p/.
@@ -70,6 +73,19 @@ type Config struct {
 	// Runtime runs the containers of a provider; nil means the driver of
 	// container/libcontainer. The caller closes its own.
 	Runtime container.Runtime
+	// Monitor is libcontainer.Config.Monitor of that driver.
+	Monitor []byte
+	// Runsc is where gVisor's program is; empty looks for it in PATH, and offers
+	// no class gvisor where it is not.
+	Runsc string
+	// ImageBytes bounds the space that a provider's images take; those that no
+	// lease uses go first. Zero means image.MaxStoreBytes.
+	ImageBytes uint64
+	// ContainerIO bounds the bytes a second that each container of a provider
+	// reads, and those that it writes; zero means unbounded.
+	ContainerIO uint64
+	// LeaseNetwork is what a provider lets leases have of its network.
+	LeaseNetwork LeaseNetwork
 	// LockAfter is how long after the last payment or unlocking the wallet
 	// locks itself; zero means never. An unattended keystore takes none.
 	LockAfter time.Duration
@@ -166,6 +182,7 @@ func (c Config) withDefaults() Config {
 	for i := range c.Chains {
 		c.Chains[i] = c.Chains[i].withDefaults()
 	}
+	c.LeaseNetwork = c.LeaseNetwork.withDefaults()
 	if c.Depth == (settle.Depths{}) {
 		c.Depth = settle.Depths{Least: DefaultMinDepth, Step: DefaultDepthStep}
 	}

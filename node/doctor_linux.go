@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/gvisor"
 	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -25,7 +27,9 @@ func machineChecks() []service.Check {
 		checkFilesystem("ext4", "a kernel with CONFIG_EXT4_FS, or \"modprobe ext4\""),
 		checkFile("loop devices", "/dev/loop-control", "a kernel with CONFIG_BLK_DEV_LOOP, or \"modprobe loop\""),
 		checkProgram("mkfs.ext4", "e2fsprogs"),
+		checkVolumes(),
 		checkFile("tun", "/dev/net/tun", "a kernel with CONFIG_TUN, or \"modprobe tun\""),
+		checkGVisor(),
 	}
 }
 
@@ -46,9 +50,31 @@ func checkBuild() service.Check {
 		"this build cannot run containers ("+runtime.GOARCH+", without cgo)", "build with CGO_ENABLED=1 and gcc on amd64")
 }
 
+// checkVolumes asks the driver. A provider without volumes has other leases.
+func checkVolumes() service.Check {
+	err := libcontainer.CheckVolumes()
+	lack := ""
+	if e, ok := errors.AsType[*container.Error](err); ok {
+		lack = e.Detail
+	}
+	c := check("volumes", err == nil, "mkfs.xfs, loop devices and xfs are there", cmp.Or(lack, "this build has none"),
+		"without it the provider refuses leases with volumes: install xfsprogs, and have a kernel with CONFIG_XFS_FS and CONFIG_BLK_DEV_LOOP")
+	c.Needed = "volumes"
+	return c
+}
+
 func checkRoot() service.Check {
 	return check("root", os.Geteuid() == 0, "the node runs as root",
 		"the node runs as an ordinary user, so it can rent and not provide", "start it as root to offer containers")
+}
+
+// checkGVisor never fails: a provider can do without the class.
+func checkGVisor() service.Check {
+	class, err := gvisor.Find("")
+	if err != nil {
+		return check("gvisor", true, "leases cannot demand a kernel of their own: "+err.Error(), "", "")
+	}
+	return check("gvisor", true, "leases can demand a kernel of their own, by "+class.Option, "", "")
 }
 
 func checkCgroups() service.Check {

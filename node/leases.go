@@ -12,6 +12,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/manifest"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -65,13 +66,25 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 	if r.MaxRate == 0 {
 		return peer.Request{}, service.Errorf(service.CodeMoney, "say how much the lease may cost at most; no limit is not offered")
 	}
-	rate, err := offer.Body.Rate(market.Resources(r.Resources))
+	m, err := Manifest(r)
 	if err != nil {
+		return peer.Request{}, err
+	}
+	r.Resources = service.Resources(m.Resources())
+	rate, err := offer.Body.Rate(m.Resources())
+	if err != nil {
+		return peer.Request{}, translate(err)
+	}
+	if err := lease.CheckNetwork(offer.Body, m); err != nil {
 		return peer.Request{}, translate(err)
 	}
 	if rate > r.MaxRate {
 		return peer.Request{}, service.Errorf(service.CodeMoney, "the offer costs %s an hour for these resources, your limit is %s; raise it or ask for less",
 			pktcloud.Amount(rate), pktcloud.Amount(r.MaxRate))
+	}
+	secrets, err := credentialsOf(r.Credentials, m)
+	if err != nil {
+		return peer.Request{}, err
 	}
 	interval, term := periods(offer.Body, r)
 	var limits service.ExposureRequest
@@ -90,18 +103,8 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 		}
 		return a
 	}
-	m := lease.Manifest{
-		Version: lease.ManifestVersion, Image: r.Image, Args: r.Command, Env: r.Env, Port: uint64(r.Port),
-		Probe: lease.Probe{TimeoutSeconds: probeSeconds}, Resources: market.Resources(r.Resources),
-	}
-	if i := strings.LastIndex(r.Image, "@sha256:"); i > 0 {
-		m.Digest = r.Image[i+1:]
-	}
-	if r.Port != 0 {
-		m.Probe.HTTPPath = probePath
-	}
 	request := peer.Request{
-		Offer: offer, Manifest: m, IntervalSeconds: interval, TermSeconds: term, MaxRate: r.MaxRate, Rail: n.network.Rail,
+		Offer: offer, Manifest: m, Credentials: secrets, IntervalSeconds: interval, TermSeconds: term, MaxRate: r.MaxRate, Rail: n.network.Rail,
 		LifetimeBlocks: n.cfg.ChannelBlocks,
 		Capacity:       r.Capacity,
 		OwnChannel:     r.OwnChannel,
@@ -118,10 +121,56 @@ func (n *Node) request(offer pktcloud.Signed[market.Offer], r service.LeaseReque
 	if err != nil {
 		return peer.Request{}, translate(err)
 	}
-	if err := m.Validate(); err != nil {
-		return peer.Request{}, &service.Error{Code: service.CodeInvalid, Err: plain(err)}
-	}
 	return request, nil
+}
+
+// Manifest is what a request wants to run: the manifest that it has, or one
+// service, with whose end the lease ends.
+func Manifest(r service.LeaseRequest) (lease.Manifest, error) {
+	if r.Manifest != nil && (r.Image != "" || len(r.Command) != 0 || len(r.Env) != 0 || r.Port != 0 || r.Restart != "" ||
+		len(r.Egress) != 0 || len(r.Publish) != 0 || r.Bandwidth != 0 || len(r.Volumes) != 0 || r.Resources != service.Resources{}) {
+		return lease.Manifest{}, service.Errorf(service.CodeInvalid, "give either a manifest, or image, command, environment, port, resources, volumes and network of one service")
+	}
+	m := lease.Manifest{
+		Version: lease.ManifestVersion,
+		Services: []lease.Service{{
+			Name: lease.DefaultServiceName, Image: r.Image, Args: r.Command, Env: r.Env, Resources: market.Resources(r.Resources),
+			Restart: lease.Restart{Policy: cmp.Or(r.Restart, lease.RestartNo)},
+		}},
+		Probe: lease.Probe{Service: lease.DefaultServiceName, Port: uint64(r.Port), TimeoutSeconds: probeSeconds},
+	}
+	if r.Port != 0 {
+		m.Services[0].Ports, m.Probe.HTTPPath = []uint64{uint64(r.Port)}, probePath
+	}
+	s, err := &m.Services[0], error(nil)
+	s.Bandwidth = r.Bandwidth
+	if s.Egress, err = manifest.Egress(r.Egress); err == nil {
+		s.Publish, err = manifest.Publish(r.Publish)
+	}
+	if err != nil {
+		return m, &service.Error{Code: service.CodeInvalid, Err: plain(err)}
+	}
+	for _, v := range r.Volumes {
+		m.Volumes = append(m.Volumes, lease.Volume{Name: v.Name, SizeBytes: v.Size})
+		m.Services[0].Mounts = append(m.Services[0].Mounts, lease.Mount{Volume: v.Name, Path: v.Path})
+	}
+	if r.Manifest != nil {
+		m = *r.Manifest
+		m.Version = lease.ManifestVersion
+		m.Services = slices.Clone(m.Services)
+	}
+	if r.Class != "" {
+		m.Demand(r.Class)
+	}
+	for i, v := range m.Services {
+		if at := strings.LastIndex(v.Image, "@sha256:"); at > 0 && v.Digest == "" {
+			m.Services[i].Digest = v.Image[at+1:]
+		}
+	}
+	if err := m.Validate(); err != nil {
+		return m, &service.Error{Code: service.CodeInvalid, Err: plain(err)}
+	}
+	return m, nil
 }
 
 // periods are the interval and the term that a request asks for or gets.
@@ -158,8 +207,15 @@ func (n *Node) views() []peer.View {
 	if n.provider != nil {
 		views = append(views, n.provider.List()...)
 	}
-	slices.SortStableFunc(views, func(a, b peer.View) int { return cmp.Compare(b.Agreed, a.Agreed) })
+	newestFirst(views)
 	return views
+}
+
+// newestFirst orders leases that come oldest first from each role: those of one
+// second too.
+func newestFirst(views []peer.View) {
+	slices.Reverse(views)
+	slices.SortStableFunc(views, func(a, b peer.View) int { return cmp.Compare(b.Agreed, a.Agreed) })
 }
 
 // labels returns a short unique name for each lease.
@@ -284,8 +340,8 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 		other = t.Tenant
 	}
 	l := service.Lease{
-		ID: v.ID, Label: cmp.Or(labels[v.ID], v.ID.Hex()[:labelDigits]), Role: v.Role.String(), Phase: v.Phase.String(), Peer: other, Offer: t.Offer,
-		Image: v.Manifest.Image, Port: uint16(v.Manifest.Port), Resources: service.Resources(t.Resources), Rate: t.Rate,
+		ID: v.ID, Label: cmp.Or(labels[v.ID], v.ID.Hex()[:labelDigits]), Role: v.Role.String(), Phase: v.Phase.String(), Peer: other, Connected: v.Connected, Offer: t.Offer,
+		Image: v.Manifest.ProbeService().Image, Port: uint16(v.Manifest.Probe.Port), Class: v.Manifest.Isolation(), Resources: service.Resources(t.Resources), Rate: t.Rate,
 		Interval: t.IntervalSeconds, Term: t.TermSeconds, Created: v.Agreed, Ends: v.Agreed + int64(t.TermSeconds),
 		Served: v.Served, Intervals: v.Sequence, Due: v.Due, Paid: v.Paid, CloseReason: string(v.Reason), Problem: problemOf(v),
 		Exposure: []service.Exposure{
@@ -293,7 +349,18 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 			{Name: "prepaid", Bears: "tenant", Now: v.Exposure.Prepaid, Peak: v.Max.Prepaid, Limit: t.Limits.Prepaid},
 			{Name: "unconfirmed", Bears: "provider", Now: v.Exposure.Unconfirmed, Peak: v.Max.Unconfirmed, Limit: t.Limits.Unconfirmed},
 		},
-		History: []service.Entry{},
+		History: []service.Entry{}, Services: []service.LeaseService{}, Volumes: service.VolumesOf(v.Manifest),
+	}
+	for _, s := range v.Manifest.Services {
+		out := service.LeaseService{Name: s.Name, Image: s.Image, Job: s.Job, Ports: []uint16{}, Resources: service.Resources(s.Resources)}
+		for _, p := range s.Ports {
+			out.Ports = append(out.Ports, uint16(p))
+		}
+		out.Egress, out.Bandwidth = s.Egress, s.Bandwidth
+		for _, p := range s.Publish {
+			out.Publish = append(out.Publish, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
+		}
+		l.Services = append(l.Services, out)
 	}
 	if !v.Fault.IsZero() {
 		l.Fault = &service.Fault{Code: string(v.Fault.Code), Text: v.Fault.Text}
@@ -304,10 +371,20 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 	for _, e := range v.Events {
 		l.History = append(l.History, service.Entry{Time: e.At, Kind: e.Kind, Text: cmp.Or(strings.TrimSuffix(e.Text, ": "), e.Phase.String())})
 	}
-	if !t.Channel.IsZero() {
-		l.Channel = n.channelOf(ctx, t.Channel)
+	if !v.Channel.IsZero() {
+		l.Channel = n.channelOf(ctx, n.lastOf(v.Channel))
 	}
 	return l
+}
+
+// lastOf is what a channel rolled into at last: it pays out what the channel paid.
+func (n *Node) lastOf(channel pktcloud.ID) pktcloud.ID {
+	if links := n.manager.Successors(channel); len(links) > 0 {
+		if id, err := links[len(links)-1].ID(); err == nil {
+			return id
+		}
+	}
+	return channel
 }
 
 // channelOf shows a lease's channel; what is not known stays zero.

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/container/services"
 	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/lease/session"
 	"github.com/pkt-cash/pkt-cloud/market"
@@ -33,12 +34,21 @@ const (
 	accountKey = "node/account"
 	// renewAccount is how long before its end a device's entry is renewed.
 	renewAccount = 60 * 24 * time.Hour
+	// EndLimit is how long a node that stops waits for leases that are being
+	// ended: their services may have some time to end by themselves.
+	EndLimit = 30 * time.Second
 )
 
 type put = store.Put
 
+// version is set by who builds from no repository: -ldflags "-X github.com/pkt-cash/pkt-cloud/node.version=v1.2.3".
+var version string
+
 // Version is that of the build.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
 		return b.Main.Version
 	}
@@ -73,6 +83,7 @@ type Node struct {
 	provider *peer.Provider // nil unless Config.Provider, as all below
 	sessions *session.Server
 	work     *workload
+	looking  looking
 	release  func() error // of the container runtime
 	own      ownOffers
 
@@ -225,10 +236,15 @@ func (n *Node) openAccount(ctx context.Context, chain *pktchain.Keychain) error 
 }
 
 func (n *Node) openPeers(context.Context) (err error) {
-	n.host, err = p2p.New(p2p.Config{
+	config := p2p.Config{
 		Key: n.device, Listen: n.cfg.Listen, UserAgent: "pktcloud/" + Version(),
 		PublicOnly: n.cfg.Network == "pkt" && len(n.cfg.AllowDial) == 0,
-	})
+	}
+	if config.Listen == nil {
+		n.host, err = n.listenKept(config)
+	} else {
+		n.host, err = p2p.New(config)
+	}
 	switch {
 	case errors.Is(err, p2p.ErrAddress):
 		return service.Errorf(service.CodeInvalid, "--listen takes multiaddrs such as %s: %s", p2p.DefaultListen, bare(err))
@@ -249,6 +265,14 @@ func (n *Node) openProvider(ctx context.Context) (err error) {
 	if n.work, n.release, err = openRuntime(n.cfg); err != nil {
 		return err
 	}
+	n.work.secrets = filepath.Join(n.cfg.Dir, secretsDir)
+	n.work.volumes = canVolumes(ctx, n.work.runtime)
+	n.work.sets, err = services.New(ctx, services.Config{
+		Runtime: n.work.runtime, Store: n.store, Fetch: n.work.fetch, EndLimit: EndLimit, Log: n.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
 	if err := n.loadOffers(ctx); err != nil {
 		return err
 	}
@@ -259,6 +283,7 @@ func (n *Node) openProvider(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.sweepCredentials(time.Now().Add(agreeTime)) // nothing is being agreed yet
 	n.sessions, err = session.NewServer(session.ServerConfig{Host: n.host, Workload: n.work, Authorizer: n.provider, Log: n.cfg.Log})
 	return err
 }
@@ -271,7 +296,8 @@ func (n *Node) openTenant(ctx context.Context) (err error) {
 }
 
 // Run runs everything until ctx ends or a part fails for good. Containers and
-// leases go on without it and are taken up again by the next Run.
+// leases go on without it and are taken up again by the next Run; for those
+// that are being ended it waits [EndLimit].
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -294,6 +320,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("late proofs", n.answerLate)
 	start("channels shown", n.answerResume)
 	start("channels asked for", n.askResume)
+	start("rolls offered", n.askRolls)
 	if n.towers.depositor != nil {
 		start("deposits", n.towers.depositor.Run)
 		start("late proofs wanted", n.askLate)
@@ -308,9 +335,11 @@ func (n *Node) Run(ctx context.Context) error {
 	start("events", watch(n.tenant.Subscribe()))
 	if n.provider != nil {
 		start("events", watch(n.provider.Subscribe()))
+		start("services", n.work.sets.Run)
 		start("provider", n.provider.Run)
 		start("sessions", n.sessions.Run)
 		start("own offers", n.renewOffers)
+		start("rolls signed", n.answerRolls)
 	}
 	<-ctx.Done()
 	wg.Wait()
@@ -318,6 +347,15 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// Ending returns how many leases this provider is still ending: their services
+// have not all gone.
+func (n *Node) Ending() int {
+	if n.work == nil {
+		return 0
+	}
+	return n.work.sets.Ending()
 }
 
 // watch tells of leases that changed.

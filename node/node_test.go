@@ -10,182 +10,17 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
-	"github.com/pkt-cash/pkt-cloud/container"
-	"github.com/pkt-cash/pkt-cloud/container/containertest"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/settle"
-	"github.com/pkt-cash/pkt-cloud/settle/devnet"
-	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 )
-
-const (
-	imageRef = "example.test/hello:1"
-	patience = time.Minute
-)
-
-// world is a chain, a provider and a tenant in one process; containers are the
-// twin's.
-type world struct {
-	t                *testing.T
-	chain            *devnet.Chain
-	runtime          *containertest.Twin
-	provider, tenant *running
-}
-
-type running struct {
-	*node.Node
-	config node.Config
-	stop   func()
-}
-
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	w := &world{t: t}
-	var err error
-	if w.chain, err = devnet.Open(t.TempDir(), devnet.Config{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.check(w.chain.Close()) })
-	w.runtime = containertest.NewTwin(map[string]containertest.TwinImage{imageRef: {
-		Image:    container.Image{Digest: "sha256:" + strings.Repeat("ab", 32), Index: "sha256:" + strings.Repeat("ab", 32), Args: []string{"serve"}},
-		Programs: map[string]containertest.Program{"serve": serve, "echo": echo},
-	}})
-	t.Cleanup(func() { w.check(w.runtime.Close()) })
-	w.provider = w.start(node.Config{Dir: w.init("provider"), Ledger: w.chain, Provider: true, Runtime: w.runtime})
-	info, err := w.provider.Info(t.Context())
-	w.check(err)
-	w.tenant = w.start(node.Config{Dir: w.init("tenant"), Ledger: w.chain, Bootstrap: info.Addresses, ProxyPort: 7391})
-	return w
-}
-
-func serve(ctx context.Context, p *containertest.Process) int {
-	l, err := p.Listen(8080)
-	if err != nil {
-		return 1
-	}
-	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(p.Stdout, r.Method, r.URL.Path)
-		io.WriteString(w, "it works")
-	})}
-	defer context.AfterFunc(ctx, func() { srv.Close() })()
-	srv.Serve(l)
-	return 0
-}
-
-func echo(_ context.Context, p *containertest.Process) int {
-	fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " "))
-	return 7
-}
-
-func (w *world) check(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *world) init(name string) string {
-	w.t.Helper()
-	dir := filepath.Join(w.t.TempDir(), name)
-	_, err := node.Init(node.InitConfig{Dir: dir, Unattended: true})
-	w.check(err)
-	return dir
-}
-
-func (w *world) start(c node.Config) *running {
-	w.t.Helper()
-	n, err := node.Open(w.t.Context(), c)
-	w.check(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	r := &running{Node: n, config: c}
-	stopped := false
-	r.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := errors.Join(<-done, n.Close()); err != nil {
-			w.t.Error(err)
-		}
-	}
-	w.t.Cleanup(r.stop)
-	return r
-}
-
-func (w *world) until(what string, ok func() bool) {
-	w.t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			w.t.Fatalf("%s: it did not within %s", what, patience)
-		}
-	}
-}
-
-// mineUntil makes a block now and then while it waits: what is waited for may
-// have been broadcast after the last one.
-func (w *world) mineUntil(what string, ok func() bool) {
-	w.t.Helper()
-	next := time.Now()
-	w.until(what, func() bool {
-		if now := time.Now(); !now.Before(next) {
-			_, err := w.chain.Mine(1, nil)
-			w.check(err)
-			next = now.Add(500 * time.Millisecond)
-		}
-		return ok()
-	})
-}
-
-func (w *world) fund(r *running, amount pktcloud.Amount) {
-	w.t.Helper()
-	a, err := r.WalletAddress(w.t.Context(), service.AddressRequest{})
-	w.check(err)
-	network, _ := pktchain.NetworkOf(node.DefaultNetwork)
-	script, err := network.ParseAddress(a.Address)
-	w.check(err)
-	_, err = w.chain.Faucet(w.t.Context(), script, amount)
-	w.check(err)
-}
-
-var resources = service.Resources{MilliCPU: 500, MemoryBytes: 128 << 20, DiskBytes: 1 << 20}
-
-// offer publishes one and returns it as the tenant found it.
-func (w *world) offer() service.Offer {
-	w.t.Helper()
-	_, err := w.provider.PublishOffer(w.t.Context(), service.OfferSpec{
-		Region: "DE-BE", CPUPerCoreHour: pktcloud.UnitsPerPKT, Capacity: service.Resources{MilliCPU: 1000, MemoryBytes: 1 << 30, DiskBytes: 1 << 30},
-	})
-	w.check(err)
-	var found service.Offer
-	w.until("the offer reaches the tenant", func() bool {
-		page, err := w.tenant.Offers(w.t.Context(), service.OfferQuery{Resources: resources, Region: "DE"})
-		w.check(err)
-		if len(page.Offers) > 0 {
-			found = page.Offers[0]
-		}
-		return len(page.Offers) > 0
-	})
-	return found
-}
-
-func request(o service.Offer) service.LeaseRequest {
-	return service.LeaseRequest{
-		Offer: o.ID, Image: imageRef, Port: 8080, Resources: resources, MaxRate: o.Rate, IntervalSeconds: 1, TermSeconds: 600,
-		Limits: &service.ExposureRequest{CreditSeconds: 2, PrepaidSeconds: 1, UnconfirmedSeconds: 600},
-	}
-}
 
 // TestStory is the main job through the service of two nodes: offer, lease,
 // payment, sessions, a restart of each node, close, payout.
@@ -258,9 +93,11 @@ func TestStory(t *testing.T) {
 	if err != nil || len(moves) != 1 || moves[0].Received != closed.Paid {
 		t.Errorf("the provider's history: %v %+v", err, moves)
 	}
-	if list, err := w.runtime.List(ctx); err != nil || len(list) != 0 {
-		t.Errorf("containers are left: %v %v", err, list)
-	}
+	w.until("no container is left", func() bool {
+		list, err := w.runtime.List(ctx)
+		w.check(err)
+		return len(list) == 0
+	})
 }
 
 // TestRefusals: each with its code and a sentence, and nothing is left half
@@ -317,6 +154,28 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, err := w.tenant.PublishOffer(ctx, service.OfferSpec{}); !errors.Is(err, service.CodeMissing) {
 		t.Errorf("a tenant's offer: %v, want %s", err, service.CodeMissing)
+	}
+}
+
+// TestStrangersFetchNothing: a proposal makes a provider look at an image, and
+// an agreed lease makes it fetch what it saw [CONTAINER-45].
+func TestStrangersFetchNothing(t *testing.T) {
+	w := newWorld(t)
+	o := w.offer()
+	if _, err := w.tenant.CreateLease(t.Context(), request(o)); !errors.Is(err, service.CodeMoney) {
+		t.Fatalf("without money: got %v", err)
+	}
+	if looks, pulls := w.runtime.looks.Load(), w.runtime.pulls.Load(); looks != 1 || pulls != 0 {
+		t.Errorf("a proposal: got %d looks and %d pulls, want one and none", looks, pulls)
+	}
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	l, err := w.tenant.CreateLease(t.Context(), request(o))
+	w.check(err)
+	if l = w.started(w.tenant, l.Label); l.Phase != "active" {
+		t.Fatalf("got phase %s", l.Phase)
+	}
+	if pulls := w.runtime.pulls.Load(); pulls != 1 {
+		t.Errorf("an agreed lease: got %d pulls, want one", pulls)
 	}
 }
 
@@ -385,9 +244,9 @@ func TestNoSuchProgram(t *testing.T) {
 	r.Command, r.Port = []string{"nosuchprog"}, 0
 	l, err := w.tenant.CreateLease(t.Context(), r)
 	w.check(err)
-	l, err = w.tenant.AwaitLease(t.Context(), l.Label, patience)
-	if err != nil || l.Pending() || l.Fault == nil || l.Fault.Code != "program" || !strings.Contains(l.Fault.Text, "nosuchprog") {
-		t.Errorf("the tenant waited for %s with %+v, %v, want the provider's word on the program", l.Phase, l.Fault, err)
+	l = w.started(w.tenant, l.Label)
+	if l.Fault == nil || l.Fault.Code != "program" || !strings.Contains(l.Fault.Text, "nosuchprog") {
+		t.Errorf("the tenant waited for %s with %+v, want the provider's word on the program", l.Phase, l.Fault)
 	}
 	for name, side := range map[string]struct {
 		node *running
@@ -428,8 +287,8 @@ func TestAwaitLease(t *testing.T) {
 		return err == nil
 	})
 	for _, side := range []*running{w.tenant, w.provider} {
-		if l, err = side.AwaitLease(t.Context(), l.ID.String(), patience); err != nil || l.Phase != "active" {
-			t.Errorf("got %s, %v, want active", l.Phase, err)
+		if l = w.started(side, l.ID.String()); l.Phase != "active" {
+			t.Errorf("got %s, want active", l.Phase)
 		}
 	}
 	if l.Channel.Reserve != node.DefaultReserve {
@@ -484,58 +343,9 @@ func TestUnansweredOrder(t *testing.T) {
 	})
 	slow.gate.Store(nil)
 	close(gate)
-	if l, err = w.tenant.AwaitLease(t.Context(), l.Label, patience); err != nil || l.Phase != "active" {
-		t.Errorf("got %s, %v, want active by itself", l.Phase, err)
+	if l = w.started(w.tenant, l.Label); l.Phase != "active" {
+		t.Errorf("got %s, want active by itself", l.Phase)
 	}
-}
-
-// TestOfferBeyondTheMachine: what is not there is not offered.
-func TestOfferBeyondTheMachine(t *testing.T) {
-	w := newWorld(t)
-	for _, c := range []struct {
-		capacity service.Resources
-		text     string
-	}{
-		{service.Resources{MilliCPU: 1 << 30}, "cores"},
-		{service.Resources{MemoryBytes: 1 << 60}, "memory"},
-	} {
-		_, err := w.provider.PublishOffer(t.Context(), service.OfferSpec{CPUPerCoreHour: 1, Capacity: c.capacity})
-		if runtime.GOOS != "linux" && c.text == "memory" {
-			continue // not known there, where nothing is provided either
-		}
-		if !errors.Is(err, service.CodeInvalid) || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("%+v: got %v, want %s with %q", c.capacity, err, service.CodeInvalid, c.text)
-		}
-	}
-}
-
-// TestOfferOfAPart: what an offer does not state of the machine is offered too.
-func TestOfferOfAPart(t *testing.T) {
-	w := newWorld(t)
-	o, err := w.provider.PublishOffer(t.Context(), service.OfferSpec{CPUPerCoreHour: 1, Capacity: service.Resources{MilliCPU: 500}})
-	w.check(err)
-	if c := o.Body.Capacity; c.MilliCPU != 500 || runtime.GOOS == "linux" && (c.MemoryBytes == 0 || c.DiskBytes == 0) {
-		t.Errorf("got %+v, want 500 mCPU and the rest of the machine", c)
-	}
-}
-
-// TestOfferAfterRestart: the offer of a provider that was started again at the
-// same address is there at once, also for those who never had it.
-func TestOfferAfterRestart(t *testing.T) {
-	w := newWorld(t)
-	w.offer()
-	info, err := w.provider.Info(t.Context())
-	w.check(err)
-	w.tenant.stop()
-	w.provider.stop()
-	w.provider.config.Listen = []string{strings.Split(info.Addresses[0], "/p2p/")[0]}
-	w.provider = w.start(w.provider.config)
-	w.tenant = w.start(node.Config{Dir: w.init("newcomer"), Ledger: w.chain, Bootstrap: info.Addresses[:1]})
-	w.until("the offer is there again", func() bool {
-		page, err := w.tenant.Offers(t.Context(), service.OfferQuery{Resources: resources})
-		w.check(err)
-		return len(page.Offers) > 0
-	})
 }
 
 func TestOpenRefuses(t *testing.T) {

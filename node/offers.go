@@ -15,6 +15,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/gvisor"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -82,7 +83,7 @@ func (n *Node) Offers(_ context.Context, q service.OfferQuery) (service.OfferPag
 		return service.OfferPage{}, service.Errorf(service.CodeInvalid, "at most %d offers at once", market.MaxQueryLimit)
 	}
 	page, err := n.book.Query(market.Query{
-		For: want, MaxRate: q.MaxRate, Region: q.Region, Rail: n.network.Rail, Limit: q.Limit, Cursor: q.Cursor,
+		For: want, MaxRate: q.MaxRate, Region: q.Region, Isolation: q.Class, Rail: n.network.Rail, Network: q.Network, Volumes: q.Volumes, Limit: q.Limit, Cursor: q.Cursor,
 	}, time.Now())
 	if err != nil {
 		return service.OfferPage{}, translate(err)
@@ -152,10 +153,10 @@ func (n *Node) PublishOffer(ctx context.Context, s service.OfferSpec) (service.O
 
 // publish issues the slot's next record: signed, durable, then told.
 func (n *Node) publish(ctx context.Context, slot uint64, spec offerSpec) (service.Offer, error) {
-	used := n.used(pktcloud.ID{})
+	used, network := n.used(pktcloud.ID{}), n.granted(pktcloud.ID{})
 	n.own.mu.Lock()
 	defer n.own.mu.Unlock()
-	body, err := n.offerBody(slot, spec, minus(spec.Capacity, used))
+	body, err := n.offerBody(slot, spec, spec.Capacity.Minus(used), network)
 	if err != nil {
 		return service.Offer{}, err
 	}
@@ -185,11 +186,12 @@ func (n *Node) publish(ctx context.Context, slot uint64, spec offerSpec) (servic
 }
 
 // offerBody makes the slot's next record. The caller holds own.mu.
-func (n *Node) offerBody(slot uint64, spec offerSpec, free market.Resources) (market.Offer, error) {
+func (n *Node) offerBody(slot uint64, spec offerSpec, free market.Resources, network market.Network) (market.Offer, error) {
 	if slot >= market.MaxSlots {
 		return market.Offer{}, service.Errorf(service.CodeInvalid, "slots are numbered 0 to %d", market.MaxSlots-1)
 	}
 	now := time.Now().Unix()
+	known := n.book.Sequence(market.Key{Provider: n.identity.Public(), Slot: slot}) // told by others after the directory was lost
 	rate, err := spec.Prices.Rate(spec.Capacity)
 	if err != nil {
 		return market.Offer{}, translate(err)
@@ -200,14 +202,14 @@ func (n *Node) offerBody(slot uint64, spec offerSpec, free market.Resources) (ma
 	}
 	return market.Offer{
 		Version: market.OfferVersion, Provider: n.identity.Public(), Device: n.device.Public(),
-		Slot: slot, Sequence: n.own.slots[slot].Record.Body.Sequence + 1,
+		Slot: slot, Sequence: max(n.own.slots[slot].Record.Body.Sequence, known) + 1,
 		Issued: now, Expires: now + int64(min(spec.Lifetime, market.MaxOfferLifetimeSeconds)),
 		Addresses: n.announced(), Region: spec.Region, Capacity: free, Prices: spec.Prices,
 		Rails: []market.Rail{{
 			Name: n.network.Rail, MinDepth: n.cfg.Depth.Least, DepthStep: n.cfg.Depth.Step, MaxUnconfirmed: unconfirmed, MaxCapacity: pktcloud.MaxAmount,
 		}},
 		Limits:         market.Limits{MaxCreditSeconds: maxCreditSeconds, MinIntervalSeconds: minIntervalSeconds},
-		MinTermSeconds: spec.MinTerm, MaxTermSeconds: spec.MaxTerm, Isolation: []string{"userns"},
+		MinTermSeconds: spec.MinTerm, MaxTermSeconds: spec.MaxTerm, Isolation: n.work.classes(), Network: network, Volumes: n.work.volumes,
 		Software: "pktcloud " + Version(),
 	}, nil
 }
@@ -244,14 +246,6 @@ func (n *Node) used(except pktcloud.ID) market.Resources {
 	return sum
 }
 
-func minus(a, b market.Resources) market.Resources {
-	return market.Resources{
-		MilliCPU:    a.MilliCPU - min(a.MilliCPU, b.MilliCPU),
-		MemoryBytes: a.MemoryBytes - min(a.MemoryBytes, b.MemoryBytes),
-		DiskBytes:   a.DiskBytes - min(a.DiskBytes, b.DiskBytes),
-	}
-}
-
 // openOffer returns an own offer that still stands; peer.ProviderConfig asks.
 func (n *Node) openOffer(id pktcloud.ID) (pktcloud.Signed[market.Offer], bool) {
 	n.own.mu.Lock()
@@ -262,7 +256,7 @@ func (n *Node) openOffer(id pktcloud.ID) (pktcloud.Signed[market.Offer], bool) {
 
 // admit lets a lease in when there is room for it and its image can be had;
 // peer.ProviderConfig asks.
-func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest) error {
+func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest, c lease.Credentials) error {
 	o, ok := n.openOffer(t.Offer)
 	if !ok {
 		return lease.Refusal(lease.CodeOffer, "the offer no longer stands; look at the market again")
@@ -271,15 +265,43 @@ func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest) error
 	if err != nil {
 		return err
 	}
+	if class := m.Isolation(); class != "" && !slices.Contains(n.work.classes(), class) { // it had, when it made the offer
+		return lease.Refusal(lease.CodeOffer, "isolation %s is not to be had here any more; choose another offer", class)
+	} else if err := fitsClass(container.Class(class), m.Services); err != nil {
+		return err
+	}
 	n.own.mu.Lock()
 	whole := n.own.slots[o.Body.Slot].Spec.Capacity
 	n.own.mu.Unlock()
-	if !t.Resources.Within(minus(whole, n.used(id))) {
+	if !t.Resources.Within(whole.Minus(n.used(id))) {
 		return lease.Refusal(lease.CodeCapacity, "no room for this lease now; ask for less or choose another offer")
 	}
-	if _, err := n.work.pull(ctx, m); err != nil {
-		n.cfg.Log.Info("an image that a tenant asks for cannot be had", "image", m.Image, "error", err)
-		return refuseImage(m.Image, err)
+	if err := n.admitNetwork(id, m); err != nil {
+		return err
+	}
+	if err := n.work.admitVolumes(ctx, m); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, inspectDeadline) // for all images together
+	defer cancel()
+	for _, v := range m.Services {
+		if err := n.inspect(ctx, t.TenantDevice, v, c); errors.Is(err, lease.CodeBusy) {
+			return err
+		} else if err != nil {
+			n.cfg.Log.Info("an image that a tenant asks for cannot be had", "image", v.Image, "error", err)
+			return refuseImage(v.Image, err)
+		}
+	}
+	return nil
+}
+
+// fitsClass refuses services that a class has no room for [CONTAINER-82].
+func fitsClass(class container.Class, list []lease.Service) error {
+	for _, v := range list {
+		if class == container.ClassGVisor && v.Resources.MemoryBytes < gvisor.MinMemoryBytes {
+			return lease.Refusal(lease.CodeManifest, "service %s has %d bytes of memory; with isolation %s it takes at least %d, its own kernel's included",
+				v.Name, v.Resources.MemoryBytes, class, gvisor.MinMemoryBytes)
+		}
 	}
 	return nil
 }
@@ -303,7 +325,8 @@ func (n *Node) renewOffers(ctx context.Context) error {
 	tick := time.NewTicker(renewInterval)
 	defer tick.Stop()
 	for first := true; ; first = false {
-		used := n.used(pktcloud.ID{})
+		n.sweepCredentials(time.Now())
+		used, network := n.used(pktcloud.ID{}), n.granted(pktcloud.ID{})
 		n.own.mu.Lock()
 		now := time.Now()
 		maps.DeleteFunc(n.own.issued, func(_ pktcloud.ID, o pktcloud.Signed[market.Offer]) bool { return o.Body.Expires <= now.Unix() })
@@ -311,7 +334,7 @@ func (n *Node) renewOffers(ctx context.Context) error {
 		for slot, o := range n.own.slots {
 			b := o.Record.Body
 			late := now.Unix() >= b.Issued+(b.Expires-b.Issued)/2
-			if first || late || b.Capacity != minus(o.Spec.Capacity, used) || !slices.Equal(b.Addresses, n.announced()) {
+			if first || late || b.Network != network || b.Capacity != o.Spec.Capacity.Minus(used) || !slices.Equal(b.Addresses, n.announced()) {
 				due[slot] = o.Spec
 			}
 		}

@@ -18,7 +18,7 @@ const unanswered = "The provider was sent the order and has not answered. This n
 
 // problemOf says what keeps a lease from going on and what to do about it.
 func problemOf(v peer.View) string {
-	port, waited := v.Manifest.Port, time.Now().Unix()-v.Agreed
+	port, waited := v.Manifest.Probe.Port, time.Now().Unix()-v.Agreed
 	switch {
 	case v.Reason == lease.ReasonWorkload && v.Role == lease.RoleProvider:
 		return v.Text
@@ -30,17 +30,24 @@ func problemOf(v peer.View) string {
 		return ""
 	case v.Phase == lease.Proposed && waited > quietSeconds:
 		return unanswered
-	case v.Text != "" && v.Phase == lease.Suspended:
+	case v.Text != "" && v.Phase == lease.Suspended && v.Connected:
 		return v.Text
+	case v.Text != "" && v.Phase == lease.Suspended:
+		return v.Text + " " + away(v)
 	case !v.Connected && waited > quietSeconds:
-		if v.Role == lease.RoleTenant {
-			return "The provider is not connected. Nothing is paid while it is away."
-		}
-		return "The tenant is not connected."
+		return away(v)
 	case (v.Phase == lease.Funded || v.Phase == lease.Starting) && waited > quietSeconds && port != 0:
 		return fmt.Sprintf("The service does not run yet: the provider fetches its image, or nothing answers on port %d inside the container. Nothing is paid before it does.", port)
 	}
 	return ""
+}
+
+// away says that the other side is not connected.
+func away(v peer.View) string {
+	if v.Role == lease.RoleTenant {
+		return "The provider is not connected. Nothing is paid while it is away."
+	}
+	return "The tenant is not connected."
 }
 
 // faultOf tells the tenant why its workload did not run: this node's words for
@@ -49,7 +56,7 @@ func faultOf(v peer.View) string {
 	text := map[lease.FaultCode]string{
 		lease.FaultImage:   "The image could not be fetched or used.",
 		lease.FaultProgram: "The program could not be started. Check the command and its path in the image.",
-		lease.FaultPort:    fmt.Sprintf("Nothing answered on port %d. Check --port, and that the service listens there.", v.Manifest.Port),
+		lease.FaultPort:    fmt.Sprintf("Nothing answered on port %d. Check the port, and that the service listens there.", v.Manifest.Probe.Port),
 		lease.FaultExit:    "The program ended.",
 		lease.FaultMachine: "The provider's machine could not run it. Choose another offer.",
 	}[v.Fault.Code]

@@ -29,7 +29,7 @@ const (
 	recallAll   = time.Hour
 	// resumeEvery is how often peers that came are asked for restored channels,
 	// resumeAgain how soon one peer is asked again for one that it does not have,
-	// and resumeSoon, when it did not answer or the chain did not.
+	// and resumeSoon, when it did not answer, was busy, or the chain did not.
 	resumeEvery = 5 * time.Second
 	resumeAgain = 10 * time.Minute
 	resumeSoon  = 10 * time.Second
@@ -107,15 +107,20 @@ func (n *Node) askResume(ctx context.Context) error {
 					break
 				}
 				n.cfg.Log.Debug("a channel of the phrase was not shown", "peer", id, "error", err)
-				next[q] = now.Add(resumeSoon)
-				if _, refused := errors.AsType[*settle.Error](err); refused {
-					next[q] = now.Add(resumeAgain)
-				}
+				next[q] = now.Add(resumePause(err))
 			}
 		}
 		wait(ctx, resumeEvery)
 	}
 	return nil
+}
+
+// resumePause is how soon a question that ended with an error is asked again.
+func resumePause(err error) time.Duration {
+	if _, refused := errors.AsType[*settle.Error](err); refused && !errors.Is(err, settle.ErrBusy) {
+		return resumeAgain
+	}
+	return resumeSoon
 }
 
 func (n *Node) askForOne(ctx context.Context, from peer.ID, channel settle.Outpoint) (pktcloud.ID, error) {
@@ -126,8 +131,9 @@ func (n *Node) askForOne(ctx context.Context, from peer.ID, channel settle.Outpo
 	return n.manager.AskResume(ctx, conn, channel)
 }
 
-// CloseChannel closes a channel that came back by its phrase: nothing more is
-// paid over it, so that its money need not wait for the expiry.
+// CloseChannel closes a channel over which nothing more is paid, so that its money
+// need not wait for the expiry: one that came back by its phrase or, as payee, one
+// without a lease.
 func (n *Node) CloseChannel(ctx context.Context, name string) (service.ChannelView, error) {
 	v, err := n.Channel(ctx, name)
 	if err != nil {
@@ -135,8 +141,11 @@ func (n *Node) CloseChannel(ctx context.Context, name string) (service.ChannelVi
 	}
 	id, err := pktcloud.ParseID(v.ID)
 	i := slices.IndexFunc(n.manager.List(), func(s manager.Status) bool { return s.ID == id })
+	if err == nil && i >= 0 && v.Role == settle.Payee.String() {
+		return n.claimChannel(ctx, id, name)
+	}
 	if err != nil || i < 0 || !v.Restored || v.Role != settle.Payer.String() {
-		return v, service.Errorf(service.CodeInvalid, "only a channel that you paid by, that came back with the phrase and that its other side has shown is closed by hand; others close with their lease")
+		return v, service.Errorf(service.CodeInvalid, "a channel that you paid by is closed by hand only when it came back with the phrase and its other side has shown it; others close with their lease")
 	}
 	to, err := session.PeerOf(v.Peer)
 	if err != nil {
@@ -148,6 +157,20 @@ func (n *Node) CloseChannel(ctx context.Context, name string) (service.ChannelVi
 	}
 	if err := n.manager.AskClose(ctx, conn, id); err != nil {
 		return v, translate(err)
+	}
+	return n.Channel(ctx, name)
+}
+
+// claimChannel takes what a channel paid, where no lease may pay more by it; the
+// rest goes back to its payer in the same transaction.
+func (n *Node) claimChannel(ctx context.Context, id pktcloud.ID, name string) (service.ChannelView, error) {
+	for _, v := range n.leasesOfChannels()[id] {
+		if !v.Phase.Final() {
+			return service.ChannelView{}, service.Errorf(service.CodeConflict, "lease %s is paid by this channel; close the lease, and the channel closes with it", n.labels()[v.ID])
+		}
+	}
+	if _, err := n.manager.Claim(ctx, id); err != nil {
+		return service.ChannelView{}, translate(err)
 	}
 	return n.Channel(ctx, name)
 }

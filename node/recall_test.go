@@ -26,20 +26,30 @@ func TestPayerMeetsPayee(t *testing.T) {
 	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
 	l, err := w.tenant.CreateLease(ctx, request(w.offer()))
 	w.check(err)
-	_, err = w.chain.Mine(2, nil)
-	w.check(err)
+	var own []service.ChannelView
+	w.mineUntil("the channel in a block", func() bool { // only there is it found again
+		own, err = w.tenant.Channels(ctx)
+		w.check(err)
+		return len(own) == 1 && own[0].Phase == "open"
+	})
 	w.until("a payment", func() bool {
 		l, err = w.tenant.Lease(ctx, l.Label)
 		w.check(err)
 		return l.Paid > 0
 	})
-	own, err := w.tenant.Channels(ctx)
-	w.check(err)
+	w.until("the payment at the provider", func() bool { // who has none has nothing to show
+		theirs, err := w.provider.Channel(ctx, own[0].ID)
+		w.check(err)
+		return theirs.Paid >= l.Paid
+	})
 	if len(own) != 1 || own[0].Restored {
 		t.Fatalf("before: got %+v", own)
 	}
 	if _, err := w.tenant.CloseChannel(ctx, own[0].Label); !errors.Is(err, service.CodeInvalid) {
 		t.Errorf("a channel of a lease closed by hand: got %v", err)
+	}
+	if _, err := w.provider.CloseChannel(ctx, own[0].ID); !errors.Is(err, service.CodeConflict) {
+		t.Errorf("a channel that a lease is paid by closed by its payee: got %v", err)
 	}
 	w.tenant.stop()
 

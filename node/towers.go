@@ -50,7 +50,7 @@ type towers struct {
 // openTowers opens the node's tower and its supply of others.
 func (n *Node) openTowers(ctx context.Context) (err error) {
 	n.towers.doors = map[protocol.ID]*doorway.Doorway[pktcloud.PublicKey]{}
-	for _, id := range []protocol.ID{manager.LateProtocol, manager.ResumeProtocol, tower.Protocol} {
+	for _, id := range []protocol.ID{manager.LateProtocol, manager.ResumeProtocol, manager.RollProtocol, tower.Protocol} {
 		n.towers.doors[id] = doorway.New[pktcloud.PublicKey](placesOfOne, places)
 	}
 	if n.cfg.Tower {

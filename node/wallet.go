@@ -29,7 +29,8 @@ func (n *Node) WalletBalance(ctx context.Context) (service.Balance, error) {
 		Height: tip.Height, Network: n.network.Rail, Locked: n.wallet.Locked(),
 	}
 	for _, s := range n.manager.List() {
-		if s.Role == settle.Payer && s.Announced && !s.Phase.Final() && s.ClosingTxID == ([32]byte{}) {
+		rolls := len(n.manager.Successors(s.ID)) > 0 // then the successor holds it
+		if s.Role == settle.Payer && s.Announced && !rolls && !s.Phase.Final() && s.ClosingTxID == ([32]byte{}) {
 			out.Reserved += s.Params.Capacity
 		}
 	}
@@ -73,7 +74,13 @@ func (n *Node) WalletHistory(ctx context.Context, q service.HistoryQuery) ([]ser
 			m.Kind, m.Note, m.Addresses = service.KindChannelOpened, "Set aside in a channel for a lease.", []string{}
 			m.Channel, m.Lease = s.ID.String(), sortedLabels(leases[s.ID], labels)
 		}
-		if s, ok := ended[e.TxID]; ok {
+		if s, ok := ended[e.TxID]; ok && opened[e.TxID].From == s.ID {
+			m.Note = "Money or time added to the channel of a lease." // one transaction ended it and opened the next
+			if s.Role == settle.Payer {                               // what left the wallet is what was added, and the fee
+				added := opened[e.TxID].Params.Capacity.SubFloor(s.Params.Capacity)
+				m.Sent, m.Fee = min(added, e.Sent), e.Sent.SubFloor(added)
+			}
+		} else if ok {
 			m.Kind, m.Note = service.KindChannelEnded, "Came back from the channel of a lease."
 			if s.Role == settle.Payee {
 				m.Note = "Earned by a lease."

@@ -184,13 +184,19 @@ func TestLockAndPassword(t *testing.T) {
 	if _, err := n.WalletPassword(ctx, service.PasswordRequest{Old: "two", New: "three"}); !errors.Is(err, service.CodeForbidden) {
 		t.Errorf("change with a wrong password: got %v", err)
 	}
-	w.until("a payment after unlocking", func() bool { // it may have locked itself again in between
-		_, err := n.WalletUnlock(ctx, service.UnlockRequest{Password: "one"})
-		w.check(err)
-		_, err = n.WalletSend(ctx, r)
-		if err != nil && !errors.Is(err, service.CodeLocked) {
-			t.Fatal(err)
-		}
-		return err == nil
-	})
+	n.stop()
+	c.LockAfter = 0 // so that it does not lock itself again before it has paid
+	n = w.start(c)
+	if _, err := n.WalletLock(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.WalletSend(ctx, r); !errors.Is(err, service.CodeLocked) {
+		t.Errorf("pay once locked by hand: got %v", err)
+	}
+	if _, err := n.WalletUnlock(ctx, service.UnlockRequest{Password: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.WalletSend(ctx, r); err != nil {
+		t.Errorf("pay after unlocking: got %v", err)
+	}
 }

@@ -64,7 +64,9 @@ func NewChannel(p Params, role Role, height uint64) (Channel, error) {
 func (c Channel) Paid() pktcloud.Amount { return c.Latest.Body.Total }
 
 // Settled reports whether the funding has the depth that was agreed.
-func (c Channel) Settled() bool { return c.Funded && c.Depth >= c.Params.MinDepth }
+func (c Channel) Settled() bool {
+	return c.Funded && c.Depth >= c.Params.MinDepth && (c.From.Channel.IsZero() || c.Depth > 0) // a roll can be replaced until then
+}
 
 // Room is what a further voucher can still add to the total now.
 func (c Channel) Room() pktcloud.Amount {

@@ -63,6 +63,9 @@ func (p Params) Validate() error {
 			return Refuse(ErrParams, "%w", err)
 		}
 	}
+	if b, err := p.Encode(); err != nil || len(b) > MaxParamsBytes { // they are read again by themselves
+		return Refuse(ErrParams, "parameters of %d bytes, at most %d", len(b), MaxParamsBytes)
+	}
 	return nil
 }
 

@@ -37,6 +37,9 @@ func (o RollOffer) Validate() error {
 	case len(o.Signature) == 0 || len(o.Signature) > MaxProofBytes || len(o.Late) > MaxProofBytes || len(o.Ext) > MaxExt:
 		return Refuse(ErrMalformed, "signatures or extensions of a roll offer of a wrong size")
 	}
+	if b, err := o.First.Encode(); err != nil || len(b) > MaxVoucherBytes {
+		return Refuse(ErrMalformed, "a first voucher of %d bytes, at most %d", len(b), MaxVoucherBytes)
+	}
 	return o.Successor.Validate()
 }
 
@@ -180,7 +183,7 @@ func (p Pair) Withdraw() (Pair, error) {
 // Fail returns the state after the predecessor ended otherwise than by the roll:
 // the successor can never be funded [ROLL-9]. Before that it is unchanged.
 func (p Pair) Fail() Pair {
-	if (p.From.Phase == Closed || p.From.Phase == Refunded) && !p.To.Funded {
+	if (p.From.Phase == Closed || p.From.Phase == Refunded || p.From.Phase == Abandoned) && !p.To.Funded {
 		p.To.Phase = Abandoned
 	}
 	return p

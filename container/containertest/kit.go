@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -18,157 +19,424 @@ import (
 type Fixture struct {
 	Ref        string // an image
 	UnknownRef string // a reference that leads nowhere
+	// BadRef leads to an image with other bytes than its digest, BadDigest, names.
+	BadRef, BadDigest string
+	// QuitRef is an image like that of Ref, whose stop signal is SIGUSR1.
+	QuitRef string
 	// Serve writes the line "serving" to standard output, then answers each
 	// connection to Port with "hello\n" and closes it, until it is killed.
 	Serve []string
 	Port  uint16
 	// Exit writes "out\n" to standard output, "err\n" to standard error, and
-	// ends with the given code.
-	Exit func(code int) []string
+	// ends with the given code. Late ends with it a little later.
+	Exit, Late func(code int) []string
 	// Cat copies its input to its output. Env writes the value of the variable
 	// NAME and a newline.
 	Cat, Env []string
+	// Trap writes "ready", then "usr2" at each SIGUSR2. At SIGTERM it writes
+	// "term" and ends with code 5, at SIGUSR1 with code 6. It handles no other
+	// signal.
+	Trap []string
+	// Hold takes so much memory that cannot be freed, writes "holding", and
+	// keeps it.
+	Hold func(bytes uint64) []string
+	// Exhaust takes more memory than there is, Fork starts more processes, and
+	// Fill writes more to the disk, which it leaves full. Spin uses up a
+	// tenth of a processor for a moment. All but the first end by themselves.
+	Exhaust, Fork, Fill, Spin []string
+	// Reopen ends the runtime as when its process dies, calls meanwhile, and
+	// returns another one over the same containers.
+	Reopen func(meanwhile func()) (container.Runtime, error)
+	// Left lists what the runtime has on the machine for containers.
+	Left func() []string
+	// Write writes a text to a file, Read writes a file to its output, and FillFile
+	// writes to a file until there is no space, and fails; the others end with 0.
+	// Only [TestVolumes] needs them.
+	Write    func(path, text string) []string
+	Read     func(path string) []string
+	FillFile func(path string) []string
 	// Limits are for every container; the zero value means modest ones.
 	Limits container.Limits
+	// Without names promises that the runtime does not keep, each with the
+	// reason. They are not checked.
+	Without map[string]string
+	// OwnPids: a kernel inside bounds the processes, from beginning to end. An
+	// Update of Limits.Pids is refused with [container.CodeMissingFeature], and
+	// Usage says 0.
+	OwnPids bool
 }
 
-// patience bounds every single wait of the kit.
-const patience = 20 * time.Second
+// patience bounds every single wait of the kit; an emulated machine is slow.
+// Tests of the kit itself make it shorter.
+var patience = 2 * time.Minute
 
-// TestRuntime checks a runtime against the promises of container.Runtime. It
-// leaves nothing behind, unless it fails, and expects to be the runtime's only
-// user. The error names the first promise that was broken.
+// TestRuntime checks a runtime against the promises of container.Runtime, one
+// after another as [Promises] lists them. It leaves nothing behind, unless it
+// fails, and expects to be the runtime's only user. The error names the first
+// promise that was broken.
 func TestRuntime(rt container.Runtime, f Fixture) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 12*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
 	if f.Limits == (container.Limits{}) {
 		f.Limits = container.SmallLimits()
 	}
 	k := &kit{rt: rt, f: f}
-	for _, step := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{"pull", k.pull},
-		{"refusals", k.refusals},
-		{"start and status", k.start},
-		{"dial", k.dial},
-		{"exec", k.exec},
-		{"pause and resume", k.pause},
-		{"logs", k.logs},
-		{"exit", k.exit},
-		{"list", k.list},
-		{"destroy", k.destroy},
-		{"many at once", k.many},
-	} {
-		if err := step.run(ctx); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
+	for name, reason := range f.Without {
+		if reason == "" || !slices.ContainsFunc(promises, func(p Promise) bool { return p.Name == name }) {
+			return fmt.Errorf("a fixture without %q, for the reason %q", name, reason)
+		}
+	}
+	for _, p := range promises {
+		if f.Without[p.Name] != "" {
+			continue
+		}
+		if err := p.check(k, ctx); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
 	return nil
 }
 
+// Containers of the kit that many checks use.
+const (
+	serving = "kit-serve" // Serve
+	trapped = "kit-trap"  // Trap, from signal to update
+	gone    = "kit-gone"  // Exit(42), has ended
+)
+
 type kit struct {
 	rt    container.Runtime
 	f     Fixture
 	image container.Image
+	quit  container.Image
+	began time.Time // of serving
 }
 
 func (k *kit) spec(id string, args []string) container.Spec {
 	return container.Spec{ID: id, Image: k.image.Digest, Args: args, Env: []string{"NAME=spec"}, Limits: k.f.Limits}
 }
 
+// refused wants an error of a code.
+func refused(what string, err error, want container.Code) error {
+	if !errors.Is(err, want) {
+		return fmt.Errorf("%s: got %w, want %q", what, err, string(want))
+	}
+	return nil
+}
+
+// begin starts a container and waits until it has written a line.
+func (k *kit) begin(ctx context.Context, id string, args []string, line string) error {
+	return k.beginSpec(ctx, k.spec(id, args), line)
+}
+
+func (k *kit) beginSpec(ctx context.Context, s container.Spec, line string) error {
+	if err := k.rt.Start(ctx, s); err != nil {
+		return err
+	}
+	return k.wrote(ctx, s.ID, line, 1)
+}
+
+// wrote waits until a container has written a line n times.
+func (k *kit) wrote(ctx context.Context, id, line string, n int) error {
+	return until(patience, func() error {
+		lines, err := k.readLogs(ctx, id, container.LogOptions{})
+		if err == nil && count(lines, line) < n {
+			err = fmt.Errorf("%s has not written %q %d times", id, line, n)
+		}
+		return err
+	})
+}
+
+func count(lines []container.LogLine, text string) (n int) {
+	for _, l := range lines {
+		if string(l.Text) == text {
+			n++
+		}
+	}
+	return n
+}
+
+// exited waits until a container has ended.
+func (k *kit) exited(ctx context.Context, id string) (container.Status, error) {
+	var st container.Status
+	err := until(patience, func() (err error) {
+		st, err = k.rt.Status(ctx, id)
+		if err == nil && st.State != container.Exited {
+			err = fmt.Errorf("got %+v, want it to end", st)
+		}
+		return err
+	})
+	return st, err
+}
+
+// is wants a state.
+func (k *kit) is(ctx context.Context, id string, want container.State) error {
+	st, err := k.rt.Status(ctx, id)
+	if err == nil && st.State != want {
+		err = fmt.Errorf("got %+v, want it %s", st, want)
+	}
+	return err
+}
+
+// until tries f until it succeeds or wait has passed.
+func until(wait time.Duration, f func() error) error {
+	deadline := time.Now().Add(wait)
+	for {
+		err := f()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// soon calls f, and fails when it does not return.
+func soon(what string, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("%s did not return", what)
+	}
+}
+
 func (k *kit) pull(ctx context.Context) error {
+	img, err := k.rt.Pull(ctx, k.f.Ref, container.PullOptions{})
+	if err != nil {
+		return err
+	}
+	if !container.ValidDigest(img.Digest) {
+		return fmt.Errorf("got digest %q", img.Digest)
+	}
+	k.image = img
+	if err := k.rt.Start(ctx, k.spec("kit-pulled", k.f.Exit(0))); err != nil {
+		return fmt.Errorf("start from it: %w", err)
+	}
+	return k.rt.Destroy(ctx, "kit-pulled")
+}
+
+func (k *kit) pullAgain(ctx context.Context) error {
+	again, err := k.rt.Pull(ctx, k.f.Ref, container.PullOptions{})
+	if err == nil && !reflect.DeepEqual(again, k.image) {
+		err = fmt.Errorf("got %+v, and then %+v", k.image, again)
+	}
+	return err
+}
+
+func (k *kit) pullBad(ctx context.Context) error {
 	if _, err := k.rt.Pull(ctx, k.f.UnknownRef, container.PullOptions{}); err == nil {
 		return errors.New("an unknown reference was pulled")
 	}
-	var total uint64
-	img, err := k.rt.Pull(ctx, k.f.Ref, container.PullOptions{Progress: func(_, t uint64) { total = t }})
-	if err != nil {
-		return err
-	}
-	if !container.ValidDigest(img.Digest) || total == 0 {
-		return fmt.Errorf("got digest %q after %d bytes", img.Digest, total)
-	}
-	again, err := k.rt.Pull(ctx, k.f.Ref, container.PullOptions{})
-	if err != nil || again.Digest != img.Digest {
-		return fmt.Errorf("a second pull gave %q, %w", again.Digest, err)
-	}
-	if _, err := k.rt.Pull(ctx, k.f.Ref, container.PullOptions{MaxBytes: 1}); !errors.Is(err, container.CodeTooLarge) {
-		return fmt.Errorf("an image beyond MaxBytes: got %w, want %q", err, container.CodeTooLarge)
-	}
-	k.image = img
-	return nil
+	_, err := k.rt.Pull(ctx, k.f.BadRef, container.PullOptions{})
+	return refused("other bytes than the digest names", err, container.CodeDigestMismatch)
 }
 
-func (k *kit) refusals(ctx context.Context) error {
-	good := k.spec("kit-refused", k.f.Serve)
-	unknown := good
-	unknown.Image = "sha256:" + strings.Repeat("0", 64)
-	noProgram := good
-	noProgram.Args = []string{"/no/such/program"}
-	noLimit := good
-	noLimit.Limits.Pids = 0
-	for _, c := range []struct {
-		name string
-		err  error
-		want container.Code
-	}{
-		{"an unknown image", k.rt.Start(ctx, unknown), container.CodeUnknownImage},
-		{"a missing program", k.rt.Start(ctx, noProgram), container.CodeProgram},
-		{"a missing limit", k.rt.Start(ctx, noLimit), container.CodeInvalidSpec},
-		{"pausing nothing", k.rt.Pause(ctx, "kit-none"), container.CodeNotFound},
-		{"resuming nothing", k.rt.Resume(ctx, "kit-none"), container.CodeNotFound},
-		{"destroying nothing", k.rt.Destroy(ctx, "kit-none"), ""},
-	} {
-		if c.want == "" && c.err != nil || c.want != "" && !errors.Is(c.err, c.want) {
-			return fmt.Errorf("%s: got %w, want %q", c.name, c.err, string(c.want))
-		}
+func (k *kit) pullPart(ctx context.Context) error {
+	s := k.spec("kit-part", k.f.Exit(0))
+	s.Image = k.f.BadDigest
+	return refused("starting what could not be pulled", k.rt.Start(ctx, s), container.CodeUnknownImage)
+}
+
+func (k *kit) pullLarge(ctx context.Context) error {
+	_, err := k.rt.Pull(ctx, k.f.Ref, container.PullOptions{MaxBytes: 1})
+	return refused("an image beyond MaxBytes", err, container.CodeTooLarge)
+}
+
+func (k *kit) pullProgress(ctx context.Context) error {
+	var done, total uint64
+	var err error
+	k.quit, err = k.rt.Pull(ctx, k.f.QuitRef, container.PullOptions{Progress: func(d, t uint64) { done, total = d, t }})
+	if err == nil && (total == 0 || done != total) {
+		err = fmt.Errorf("the last progress was %d of %d", done, total)
 	}
-	if _, err := k.rt.Status(ctx, good.ID); !errors.Is(err, container.CodeNotFound) {
-		return fmt.Errorf("a failed Start left a container: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (k *kit) start(ctx context.Context) error {
-	s := k.spec("kit-serve", k.f.Serve)
-	for range 2 {
-		if err := k.rt.Start(ctx, s); err != nil {
-			return err
-		}
+	if err := k.begin(ctx, serving, k.f.Serve, "serving"); err != nil {
+		return err
 	}
-	other := s
-	other.Env = []string{"NAME=other"}
-	if err := k.rt.Start(ctx, other); !errors.Is(err, container.CodeConflict) {
-		return fmt.Errorf("another spec of the same id: got %w, want %q", err, container.CodeConflict)
-	}
-	st, err := k.rt.Status(ctx, s.ID)
+	return k.is(ctx, serving, container.Running)
+}
+
+func (k *kit) status(ctx context.Context) error {
+	st, err := k.rt.Status(ctx, serving)
 	if err != nil {
 		return err
 	}
-	if st.ID != s.ID || st.Image != s.Image || st.State != container.Running || st.StartedAt.IsZero() {
+	if st.ID != serving || st.Image != k.image.Digest || st.State != container.Running || st.StartedAt.IsZero() || st.End != container.NotEnded || st.Limits != k.f.Limits {
 		return fmt.Errorf("got %+v, want it running", st)
 	}
+	k.began = st.StartedAt
 	return nil
+}
+
+func (k *kit) startAgain(ctx context.Context) error {
+	return k.rt.Start(ctx, k.spec(serving, k.f.Serve))
+}
+
+func (k *kit) startOther(ctx context.Context) error {
+	s := k.spec(serving, k.f.Serve)
+	s.Env = []string{"NAME=other"}
+	return refused("another spec of the same id", k.rt.Start(ctx, s), container.CodeConflict)
+}
+
+func (k *kit) unchanged(ctx context.Context) error {
+	st, err := k.rt.Status(ctx, serving)
+	if err == nil && (st.State != container.Running || !st.StartedAt.Equal(k.began)) {
+		err = fmt.Errorf("got %+v, want it running since %v", st, k.began)
+	}
+	return err
+}
+
+func (k *kit) startFails(ctx context.Context) error {
+	good := k.spec("kit-refused", k.f.Serve)
+	unknown, noProgram, noLimit := good, good, good
+	unknown.Image = "sha256:" + strings.Repeat("0", 64)
+	noProgram.Args = []string{"/no/such/program"}
+	noLimit.Limits.Pids = 0
+	for _, c := range []struct {
+		name string
+		spec container.Spec
+		want container.Code
+	}{
+		{"an unknown image", unknown, container.CodeUnknownImage},
+		{"a missing program", noProgram, container.CodeProgram},
+		{"a missing limit", noLimit, container.CodeInvalidSpec},
+	} {
+		if err := refused(c.name, k.rt.Start(ctx, c.spec), c.want); err != nil {
+			return err
+		}
+		_, err := k.rt.Status(ctx, good.ID)
+		if err := refused("status after "+c.name, err, container.CodeNotFound); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *kit) startInterrupted(ctx context.Context) error {
+	const id = "kit-interrupted"
+	for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond} {
+		brief, cancel := context.WithTimeout(ctx, after)
+		err := k.rt.Start(brief, k.spec(id, k.f.Serve))
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("a Start of %v: got %w", after, err)
+		}
+		if err := k.begin(ctx, id, k.f.Serve, "serving"); err != nil {
+			return fmt.Errorf("after a Start of %v: %w", after, err)
+		}
+		if err := k.rt.Destroy(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *kit) startExited(ctx context.Context) error {
+	if err := k.rt.Start(ctx, k.spec(gone, k.f.Exit(42))); err != nil {
+		return err
+	}
+	was, err := k.exited(ctx, gone)
+	if err != nil {
+		return err
+	}
+	if err := k.rt.Start(ctx, k.spec(gone, k.f.Exit(42))); err != nil {
+		return err
+	}
+	now, err := k.rt.Status(ctx, gone)
+	if err == nil && (now.State != container.Exited || !now.StartedAt.Equal(was.StartedAt)) {
+		err = fmt.Errorf("it was run again: %+v", now)
+	}
+	return err
+}
+
+// typed looks at refusals of many methods.
+func (k *kit) typed(ctx context.Context) error {
+	for name, err := range map[string]error{
+		"Start":  k.rt.Start(ctx, container.Spec{}),
+		"Pause":  k.rt.Pause(ctx, "kit-none"),
+		"Resume": k.rt.Resume(ctx, "kit-none"),
+		"Signal": k.rt.Signal(ctx, gone, container.SIGTERM),
+		"Update": k.rt.Update(ctx, gone, k.f.Limits),
+		"Stop":   k.rt.Stop(ctx, "kit-none", 0),
+	} {
+		if !errors.As(err, new(*container.Error)) {
+			return fmt.Errorf("%s: got %T, %w", name, err, err)
+		}
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := k.rt.Status(ended, serving); !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("an ended context: got %w", err)
+	}
+	return nil
+}
+
+func (k *kit) notFound(ctx context.Context) error {
+	const none = "kit-none"
+	_, serr := k.rt.Status(ctx, none)
+	_, uerr := k.rt.Usage(ctx, none)
+	_, eerr := k.rt.Exec(ctx, none, container.ExecSpec{Args: k.f.Cat})
+	_, lerr := k.rt.Logs(ctx, none, container.LogOptions{})
+	_, derr := k.rt.Dial(ctx, none, k.f.Port)
+	for name, err := range map[string]error{
+		"Status": serr, "Usage": uerr, "Exec": eerr, "Logs": lerr, "Dial": derr,
+		"Pause": k.rt.Pause(ctx, none), "Resume": k.rt.Resume(ctx, none), "Update": k.rt.Update(ctx, none, k.f.Limits),
+		"Signal": k.rt.Signal(ctx, none, container.SIGTERM), "Stop": k.rt.Stop(ctx, none, time.Second),
+	} {
+		if err := refused(name, err, container.CodeNotFound); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *kit) list(ctx context.Context) error {
+	all, err := k.rt.List(ctx)
+	has := map[string]bool{}
+	for _, s := range all {
+		has[s.ID] = true
+	}
+	if err == nil && (len(all) != 2 || !has[serving] || !has[gone]) {
+		err = fmt.Errorf("got %v, want %s and %s", all, serving, gone)
+	}
+	return err
+}
+
+func (k *kit) listOrder(ctx context.Context) error {
+	all, err := k.rt.List(ctx)
+	if err == nil && (len(all) != 2 || all[0].ID >= all[1].ID) {
+		err = fmt.Errorf("got %v", all)
+	}
+	return err
 }
 
 func (k *kit) dial(ctx context.Context) error {
 	got, err := k.greeting(ctx, patience)
-	if err != nil || got != "hello\n" {
-		return fmt.Errorf("got %q, %w; want hello", got, err)
+	if err == nil && got != "hello\n" {
+		err = fmt.Errorf("got %q, want hello", got)
 	}
-	if _, err := k.rt.Dial(ctx, "kit-serve", 65000); !errors.Is(err, container.CodePortRefused) {
-		return fmt.Errorf("a port where nothing listens: got %w, want %q", err, container.CodePortRefused)
+	return err
+}
+
+func (k *kit) dialRefused(ctx context.Context) error {
+	_, err := k.rt.Dial(ctx, serving, 65000)
+	if err := refused("a port where nothing listens", err, container.CodePortRefused); err != nil {
+		return err
 	}
-	return nil
+	_, err = k.rt.Dial(ctx, gone, k.f.Port)
+	return refused("a container that has ended", err, container.CodeNotRunning)
 }
 
 // greeting dials until the service answers.
 func (k *kit) greeting(ctx context.Context, wait time.Duration) (string, error) {
 	var got string
 	err := until(wait, func() error {
-		c, err := k.rt.Dial(ctx, "kit-serve", k.f.Port)
+		c, err := k.rt.Dial(ctx, serving, k.f.Port)
 		if err != nil {
 			return err
 		}
@@ -184,224 +452,10 @@ func (k *kit) greeting(ctx context.Context, wait time.Duration) (string, error) 
 	return got, err
 }
 
-func (k *kit) exec(ctx context.Context) error {
-	var out, errs bytes.Buffer
-	code, err := k.rt.Exec(ctx, "kit-serve", container.ExecSpec{Args: k.f.Exit(7), Stdout: &out, Stderr: &errs})
-	if err != nil || code != 7 || out.String() != "out\n" || errs.String() != "err\n" {
-		return fmt.Errorf("exit 7: got %d, %w, out %q, err %q", code, err, out.String(), errs.String())
-	}
-	out.Reset()
-	long := strings.Repeat("0123456789abcdef\n", 20000)
-	code, err = k.rt.Exec(ctx, "kit-serve", container.ExecSpec{Args: k.f.Cat, Stdin: strings.NewReader(long), Stdout: &out})
-	if err != nil || code != 0 || out.String() != long {
-		return fmt.Errorf("cat: got %d, %w, %d bytes, want %d", code, err, out.Len(), len(long))
-	}
-	for env, want := range map[string]string{"": "spec\n", "NAME=exec": "exec\n"} {
-		out.Reset()
-		e := container.ExecSpec{Args: k.f.Env, Stdout: &out}
-		if env != "" {
-			e.Env = []string{env}
-		}
-		if code, err := k.rt.Exec(ctx, "kit-serve", e); err != nil || code != 0 || out.String() != want {
-			return fmt.Errorf("environment: got %d, %w, %q; want %q", code, err, out.String(), want)
-		}
-	}
-	if code, err := k.rt.Exec(ctx, "kit-serve", container.ExecSpec{Args: []string{"no-such-program"}}); err != nil || code != 127 {
-		return fmt.Errorf("a missing program: got %d, %w; want 127", code, err)
-	}
-	if _, err := k.rt.Exec(ctx, "kit-serve", container.ExecSpec{}); !errors.Is(err, container.CodeInvalidSpec) {
-		return fmt.Errorf("no program: got %w, want %q", err, container.CodeInvalidSpec)
-	}
-	brief, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-	defer cancel()
-	r, w := io.Pipe()
-	defer func() { _ = w.Close() }()
-	begun := time.Now()
-	_, err = k.rt.Exec(brief, "kit-serve", container.ExecSpec{Args: k.f.Cat, Stdin: r})
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > patience/2 {
-		return fmt.Errorf("an abandoned program: got %w after %v", err, time.Since(begun))
-	}
-	return nil
-}
-
-func (k *kit) pause(ctx context.Context) error {
-	for range 2 {
-		if err := k.rt.Pause(ctx, "kit-serve"); err != nil {
-			return err
-		}
-	}
-	if st, err := k.rt.Status(ctx, "kit-serve"); err != nil || st.State != container.Paused {
-		return fmt.Errorf("got %+v, %w; want it paused", st, err)
-	}
-	if got, err := k.greeting(ctx, 300*time.Millisecond); err == nil {
-		return fmt.Errorf("a paused service answered %q", got)
-	}
-	if _, err := k.rt.Exec(ctx, "kit-serve", container.ExecSpec{Args: k.f.Cat}); !errors.Is(err, container.CodeNotRunning) {
-		return fmt.Errorf("exec while paused: got %w, want %q", err, container.CodeNotRunning)
-	}
-	for range 2 {
-		if err := k.rt.Resume(ctx, "kit-serve"); err != nil {
-			return err
-		}
-	}
-	if got, err := k.greeting(ctx, patience); err != nil || got != "hello\n" {
-		return fmt.Errorf("after Resume: got %q, %w", got, err)
-	}
-	return nil
-}
-
-func (k *kit) logs(ctx context.Context) error {
-	lines, err := k.readLogs(ctx, "kit-serve", container.LogOptions{})
-	if err != nil || len(lines) == 0 || string(lines[0].Text) != "serving" || lines[0].Stream != container.Stdout {
-		return fmt.Errorf("got %v, %w; want the line \"serving\"", lines, err)
-	}
-	if lines, err := k.readLogs(ctx, "kit-serve", container.LogOptions{Since: time.Now().Add(time.Hour)}); err != nil || len(lines) != 0 {
-		return fmt.Errorf("lines of the future: got %v, %w", lines, err)
-	}
-	brief, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-	defer cancel()
-	if _, err := k.readLogs(brief, "kit-serve", container.LogOptions{Follow: true}); !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("following a running service: got %w, want it to wait", err)
-	}
-	return nil
-}
-
-func (k *kit) readLogs(ctx context.Context, id string, o container.LogOptions) ([]container.LogLine, error) {
-	r, err := k.rt.Logs(ctx, id, o)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	b, err := io.ReadAll(r)
-	var out []container.LogLine
-	for line := range bytes.Lines(b) {
-		l, perr := container.ParseLogLine(line)
-		if perr != nil {
-			return nil, perr
-		}
-		out = append(out, l)
-	}
-	return out, err
-}
-
-func (k *kit) exit(ctx context.Context) error {
-	const id = "kit-exit"
-	if err := k.rt.Start(ctx, k.spec(id, k.f.Exit(42))); err != nil {
-		return err
-	}
-	// Following ends with the container, and has read all by then.
-	lines, err := k.readLogs(ctx, id, container.LogOptions{Follow: true})
-	if err != nil || len(lines) != 2 {
-		return fmt.Errorf("followed logs: got %v, %w; want two lines", lines, err)
-	}
-	slices.SortFunc(lines, func(a, b container.LogLine) int { return int(a.Stream) - int(b.Stream) })
-	if string(lines[0].Text) != "out" || string(lines[1].Text) != "err" || lines[1].Stream != container.Stderr {
-		return fmt.Errorf("followed logs: got %v", lines)
-	}
-	if tail, err := k.readLogs(ctx, id, container.LogOptions{Tail: 1}); err != nil || len(tail) != 1 {
-		return fmt.Errorf("the last line: got %v, %w", tail, err)
-	}
-	st, err := k.rt.Status(ctx, id)
-	if err != nil || st.State != container.Exited || st.ExitCode != 42 || st.OOMKilled || st.FinishedAt.Before(st.StartedAt) {
-		return fmt.Errorf("got %+v, %w; want exit 42", st, err)
-	}
-	if err := k.rt.Start(ctx, k.spec(id, k.f.Exit(42))); err != nil {
-		return fmt.Errorf("Start again after the exit: %w", err)
-	}
-	if st, err := k.rt.Status(ctx, id); err != nil || st.State != container.Exited {
-		return fmt.Errorf("Start ran an exited container again: %+v, %w", st, err)
-	}
-	for name, err := range map[string]error{"pause": k.rt.Pause(ctx, id), "resume": k.rt.Resume(ctx, id)} {
-		if !errors.Is(err, container.CodeNotRunning) {
-			return fmt.Errorf("%s after the exit: got %w, want %q", name, err, container.CodeNotRunning)
-		}
-	}
-	if _, err := k.rt.Dial(ctx, id, k.f.Port); !errors.Is(err, container.CodeNotRunning) {
-		return fmt.Errorf("dial after the exit: got %w", err)
-	}
-	if _, err := k.rt.Exec(ctx, id, container.ExecSpec{Args: k.f.Cat}); !errors.Is(err, container.CodeNotRunning) {
-		return fmt.Errorf("exec after the exit: got %w", err)
-	}
-	return nil
-}
-
-func (k *kit) list(ctx context.Context) error {
-	all, err := k.rt.List(ctx)
-	if err != nil || len(all) != 2 || all[0].ID != "kit-exit" || all[1].ID != "kit-serve" {
-		return fmt.Errorf("got %v, %w; want the two containers by id", all, err)
-	}
-	return nil
-}
-
-func (k *kit) destroy(ctx context.Context) error {
-	r, err := k.rt.Logs(ctx, "kit-serve", container.LogOptions{Follow: true})
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for _, id := range []string{"kit-exit", "kit-serve", "kit-serve"} {
-		if err := k.rt.Destroy(ctx, id); err != nil {
-			return err
-		}
-		if _, err := k.rt.Status(ctx, id); !errors.Is(err, container.CodeNotFound) {
-			return fmt.Errorf("after Destroy of %s: got %w", id, err)
-		}
-	}
-	if _, err := io.ReadAll(r); err != nil {
-		return fmt.Errorf("following a destroyed container: got %w, want its end", err)
-	}
-	// A paused container is destroyed like any other.
-	if err := k.rt.Start(ctx, k.spec("kit-paused", k.f.Serve)); err != nil {
-		return err
-	}
-	if err := k.rt.Pause(ctx, "kit-paused"); err != nil {
-		return err
-	}
-	if err := k.rt.Destroy(ctx, "kit-paused"); err != nil {
-		return err
-	}
-	if all, err := k.rt.List(ctx); err != nil || len(all) != 0 {
-		return fmt.Errorf("after all: got %v, %w; want none", all, err)
-	}
-	return nil
-}
-
-func (k *kit) many(ctx context.Context) error {
-	const n = 6
-	errs := make(chan error, n)
-	for i := range n {
-		go func() { errs <- k.one(ctx, fmt.Sprintf("kit-many-%d", i), i) }()
-	}
-	var err error
-	for range n {
-		err = errors.Join(err, <-errs)
-	}
-	return err
-}
-
-// one is a container's whole life.
-func (k *kit) one(ctx context.Context, id string, code int) error {
-	if err := k.rt.Start(ctx, k.spec(id, k.f.Exit(code))); err != nil {
-		return err
-	}
-	err := until(patience, func() error {
-		st, err := k.rt.Status(ctx, id)
-		if err == nil && (st.State != container.Exited || st.ExitCode != code) {
-			err = fmt.Errorf("got %+v, want exit %d", st, code)
-		}
-		return err
-	})
-	return errors.Join(err, k.rt.Destroy(ctx, id))
-}
-
-// until tries f until it succeeds or wait has passed.
-func until(wait time.Duration, f func() error) error {
-	deadline := time.Now().Add(wait)
-	for {
-		err := f()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+// run executes a program in the serving container.
+func (k *kit) run(ctx context.Context, e container.ExecSpec) (out, errs string, code int, err error) {
+	var o, x bytes.Buffer
+	e.Stdout, e.Stderr = &o, &x
+	code, err = k.rt.Exec(ctx, serving, e)
+	return o.String(), x.String(), code, err
 }

@@ -29,22 +29,37 @@ type Process struct {
 	// Listen serves a port of the container's loopback until the container
 	// ends.
 	Listen func(port uint16) (net.Listener, error)
+	// Signals gets the signals that Runtime.Signal sends, but SIGKILL, and not
+	// while the container is paused. It is nil for what Exec runs.
+	Signals <-chan container.Signal
+	// Memory, Pids, Disk, Write and CPU say what the program uses. What a limit
+	// refuses is counted, and false; beyond its memory the program is killed.
+	Memory, Pids, Disk func(more uint64) bool
+	Write              func(bytes uint64)
+	CPU                func(time.Duration)
+	// Volumes are those of the container, by their paths.
+	Volumes map[string]*TwinMount
 }
 
-// TwinImage is an image of a [Twin], with its programs by name.
+// TwinImage is an image of a [Twin], with its programs by name. One that is
+// Bad has other bytes than its digest names.
 type TwinImage struct {
 	Image    container.Image
 	Programs map[string]Program
+	Bad      bool
 }
 
 // Twin is a container.Runtime in memory. It isolates nothing and keeps nothing
-// beyond its own life.
+// beyond its own life. It takes a network for granted and makes none: each of its
+// containers has a loopback of its own.
 type Twin struct {
 	images map[string]TwinImage // by reference
 
 	mu         sync.Mutex
 	pulled     map[string]TwinImage // by digest
 	containers map[string]*twinBox
+	volumes    map[container.VolumeID]*twinVolume
+	noVolumes  error
 	running    sync.WaitGroup
 }
 
@@ -52,7 +67,7 @@ var _ container.Runtime = (*Twin)(nil)
 
 // NewTwin returns a twin that can pull the given images, by reference.
 func NewTwin(images map[string]TwinImage) *Twin {
-	return &Twin{images: maps.Clone(images), pulled: map[string]TwinImage{}, containers: map[string]*twinBox{}}
+	return &Twin{images: maps.Clone(images), pulled: map[string]TwinImage{}, containers: map[string]*twinBox{}, volumes: map[container.VolumeID]*twinVolume{}}
 }
 
 // Close destroys all containers and waits for their programs.
@@ -70,12 +85,9 @@ func (t *Twin) Pull(ctx context.Context, ref string, o container.PullOptions) (c
 	if err := ctx.Err(); err != nil {
 		return container.Image{}, err
 	}
-	img, ok := t.images[ref]
-	if !ok {
-		return container.Image{}, fail(container.CodeUnknownImage, ref)
-	}
-	if o.MaxBytes != 0 && img.Image.SizeBytes > o.MaxBytes {
-		return container.Image{}, fail(container.CodeTooLarge, ref)
+	img, err := t.image(ref, o)
+	if err != nil {
+		return container.Image{}, err
 	}
 	t.mu.Lock()
 	t.pulled[img.Image.Digest] = img
@@ -86,6 +98,36 @@ func (t *Twin) Pull(ctx context.Context, ref string, o container.PullOptions) (c
 	return img.Image, nil
 }
 
+// Inspect says what Pull would bring, and changes nothing.
+func (t *Twin) Inspect(ctx context.Context, ref string, o container.PullOptions) (container.Image, error) {
+	if err := ctx.Err(); err != nil {
+		return container.Image{}, err
+	}
+	img, err := t.image(ref, o)
+	return img.Image, err
+}
+
+// image follows a reference, or the digest in it.
+func (t *Twin) image(ref string, o container.PullOptions) (TwinImage, error) {
+	img, ok := t.images[ref]
+	if _, digest, pinned := strings.Cut(ref, "@"); !ok && pinned {
+		for _, i := range t.images {
+			if i.Image.Digest == digest {
+				img, ok = i, true
+			}
+		}
+	}
+	switch {
+	case !ok:
+		return TwinImage{}, fail(container.CodeUnknownImage, ref)
+	case o.MaxBytes != 0 && img.Image.SizeBytes > o.MaxBytes:
+		return TwinImage{}, fail(container.CodeTooLarge, ref)
+	case img.Bad:
+		return TwinImage{}, fail(container.CodeDigestMismatch, ref)
+	}
+	return img, nil
+}
+
 // Start runs the program that the spec or the image names.
 func (t *Twin) Start(ctx context.Context, s container.Spec) error {
 	if err := cmp.Or(ctx.Err(), s.Validate()); err != nil {
@@ -94,7 +136,7 @@ func (t *Twin) Start(ctx context.Context, s container.Spec) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if old := t.containers[s.ID]; old != nil {
-		if !old.spec.Equal(s) {
+		if !old.specNow().Equal(s) {
 			return fail(container.CodeConflict, s.ID)
 		}
 		return nil
@@ -110,7 +152,12 @@ func (t *Twin) Start(ctx context.Context, s container.Spec) error {
 	if len(args) == 0 || img.Programs[args[0]] == nil {
 		return fail(container.CodeProgram, strings.Join(args, " "))
 	}
+	mounts, err := t.mounts(s)
+	if err != nil {
+		return err
+	}
 	b := newTwinBox(s, img, slices.Concat(img.Image.Env, s.Env))
+	b.volumes = mounts
 	t.containers[s.ID] = b
 	t.running.Go(func() { b.main(args) })
 	return nil
@@ -205,13 +252,21 @@ func (t *Twin) Destroy(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	b.kill()
+	b.end(container.EndDestroyed)
+	<-b.ended
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.containers[id] == b {
 		delete(t.containers, id)
 	}
 	return nil
+}
+
+// left lists the containers that are still there.
+func (t *Twin) left() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Sorted(maps.Keys(t.containers))
 }
 
 func fail(code container.Code, detail string) error {

@@ -24,12 +24,20 @@ type twinBox struct {
 	ctx  context.Context // ends with the container
 	kill context.CancelFunc
 
+	signals chan container.Signal // to the program, one at a time
+	ended   chan struct{}
+
 	mu        sync.Mutex
 	state     container.State
 	code      int
+	cause     container.End // of a kill
+	why       container.End
+	pending   []container.Signal // arrived while paused
+	usage     container.Usage
 	from, to  time.Time
 	unpaused  chan struct{} // closed while not paused
 	listeners map[uint16]*twinListener
+	volumes   map[string]*TwinMount
 }
 
 func newTwinBox(s container.Spec, img TwinImage, env []string) *twinBox {
@@ -37,6 +45,7 @@ func newTwinBox(s container.Spec, img TwinImage, env []string) *twinBox {
 	b := &twinBox{
 		spec: s, img: img, env: env, ctx: ctx, kill: kill, log: newTwinLog(),
 		state: container.Running, from: now(), unpaused: make(chan struct{}), listeners: map[uint16]*twinListener{},
+		signals: make(chan container.Signal, maxTwinSignals), ended: make(chan struct{}),
 	}
 	close(b.unpaused)
 	return b
@@ -45,29 +54,39 @@ func newTwinBox(s container.Spec, img TwinImage, env []string) *twinBox {
 // main runs the container's program to its end.
 func (b *twinBox) main(args []string) {
 	out, err := b.log.writer(container.Stdout), b.log.writer(container.Stderr)
-	code := b.run(b.ctx, args, &Process{Args: args, Env: b.env, Stdin: bytes.NewReader(nil), Stdout: out, Stderr: err})
+	p := &Process{Args: args, Env: b.env, Stdin: bytes.NewReader(nil), Stdout: out, Stderr: err, Signals: b.signals}
+	code, was := b.run(b.ctx, args, p)
 	out.flush()
 	err.flush()
 	b.mu.Lock()
-	b.state, b.code, b.to = container.Exited, code, now()
+	b.state, b.code, b.to, b.why = container.Exited, code, now(), container.EndExit
+	if was {
+		b.why = b.cause
+	}
 	b.mu.Unlock()
 	b.kill()
 	b.log.end()
+	close(b.ended)
 }
 
-// run runs one program, and does not wait for one that ignores its context.
-func (b *twinBox) run(ctx context.Context, args []string, p *Process) int {
-	p.Listen = b.listen
-	done := make(chan int, 1)
-	go func() { done <- b.img.Programs[args[0]](ctx, p) }()
+// run runs one program, and does not wait for one that ignores its context. It
+// reports whether the program was killed.
+func (b *twinBox) run(ctx context.Context, args []string, p *Process) (code int, was bool) {
+	ctx, kill := context.WithCancel(ctx)
+	defer kill()
+	p.Listen, p.Volumes = b.listen, b.volumes
+	done := b.meter(p, kill)
+	defer done()
+	ended := make(chan int, 1)
+	go func() { ended <- b.img.Programs[args[0]](ctx, p) }()
 	select {
-	case code := <-done:
-		if ctx.Err() != nil {
-			return killed
+	case code := <-ended:
+		if ctx.Err() != nil || b.ctx.Err() != nil { // the second comes first to those that listen
+			return killed, true
 		}
-		return code
+		return code, false
 	case <-ctx.Done():
-		return killed
+		return killed, true
 	}
 }
 
@@ -75,7 +94,8 @@ func (b *twinBox) report() container.Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return container.Status{
-		ID: b.spec.ID, Image: b.spec.Image, State: b.state, ExitCode: b.code, StartedAt: b.from, FinishedAt: b.to,
+		ID: b.spec.ID, Image: b.spec.Image, State: b.state, Limits: b.spec.Limits, End: b.why, ExitCode: b.code,
+		OOMKilled: b.usage.OOMKills > 0, StartedAt: b.from, FinishedAt: b.to, CPUTime: b.usage.CPUTime, MemoryBytes: b.usage.MemoryBytes,
 	}
 }
 
@@ -90,6 +110,10 @@ func (b *twinBox) setPaused(paused bool) error {
 	case !paused && b.state == container.Paused:
 		b.state = container.Running
 		close(b.unpaused)
+		for _, sig := range b.pending {
+			b.deliver(sig)
+		}
+		b.pending = nil
 	}
 	return nil
 }
@@ -129,7 +153,7 @@ func (b *twinBox) exec(ctx context.Context, e container.ExecSpec) (int, error) {
 	if p.Stderr == nil {
 		p.Stderr = io.Discard
 	}
-	code := b.run(both, e.Args, p)
+	code, _ := b.run(both, e.Args, p)
 	return code, ctx.Err()
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/internal/dialer"
@@ -61,7 +62,7 @@ func openStore(t *testing.T, cfg Config) *Store {
 // serve runs a registry and returns its address and a dialer for it.
 func serve(t *testing.T) (string, *dialer.Dialer) {
 	t.Helper()
-	srv := httptest.NewServer(registry.New())
+	srv := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(srv.Close)
 	addr := srv.Listener.Addr().String()
 	d, err := dialer.New([]string{addr})
@@ -77,7 +78,7 @@ func push(t *testing.T, ref string, img v1.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(r, img); err != nil {
+	if err := ggcr.Write(r, img); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -185,7 +186,7 @@ func TestRefusals(t *testing.T) {
 	push(t, addr+"/other:1", other)
 	idx := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: other, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}})
 	ref, _ := name.ParseReference(addr + "/index:1")
-	if err := remote.WriteIndex(ref, idx); err != nil {
+	if err := ggcr.WriteIndex(ref, idx); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -233,7 +234,7 @@ func TestInterrupted(t *testing.T) {
 // checkEmpty shows that a refused pull left nothing.
 func checkEmpty(t *testing.T, s *Store) {
 	t.Helper()
-	for _, d := range []string{"images", "tmp", "index"} {
+	for _, d := range []string{imagesDir, layersDir, partialsDir, tmpDir, indexDir} {
 		if left, err := os.ReadDir(s.path(d)); err != nil || len(left) != 0 {
 			t.Errorf("%s: got %v, %v; want nothing left", d, left, err)
 		}
@@ -274,8 +275,8 @@ func TestTampered(t *testing.T) {
 	}
 }
 
-// entry is one entry of a hostile layer.
-type entry struct {
+// tarEntry is one entry of a hostile layer.
+type tarEntry struct {
 	tar.Header
 	data string
 }
@@ -284,33 +285,62 @@ type entry struct {
 // disk. None may touch the directory beside the root.
 var hostile = []struct {
 	name    string
-	entries []entry
+	entries []tarEntry
 	refused bool
 }{
-	{name: "dot dot", entries: []entry{{tar.Header{Name: "../victim/x", Mode: 0o644}, "evil"}}},
-	{name: "absolute", entries: []entry{{tar.Header{Name: "/victim/x", Mode: 0o644}, "evil"}}},
-	{name: "write through a link", entries: []entry{
+	{name: "dot dot", entries: []tarEntry{{tar.Header{Name: "../victim/x", Mode: 0o644}, "evil"}}},
+	{name: "absolute", entries: []tarEntry{{tar.Header{Name: "/victim/x", Mode: 0o644}, "evil"}}},
+	{name: "write through a link", entries: []tarEntry{
 		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "../victim"}, ""},
 		{tar.Header{Name: "l/x", Mode: 0o644}, "evil"},
 	}},
-	{name: "write through an absolute link", entries: []entry{
+	{name: "write through an absolute link", entries: []tarEntry{
 		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "@victim"}, ""},
 		{tar.Header{Name: "l/x", Mode: 0o644}, "evil"},
 	}},
-	{name: "hard link out", refused: true, entries: []entry{{tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "../victim/file"}, ""}}},
-	{name: "whiteout through a link", entries: []entry{
+	{name: "hard link out", refused: true, entries: []tarEntry{{tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "../victim/file"}, ""}}},
+	{name: "whiteout through a link", entries: []tarEntry{
 		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "../victim"}, ""},
 		{tar.Header{Name: "l/.wh.file"}, ""},
 	}},
-	{name: "opaque through a link", entries: []entry{
+	{name: "opaque through a link", entries: []tarEntry{
 		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "../victim"}, ""},
 		{tar.Header{Name: "l/.wh..wh..opq"}, ""},
 	}},
-	{name: "whiteout of the parent", refused: true, entries: []entry{{tar.Header{Name: ".wh..."}, ""}}},
-	{name: "device", entries: []entry{{tar.Header{Name: "disk", Typeflag: tar.TypeBlock, Devmajor: 254, Mode: 0o666}, ""}}},
-	{name: "setuid", entries: []entry{{tar.Header{Name: "su", Mode: 0o6755}, "x"}}},
-	{name: "ids", refused: true, entries: []entry{{tar.Header{Name: "x", Uid: 1 << 20, Mode: 0o644}, "x"}}},
-	{name: "attributes", entries: []entry{{tar.Header{Name: "x", Mode: 0o644, PAXRecords: map[string]string{
+	{name: "through a chain of links", entries: []tarEntry{
+		{tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "b"}, ""},
+		{tar.Header{Name: "b", Typeflag: tar.TypeSymlink, Linkname: "../victim"}, ""},
+		{tar.Header{Name: "a/x", Mode: 0o644}, "evil"},
+	}},
+	{name: "absolute hard link out", refused: true, entries: []tarEntry{{tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "@victim/file"}, ""}}},
+	{name: "overwrite through a link", entries: []tarEntry{
+		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "@victim/file"}, ""},
+		{tar.Header{Name: "l", Mode: 0o644}, "evil"},
+	}},
+	{name: "change of mode through a hard link to a link", entries: []tarEntry{
+		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "@victim/file"}, ""},
+		{tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "l", Mode: 0o777}, ""},
+	}},
+	{name: "change of mode through a link", entries: []tarEntry{
+		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "@victim"}, ""},
+		{tar.Header{Name: "l/", Typeflag: tar.TypeDir, Mode: 0o777}, ""},
+		{tar.Header{Name: "l/file", Typeflag: tar.TypeReg, Mode: 0o666}, "evil"},
+	}},
+	{name: "hard link through a link", refused: true, entries: []tarEntry{
+		{tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "@victim"}, ""},
+		{tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "l/file"}, ""},
+	}},
+	{name: "directory that becomes a link", entries: []tarEntry{
+		{tar.Header{Name: "d", Typeflag: tar.TypeDir, Mode: 0o755}, ""},
+		{tar.Header{Name: "d", Typeflag: tar.TypeSymlink, Linkname: "@victim"}, ""},
+		{tar.Header{Name: "d/x", Mode: 0o644}, "evil"},
+	}},
+	{name: "whiteout of nothing", refused: true, entries: []tarEntry{{tar.Header{Name: "d/.wh."}, ""}}},
+	{name: "whiteout of the parent", refused: true, entries: []tarEntry{{tar.Header{Name: ".wh..."}, ""}}},
+	{name: "device", entries: []tarEntry{{tar.Header{Name: "disk", Typeflag: tar.TypeBlock, Devmajor: 254, Mode: 0o666}, ""}}},
+	{name: "setuid", entries: []tarEntry{{tar.Header{Name: "su", Mode: 0o6755}, "x"}}},
+	{name: "ids", refused: true, entries: []tarEntry{{tar.Header{Name: "x", Uid: 1 << 20, Mode: 0o644}, "x"}}},
+	{name: "attributes", entries: []tarEntry{{tar.Header{Name: "x", Mode: 0o644, PAXRecords: map[string]string{
 		"SCHILY.xattr.security.capability": "\x01", "SCHILY.xattr.trusted.overlay.opaque": "y",
 	}}, "x"}}},
 }
@@ -341,7 +371,7 @@ func TestHostileLayers(t *testing.T) {
 	}
 }
 
-func hostileLayer(t *testing.T, entries []entry, victim string) []byte {
+func hostileLayer(t testing.TB, entries []tarEntry, victim string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -375,7 +405,11 @@ func checkTame(t *testing.T, name, root string) {
 			return err
 		}
 		info, err := d.Info()
-		if err == nil && info.Mode()&(fs.ModeDevice|fs.ModeSetuid|fs.ModeSetgid) != 0 {
+		bad := fs.ModeDevice | fs.ModeSetuid | fs.ModeSetgid
+		if d.IsDir() { // in a layer's tree the mark of one that it did not name
+			bad = fs.ModeSetgid
+		}
+		if err == nil && info.Mode()&bad != 0 {
 			t.Errorf("%s: %s has mode %v", name, path, info.Mode())
 		}
 		return err
@@ -389,7 +423,7 @@ func checkTame(t *testing.T, name, root string) {
 // files.
 func TestBombs(t *testing.T) {
 	zeros := func(n int) []byte {
-		return hostileLayer(t, []entry{{tar.Header{Name: "zeros", Mode: 0o644}, strings.Repeat("\x00", n)}}, "")
+		return hostileLayer(t, []tarEntry{{tar.Header{Name: "zeros", Mode: 0o644}, strings.Repeat("\x00", n)}}, "")
 	}
 	gz := func(b []byte) []byte {
 		var out bytes.Buffer
@@ -398,9 +432,9 @@ func TestBombs(t *testing.T) {
 		_ = w.Close()
 		return out.Bytes()
 	}
-	var many []entry
+	var many []tarEntry
 	for i := range 200 {
-		many = append(many, entry{tar.Header{Name: "d/" + strings.Repeat("x", i+1), Mode: 0o644}, ""})
+		many = append(many, tarEntry{tar.Header{Name: "d/" + strings.Repeat("x", i+1), Mode: 0o644}, ""})
 	}
 	tail := append(hostileLayer(t, nil, ""), make([]byte, 8<<20)...)
 	for _, c := range []struct {

@@ -1,20 +1,20 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -34,62 +34,154 @@ type plan struct {
 }
 
 // install puts an image into the store, whole or not at all.
-func (s *Store) install(ctx context.Context, src source, o container.PullOptions) (container.Image, error) {
-	p, err := s.plan(src, o)
+func (s *Store) install(ctx context.Context, ref string, src source, o container.PullOptions) (container.Image, error) {
+	p, err := s.plan(ctx, src, o)
 	if err != nil {
 		return container.Image{}, err
 	}
 	digest := p.image.Digest
-	defer s.hold(digest)()
-	private := o.Username != "" || o.Password != ""
-	if m, err := s.load(digest); err == nil {
-		m.Image.Index = p.image.Index
-		if o.Progress != nil {
-			o.Progress(m.Image.SizeBytes, m.Image.SizeBytes)
-		}
-		if m.Private && !private { // the registry has just given it to anybody
-			m.Private = false
-			return m.Image, storeError(ctx, digest, writeMeta(s.path("images", fileName(digest)), m))
-		}
-		return m.Image, nil
-	}
-	tmp, err := os.MkdirTemp(s.path("tmp"), "pull-")
+	m := meta{Image: p.image, FirstID: s.firstID, Private: o.Username != "" || o.Password != "", Ref: ref}
+	layers, done, err := s.layers(ctx, p, &m, o)
+	defer done()
 	if err != nil {
-		return container.Image{}, storeError(ctx, digest, err)
+		return container.Image{}, err
 	}
-	err = s.fill(ctx, tmp, p, o)
-	if err == nil {
-		err = writeMeta(tmp, meta{Image: p.image, FirstID: s.firstID, Private: private})
+	give, err := s.hold(ctx, digest)
+	if err != nil {
+		return container.Image{}, err
 	}
-	if err == nil {
-		// All files are on disk before the name says so.
-		if err = syncTree(tmp); err == nil {
-			err = os.Rename(tmp, s.path("images", fileName(digest)))
+	defer give()
+	key := filepath.Join(imagesDir, fileName(digest))
+	if old, err := s.load(digest); err == nil {
+		stay, there := s.keep(key)
+		if there {
+			defer stay()
+			old.Image.Index, old.Ref = m.Image.Index, nameOf(ref, old.Ref)
+			old.Private = old.Private && m.Private // the registry has just given it to anybody
+			return old.Image, storeError(ctx, digest, writeJSON(s.path(key, metaFile), old))
 		}
 	}
-	if err != nil {
-		return container.Image{}, errors.Join(storeError(ctx, digest, err), removeTree(tmp))
+	tmp := filepath.Join(tmpDir, fileName(digest))
+	err = s.compose(ctx, tmp, layers, &m)
+	if err == nil {
+		err = os.Rename(s.path(tmp), s.path(key))
 	}
-	return p.image, nil
+	if err == nil {
+		err = durable.SyncDir(s.path(imagesDir))
+	}
+	if err == nil {
+		s.add(key, s.entryOf(m, time.Now()))
+	}
+	if err != nil {
+		err = errors.Join(storeError(ctx, digest, err), removeTree(s.path(tmp)))
+	}
+	s.release(tmp, 0)
+	return m.Image, err
 }
 
-func writeMeta(dir string, m meta) error {
-	b, err := json.Marshal(m)
-	if err != nil {
+// nameOf is what an image is known by: the tag that led to it stays its name when
+// the same repository is asked for the digest.
+func nameOf(ref, before string) string {
+	repository, _, pinned := strings.Cut(ref, "@")
+	if tag, ok := strings.CutPrefix(before, repository); pinned && ok && strings.HasPrefix(tag, ":") && !strings.ContainsAny(tag, "/@") {
+		return before
+	}
+	return ref
+}
+
+// layers brings all layers in. They stay until done is called.
+func (s *Store) layers(ctx context.Context, p *plan, m *meta, o container.PullOptions) (out []layer, done func(), err error) {
+	var kept []func()
+	done = func() {
+		for _, stay := range kept {
+			stay()
+		}
+	}
+	before := uint64(0)
+	left := bounds{Bytes: s.cfg.MaxUnpackedBytes, Files: MaxFiles}
+	for i, d := range p.manifest.Layers {
+		n := need{Descriptor: d, DiffID: p.config.RootFS.DiffIDs[i].String(), Private: m.Private, Left: left, Report: func(n uint64) {
+			if o.Progress != nil {
+				o.Progress(before+n, p.image.SizeBytes)
+			}
+		}}
+		var l layer
+		for there := false; !there; { // it may be removed before it is kept
+			if l, err = s.layer(ctx, p.src, n); err != nil {
+				return nil, done, err
+			}
+			var stay func()
+			if stay, there = s.keep(filepath.Join(layersDir, s.layerName(d.Digest))); there {
+				kept = append(kept, stay)
+			}
+		}
+		before += uint64(d.Size)
+		left.Bytes -= l.Bytes
+		left.Files -= l.Files
+		m.Layers = append(m.Layers, s.layerName(d.Digest))
+		out = append(out, l)
+	}
+	m.Image.UnpackedBytes = s.cfg.MaxUnpackedBytes - left.Bytes
+	return out, done, nil
+}
+
+// compose makes an image's tree of its layers' files, which it shares with
+// them by hard links, in the directory tmp. Its space is claimed.
+func (s *Store) compose(ctx context.Context, tmp string, layers []layer, m *meta) error {
+	dir := s.path(tmp)
+	if err := errors.Join(removeTree(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(dir, metaFile), b)
+	m.Alone = len(layers) == 1 && layers[0].Marks == 0
+	if !m.Alone {
+		files := uint64(1)
+		for _, l := range layers {
+			files += l.Files
+		}
+		if err := s.claim(ctx, tmp, files*perFile/8); err != nil {
+			return err
+		}
+		used, err := s.link(ctx, dir, m.Layers)
+		if err != nil {
+			return err
+		}
+		m.OwnBytes = used.Bytes
+		if err := syncTree(dir); err != nil {
+			return err
+		}
+	}
+	return writeJSON(filepath.Join(dir, metaFile), m)
+}
+
+// link fills the tree.
+func (s *Store) link(ctx context.Context, dir string, names []string) (usage, error) {
+	root, err := makeRoot(filepath.Join(dir, rootDir), s.firstID)
+	if err != nil {
+		return usage{}, err
+	}
+	defer root.Close()
+	var trees []*os.File
+	defer func() {
+		for _, f := range trees {
+			_ = f.Close()
+		}
+	}()
+	for _, name := range names {
+		f, err := os.Open(s.path(layersDir, name, rootDir))
+		if err != nil {
+			return usage{}, err
+		}
+		trees = append(trees, f)
+	}
+	return s.merge(ctx, root, trees)
 }
 
 // plan checks what an image says of itself, before anything large is read.
-func (s *Store) plan(src source, o container.PullOptions) (*plan, error) {
-	digest, err := src.img.Digest()
-	if err != nil {
-		return nil, err
-	}
+func (s *Store) plan(ctx context.Context, src source, o container.PullOptions) (*plan, error) {
 	p := &plan{src: src}
-	if p.manifest, err = src.img.Manifest(); err != nil {
-		return nil, err
+	var err error
+	if p.manifest, err = v1.ParseManifest(bytes.NewReader(src.manifest)); err != nil {
+		return nil, badImage("manifest: %v", err)
 	}
 	m := p.manifest
 	if len(m.Layers) > MaxLayers || m.Config.Size > MaxManifestBytes {
@@ -104,14 +196,14 @@ func (s *Store) plan(src source, o container.PullOptions) (*plan, error) {
 			return nil, checkSize(total, s.sizeCap(o))
 		}
 	}
-	raw, err := src.img.RawConfigFile()
+	raw, err := src.config(ctx, m.Config)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkDigest("configuration", raw, m.Config.Digest); err != nil {
 		return nil, err
 	}
-	if p.config, err = src.img.ConfigFile(); err != nil {
+	if p.config, err = v1.ParseConfigFile(bytes.NewReader(raw)); err != nil {
 		return nil, badImage("configuration: %v", err)
 	}
 	c := p.config
@@ -122,8 +214,9 @@ func (s *Store) plan(src source, o container.PullOptions) (*plan, error) {
 		return nil, badImage("%d layers, but the configuration names %d", len(m.Layers), len(c.RootFS.DiffIDs))
 	}
 	p.image = container.Image{
-		Digest: digest.String(), Index: src.index, SizeBytes: total, OS: c.OS, Arch: c.Architecture,
+		Digest: src.digest, Index: src.index, SizeBytes: total, OS: c.OS, Arch: c.Architecture,
 		Args: slices.Concat(c.Config.Entrypoint, c.Config.Cmd), Env: c.Config.Env, WorkDir: c.Config.WorkingDir, User: c.Config.User,
+		StopSignal: c.Config.StopSignal,
 	}
 	p.image.Ports, err = ports(c.Config.ExposedPorts)
 	if err != nil {
@@ -137,6 +230,9 @@ func checkSpec(img container.Image) error {
 	probe := container.Spec{
 		ID: "x", Image: img.Digest, Args: img.Args, Env: img.Env, WorkDir: img.WorkDir, User: img.User,
 		Limits: container.Limits{MilliCPU: container.MinMilliCPU, MemoryBytes: container.MinMemory, DiskBytes: container.MinDisk, Pids: container.MinPids},
+	}
+	if len(img.StopSignal) > container.MaxUserBytes {
+		return badImage("its stop signal has %d bytes", len(img.StopSignal))
 	}
 	if err := probe.Validate(); err != nil {
 		return badImage("its configuration: %v", err)
@@ -165,87 +261,9 @@ func ports(exposed map[string]struct{}) ([]uint16, error) {
 	return slices.Compact(out), nil
 }
 
-// fill downloads and unpacks all layers into dir.
-func (s *Store) fill(ctx context.Context, dir string, p *plan, o container.PullOptions) error {
-	root, err := makeRoot(filepath.Join(dir, rootDir), s.firstID)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	layers, err := p.src.img.Layers()
-	if err != nil {
-		return err
-	}
-	done := uint64(0)
-	left := bounds{Bytes: s.cfg.MaxUnpackedBytes, Files: MaxFiles}
-	for i, l := range layers {
-		want := p.manifest.Layers[i]
-		progress := func(n uint64) {
-			if o.Progress != nil {
-				o.Progress(done+n, p.image.SizeBytes)
-			}
-		}
-		file, err := download(ctx, dir, l, want, progress)
-		if err != nil {
-			return err
-		}
-		done += uint64(want.Size)
-		used, err := s.unpack(ctx, file, root, job{DiffID: p.config.RootFS.DiffIDs[i].String(), Bounds: left})
-		err = errors.Join(err, file.Close(), os.Remove(file.Name()))
-		if err != nil {
-			return err
-		}
-		left.Bytes -= used.Bytes
-		left.Files -= used.Files
-	}
-	p.image.UnpackedBytes = s.cfg.MaxUnpackedBytes - left.Bytes
-	return nil
-}
-
-// download writes a compressed layer to a file and checks its size and digest
-// before anything looks into it.
-func download(ctx context.Context, dir string, l v1.Layer, want v1.Descriptor, progress func(uint64)) (*os.File, error) {
-	body, err := l.Compressed()
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	defer context.AfterFunc(ctx, func() { _ = body.Close() })()
-	f, err := os.CreateTemp(dir, "layer-")
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum, &counter{report: progress}), io.LimitReader(body, want.Size+1))
-	switch {
-	case err != nil && n == want.Size && ctx.Err() == nil: // the source may have found the same before us
-		err = errors.Join(checkSum("layer", sum, want.Digest), err)
-	case err != nil:
-	case n != want.Size:
-		err = &container.Error{Code: container.CodeDigestMismatch, Detail: fmt.Sprintf("a layer of %d bytes has another length", want.Size)}
-	default:
-		err = checkSum("layer", sum, want.Digest)
-	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
-	}
-	return f, nil
-}
-
-// counter reports progress.
-type counter struct {
-	n      uint64
-	report func(uint64)
-}
-
-// Write counts.
-func (c *counter) Write(p []byte) (int, error) {
-	c.n += uint64(len(p))
-	c.report(c.n)
-	return len(p), nil
+func digestOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 func checkDigest(what string, data []byte, want v1.Hash) error {

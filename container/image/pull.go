@@ -1,25 +1,19 @@
 package image
 
 import (
+	"bytes"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"strings"
-	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/pkt-cash/pkt-cloud/container"
-	"github.com/pkt-cash/pkt-cloud/internal/dialer"
 )
 
 // Schemes of references to this machine's own files.
@@ -28,10 +22,18 @@ const (
 	schemeArchive = "docker-archive:"
 )
 
-// source is an image as it was found, not yet verified.
+// source is an image as it was found. Nothing but the manifest was verified.
 type source struct {
-	img   v1.Image
-	index string
+	index    string // digest that the reference led to
+	digest   string // of the manifest
+	manifest []byte
+	origin   string // whose blobs they are; empty: this machine's own
+	config   func(ctx context.Context, d v1.Descriptor) ([]byte, error)
+	// open opens a layer from an offset on, or from an earlier one.
+	open func(ctx context.Context, d v1.Descriptor, from int64) (body io.ReadCloser, start int64, err error)
+	// grants reports whether a layer is given to this caller.
+	grants func(ctx context.Context, d v1.Descriptor) bool
+	close  func()
 }
 
 // Pull brings an image into the store: "registry/name:tag",
@@ -39,11 +41,96 @@ type source struct {
 // "docker-archive:/file.tar". A digest that the store has is not asked for
 // again, unless it came with credentials [CONTAINER-12].
 func (s *Store) Pull(ctx context.Context, ref string, o container.PullOptions) (container.Image, error) {
+	img, src, err := s.find(ctx, ref, o, true)
+	if err != nil || src == nil {
+		return img, err
+	}
+	defer src.close()
+	img, err = s.install(ctx, ref, *src, o)
+	if err != nil {
+		if ctx.Err() != nil {
+			return container.Image{}, ctx.Err()
+		}
+		return container.Image{}, registryError(ref, err)
+	}
+	s.remember(src.index, img.Digest)
+	return img, nil
+}
+
+// Inspect says what [Store.Pull] would bring, from the manifest and the
+// configuration alone: it fetches no layer. What it refuses Pull refuses too.
+// UnpackedBytes is 0 unless the store has the image; for one that it has not, a
+// disk without twice its compressed size is refused as [container.CodeDiskFull].
+func (s *Store) Inspect(ctx context.Context, ref string, o container.PullOptions) (container.Image, error) {
+	img, src, err := s.find(ctx, ref, o, false)
+	if err != nil || src == nil {
+		return img, err
+	}
+	defer src.close()
+	p, err := s.plan(ctx, *src, o)
+	if err != nil {
+		if ctx.Err() != nil {
+			return container.Image{}, ctx.Err()
+		}
+		return container.Image{}, registryError(ref, err)
+	}
+	if m, err := s.load(p.image.Digest); err == nil {
+		p.image.UnpackedBytes = m.Image.UnpackedBytes
+		return p.image, nil
+	}
+	if free, err := freeBytes(s.cfg.Dir); err == nil && free/2 < p.image.SizeBytes {
+		return container.Image{}, &container.Error{Code: container.CodeDiskFull, Detail: fmt.Sprintf("%d bytes are free, the image has %d compressed", free, p.image.SizeBytes)}
+	}
+	return p.image, nil
+}
+
+// Registry returns the registry that a reference leads to, in its usual spelling,
+// or "" where it leads to none. Credentials for it are those of
+// [container.PullOptions].
+func Registry(ref string) string {
+	if strings.HasPrefix(ref, schemeLayout) || strings.HasPrefix(ref, schemeArchive) {
+		return ""
+	}
+	named, err := name.ParseReference(ref)
+	if err != nil {
+		return ""
+	}
+	return named.Context().RegistryStr()
+}
+
+// RegistryName returns the usual spelling of a registry's name, such as
+// "registry.example:5000". Errors are [container.CodeInvalidSpec].
+func RegistryName(s string) (string, error) {
+	r, err := name.NewRegistry(s)
+	if err != nil || s == "" {
+		return "", &container.Error{Code: container.CodeInvalidSpec, Detail: "no registry has that name"}
+	}
+	return r.RegistryStr(), nil
+}
+
+// Pinned returns a reference to a registry with a digest in the place of its tag.
+// One that has a digest, or leads elsewhere, stays as it is.
+func Pinned(ref, digest string) string {
+	if strings.HasPrefix(ref, schemeLayout) || strings.HasPrefix(ref, schemeArchive) {
+		return ref
+	}
+	named, err := name.ParseReference(ref)
+	if err != nil {
+		return ref
+	}
+	if _, ok := named.(name.Digest); ok {
+		return ref
+	}
+	return named.Context().Name() + "@" + digest
+}
+
+// find follows a reference to an image of the store, or to a source.
+func (s *Store) find(ctx context.Context, ref string, o container.PullOptions, use bool) (container.Image, *source, error) {
 	if len(ref) > container.MaxRefBytes {
-		return container.Image{}, &container.Error{Code: container.CodeUnknownImage, Detail: fmt.Sprintf("a reference of %d bytes", len(ref))}
+		return container.Image{}, nil, &container.Error{Code: container.CodeUnknownImage, Detail: fmt.Sprintf("a reference of %d bytes", len(ref))}
 	}
 	if err := ctx.Err(); err != nil {
-		return container.Image{}, err
+		return container.Image{}, nil, err
 	}
 	var src source
 	var err error
@@ -55,25 +142,28 @@ func (s *Store) Pull(ctx context.Context, ref string, o container.PullOptions) (
 	default:
 		var named name.Reference
 		if named, err = name.ParseReference(ref); err != nil {
-			return container.Image{}, &container.Error{Code: container.CodeUnknownImage, Detail: fmt.Sprintf("%.120q is no image reference", ref), Err: err}
+			return container.Image{}, nil, &container.Error{Code: container.CodeUnknownImage, Detail: fmt.Sprintf("%.120q is no image reference", ref), Err: err}
 		}
 		if img, ok := s.cached(named, o); ok {
-			return img, checkSize(img.SizeBytes, s.sizeCap(o))
+			if use {
+				s.touch(img.Digest)
+			}
+			return img, nil, checkSize(img.SizeBytes, s.sizeCap(o))
 		}
 		src, err = s.fromRegistry(ctx, named, o)
+		if err != nil && ctx.Err() == nil {
+			err = registryError(ref, err)
+		}
 	}
-	if err != nil {
-		return container.Image{}, container.Wrap(container.CodeBadImage, ref, err)
-	}
-	img, err := s.install(ctx, src, o)
 	if err != nil {
 		if ctx.Err() != nil {
-			return container.Image{}, ctx.Err()
+			err = ctx.Err()
+		} else {
+			err = container.Wrap(container.CodeBadImage, ref, err)
 		}
-		return container.Image{}, registryError(ref, err)
+		return container.Image{}, nil, err
 	}
-	s.remember(src.index, img.Digest)
-	return img, nil
+	return container.Image{}, &src, nil
 }
 
 func (s *Store) sizeCap(o container.PullOptions) uint64 {
@@ -107,86 +197,60 @@ func (s *Store) cached(ref name.Reference, o container.PullOptions) (container.I
 }
 
 func (s *Store) fromRegistry(ctx context.Context, ref name.Reference, o container.PullOptions) (source, error) {
-	if s.cfg.Dial == nil {
-		return source{}, &container.Error{Code: container.CodeForbiddenHost, Detail: "this store pulls from no registry"}
-	}
-	tr := &http.Transport{
-		DialContext: s.cfg.Dial, TLSHandshakeTimeout: 15 * time.Second, ResponseHeaderTimeout: time.Minute,
-		ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 64 << 10,
-	}
-	opts := []remote.Option{
-		remote.WithContext(ctx), remote.WithTransport(boundedTransport{tr}), remote.WithPlatform(platform), remote.WithUserAgent("pktcloud"),
-		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Steps: 3}),
-	}
-	if o.Username != "" || o.Password != "" {
-		opts = append(opts, remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: o.Username, Password: o.Password})))
-	}
-	desc, err := remote.Get(ref, opts...)
-	if err != nil && mismatched(ref, err) {
-		return source{}, &container.Error{Code: container.CodeDigestMismatch, Detail: "manifest", Err: err}
-	}
-	if err != nil {
-		return source{}, registryError(ref.String(), err)
-	}
-	src := source{index: desc.Digest.String()}
-	if !desc.MediaType.IsIndex() {
-		src.img, err = desc.Image()
-		return src, err
-	}
-	idx, err := desc.ImageIndex()
+	r, err := s.connect(ctx, ref.Context(), o)
 	if err != nil {
 		return source{}, err
 	}
-	src.img, err = choose(idx)
-	return src, err
+	src := source{origin: ref.Context().Name(), config: r.small, open: r.blob, grants: r.grants, close: r.close}
+	if err := src.read(ctx, r, ref); err != nil {
+		r.close()
+		return source{}, err
+	}
+	return src, nil
 }
 
-// mismatched reports whether a registry answered a digest with something else:
-// what is left when neither the network failed nor the registry refused.
-func mismatched(ref name.Reference, err error) bool {
-	if _, ok := ref.(name.Digest); !ok || errors.Is(err, io.ErrUnexpectedEOF) {
-		return false
+// read follows the reference, over an index if there is one, to a manifest.
+func (src *source) read(ctx context.Context, r *remote, ref name.Reference) error {
+	b, err := r.manifest(ctx, ref.Identifier())
+	if err != nil {
+		return err
 	}
-	var network net.Error // *url.Error is one
-	var refused *transport.Error
-	var ours *container.Error
-	return !errors.As(err, &network) && !errors.As(err, &refused) && !errors.As(err, &ours)
-}
-
-// boundedTransport bounds every answer but a layer, which has a bound of its
-// own: manifests, tokens and error texts are read whole.
-type boundedTransport struct{ inner http.RoundTripper }
-
-// RoundTrip cuts a body that is too long.
-func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := t.inner.RoundTrip(r)
-	if err != nil || strings.Contains(r.URL.Path, "/blobs/") || r.Response != nil {
-		return resp, err
+	if d, ok := ref.(name.Digest); ok {
+		want, err := v1.NewHash(d.DigestStr())
+		if err != nil {
+			return badImage("%v", err)
+		}
+		if err := checkDigest("manifest", b, want); err != nil {
+			return err
+		}
 	}
-	if resp.ContentLength > MaxManifestBytes {
-		_ = resp.Body.Close()
-		return nil, &container.Error{Code: container.CodeTooLarge, Detail: fmt.Sprintf("an answer of %d bytes", resp.ContentLength)}
+	src.manifest, src.digest = b, digestOf(b)
+	src.index = src.digest
+	var shape struct {
+		Manifests, Layers, Config json.RawMessage
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, MaxManifestBytes), resp.Body}
-	return resp, nil
-}
-
-// registryError gives what a registry or the network answered its code.
-func registryError(ref string, err error) error {
-	var known *container.Error
-	var te *transport.Error
-	switch {
-	case errors.As(err, &known):
-		return known
-	case errors.Is(err, dialer.ErrForbidden):
-		return &container.Error{Code: container.CodeForbiddenHost, Detail: ref, Err: err}
-	case errors.As(err, &te) && te.StatusCode == http.StatusNotFound:
-		return &container.Error{Code: container.CodeUnknownImage, Detail: ref, Err: err}
+	if err := json.Unmarshal(b, &shape); err != nil {
+		return badImage("manifest: %v", err)
 	}
-	return &container.Error{Code: container.CodeRegistry, Detail: ref, Err: err}
+	if shape.Manifests == nil {
+		return nil
+	}
+	if shape.Layers != nil || shape.Config != nil { // it would be another image for another reader
+		return badImage("a manifest that is an index too")
+	}
+	idx, err := v1.ParseIndexManifest(bytes.NewReader(b))
+	if err != nil {
+		return badImage("index: %v", err)
+	}
+	d, err := choose(idx)
+	if err != nil {
+		return err
+	}
+	if src.manifest, err = r.manifest(ctx, d.Digest.String()); err != nil {
+		return err
+	}
+	src.digest = d.Digest.String()
+	return checkDigest("manifest", src.manifest, d.Digest)
 }
 
 func (s *Store) local() error {
@@ -204,12 +268,24 @@ func (s *Store) fromLayout(dir string) (source, error) {
 	if err != nil {
 		return source{}, &container.Error{Code: container.CodeUnknownImage, Detail: dir, Err: err}
 	}
-	img, err := choose(idx)
+	m, err := idx.IndexManifest()
 	if err != nil {
 		return source{}, err
 	}
-	digest, err := img.Digest()
-	return source{img: img, index: digest.String()}, err
+	d, err := choose(m)
+	if err != nil {
+		return source{}, err
+	}
+	img, err := idx.Image(d.Digest)
+	if err != nil {
+		return source{}, err
+	}
+	src, err := fromImage(img)
+	if err != nil {
+		return source{}, err
+	}
+	src.digest, src.index = d.Digest.String(), d.Digest.String()
+	return src, checkDigest("manifest", src.manifest, d.Digest)
 }
 
 func (s *Store) fromArchive(path string) (source, error) {
@@ -220,17 +296,33 @@ func (s *Store) fromArchive(path string) (source, error) {
 	if err != nil {
 		return source{}, &container.Error{Code: container.CodeUnknownImage, Detail: path, Err: err}
 	}
-	digest, err := img.Digest()
-	return source{img: img, index: digest.String()}, err
+	return fromImage(img)
+}
+
+// fromImage makes a source of what lies on this machine.
+func fromImage(img v1.Image) (source, error) {
+	b, err := img.RawManifest()
+	if err != nil {
+		return source{}, err
+	}
+	return source{
+		manifest: b, digest: digestOf(b), index: digestOf(b),
+		config: func(context.Context, v1.Descriptor) ([]byte, error) { return img.RawConfigFile() },
+		open: func(_ context.Context, d v1.Descriptor, _ int64) (io.ReadCloser, int64, error) {
+			l, err := img.LayerByDigest(d.Digest)
+			if err != nil {
+				return nil, 0, err
+			}
+			body, err := l.Compressed()
+			return body, 0, err
+		},
+		close: func() {},
+	}, nil
 }
 
 // choose takes the image for this machine from an index: the one that says so,
 // or the only one.
-func choose(idx v1.ImageIndex) (v1.Image, error) {
-	m, err := idx.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
+func choose(m *v1.IndexManifest) (v1.Descriptor, error) {
 	var images []v1.Descriptor
 	for _, d := range m.Manifests {
 		if !d.MediaType.IsImage() {
@@ -242,22 +334,8 @@ func choose(idx v1.ImageIndex) (v1.Image, error) {
 	}
 	for _, d := range images {
 		if d.Platform != nil || len(images) == 1 {
-			return verifiedImage(idx, d.Digest)
+			return d, nil
 		}
 	}
-	return nil, &container.Error{Code: container.CodeWrongArch, Detail: fmt.Sprintf("no %s among %d manifests", platform, len(m.Manifests))}
-}
-
-// verifiedImage checks that the manifest is the one that the index names; a
-// layout does not.
-func verifiedImage(idx v1.ImageIndex, want v1.Hash) (v1.Image, error) {
-	img, err := idx.Image(want)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := img.RawManifest()
-	if err != nil {
-		return nil, err
-	}
-	return img, checkDigest("manifest", raw, want)
+	return v1.Descriptor{}, &container.Error{Code: container.CodeWrongArch, Detail: fmt.Sprintf("no %s among %d manifests", platform, len(m.Manifests))}
 }

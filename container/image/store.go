@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/pkt-cash/pkt-cloud/container"
 )
@@ -22,7 +23,19 @@ const (
 	MaxUnpackedBytes = 16 << 30 // unpacked, all layers
 	MaxFiles         = 1 << 20  // entries of all layers
 	MaxLayers        = 128
-	MaxManifestBytes = 4 << 20 // manifest, index or configuration
+	MaxManifestBytes = 4 << 20  // manifest, index or configuration
+	MaxNameBytes     = 64 << 20 // names of all entries of a layer
+	MaxStoreBytes    = 64 << 30 // the whole store
+)
+
+// HoldSeconds is for how long an image is not removed after it was pulled or
+// looked up: from the pull to the start [CONTAINER-40].
+const HoldSeconds = 600
+
+// Registries that are too slow [CONTAINER-43].
+const (
+	StallSeconds      = 30      // without an answer, or with less than the next line says
+	MinBytesPerSecond = 4 << 10 // of a body, over StallSeconds
 )
 
 // DefaultFirstID is the id on disk of an unpacked image's root, where the store
@@ -41,6 +54,15 @@ type Config struct {
 	Local bool
 	// Caps; 0 means the constants of this package.
 	MaxImageBytes, MaxUnpackedBytes uint64
+	// MaxStoreBytes bounds all that is in Dir: images, layers that they share,
+	// and what half-finished pulls left.
+	MaxStoreBytes uint64
+	// InUse names the images that may not be removed, by digest: those that
+	// containers were started from. When it fails, or is nil, no image is removed
+	// to make room for another.
+	InUse func(ctx context.Context) ([]string, error)
+	// Stall replaces [StallSeconds].
+	Stall time.Duration
 	// FirstID replaces [DefaultFirstID] when this process is root. Otherwise
 	// images are unpacked in this process under its own ids.
 	FirstID uint32
@@ -53,13 +75,16 @@ type Store struct {
 	firstID uint32
 	lock    *os.File
 
-	mu    sync.Mutex
-	locks map[string]*digestLock
+	collecting sync.Mutex // one removal at a time
+
+	mu      sync.Mutex // guards what follows
+	locks   map[string]*turn
+	entries map[string]*entry // what takes space, by path below Dir
 }
 
-// digestLock makes pulls of one digest take their turn.
-type digestLock struct {
-	sync.Mutex
+// turn lets those who work on one thing take turns.
+type turn struct {
+	free  chan struct{}
 	users int
 }
 
@@ -67,6 +92,12 @@ type digestLock struct {
 const (
 	metaFile = "image.json"
 	rootDir  = "rootfs"
+
+	imagesDir   = "images"
+	layersDir   = "layers"
+	partialsDir = "partial"
+	indexDir    = "index"
+	tmpDir      = "tmp"
 )
 
 type meta struct {
@@ -75,6 +106,23 @@ type meta struct {
 	// Private says that credentials were given for it: it is not served again
 	// without asking the registry.
 	Private bool
+	// Ref is the reference that last led here.
+	Ref string
+	// Layers names the layers below "layers", lowest first; none in images of
+	// the first version of this package, which shared nothing.
+	Layers []string
+	// Alone says that the only layer is the image's tree.
+	Alone bool
+	// OwnBytes is what the tree takes beside its layers.
+	OwnBytes uint64
+}
+
+// treeOf returns the path of an image's unpacked root.
+func (s *Store) treeOf(m meta) string {
+	if m.Alone {
+		return s.path(layersDir, m.Layers[0], rootDir)
+	}
+	return s.path(imagesDir, fileName(m.Image.Digest), rootDir)
 }
 
 // Open opens the store in cfg.Dir and removes what an interrupted pull left.
@@ -91,14 +139,20 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.MaxUnpackedBytes == 0 {
 		cfg.MaxUnpackedBytes = MaxUnpackedBytes
 	}
-	s := &Store{cfg: cfg, locks: map[string]*digestLock{}}
+	if cfg.MaxStoreBytes == 0 {
+		cfg.MaxStoreBytes = MaxStoreBytes
+	}
+	if cfg.Stall == 0 {
+		cfg.Stall = StallSeconds * time.Second
+	}
+	s := &Store{cfg: cfg, locks: map[string]*turn{}, entries: map[string]*entry{}}
 	if sandboxed() {
 		s.firstID = cfg.FirstID
 		if s.firstID == 0 {
 			s.firstID = DefaultFirstID
 		}
 	}
-	for _, d := range []string{"images", "index", "tmp"} {
+	for _, d := range []string{imagesDir, layersDir, partialsDir, indexDir, tmpDir} {
 		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
 			return nil, err
 		}
@@ -106,16 +160,24 @@ func Open(cfg Config) (*Store, error) {
 	if s.lock, err = lockFile(s.path("lock")); err != nil {
 		return nil, &container.Error{Code: container.CodeInUse, Detail: dir, Err: err}
 	}
-	left, err := os.ReadDir(s.path("tmp"))
-	if err != nil {
+	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	return s, nil
+}
+
+// recover removes what an interrupted process left, and counts the rest.
+func (s *Store) recover() error {
+	left, err := os.ReadDir(s.path(tmpDir))
+	if err != nil {
+		return err
+	}
 	for _, e := range left {
-		if err := removeTree(s.path("tmp", e.Name())); err != nil {
-			return nil, errors.Join(err, s.Close())
+		if err := removeTree(s.path(tmpDir, e.Name())); err != nil {
+			return err
 		}
 	}
-	return s, nil
+	return s.count()
 }
 
 // Close lets go of the directory.
@@ -128,6 +190,8 @@ func (s *Store) path(parts ...string) string {
 // fileName turns "sha256:…" into a name that every file system takes.
 func fileName(digest string) string { return strings.Replace(digest, ":", "-", 1) }
 
+func unFileName(name string) string { return strings.Replace(name, "-", ":", 1) }
+
 // Image returns an image of the store, or [container.CodeUnknownImage].
 func (s *Store) Image(digest string) (container.Image, error) {
 	m, err := s.load(digest)
@@ -138,7 +202,11 @@ func (s *Store) Image(digest string) (container.Image, error) {
 // It implements what container/libcontainer asks for.
 func (s *Store) Root(digest string) (img container.Image, path string, firstID uint32, err error) {
 	m, err := s.load(digest)
-	return m.Image, s.path("images", fileName(digest), rootDir), m.FirstID, err
+	if err != nil {
+		return container.Image{}, "", 0, err
+	}
+	s.touch(digest)
+	return m.Image, s.treeOf(m), m.FirstID, nil
 }
 
 func (s *Store) load(digest string) (meta, error) {
@@ -146,14 +214,14 @@ func (s *Store) load(digest string) (meta, error) {
 	if !container.ValidDigest(digest) {
 		return m, &container.Error{Code: container.CodeUnknownImage, Detail: fmt.Sprintf("%.80q is no digest", digest)}
 	}
-	b, err := os.ReadFile(s.path("images", fileName(digest), metaFile))
+	b, err := os.ReadFile(s.path(imagesDir, fileName(digest), metaFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, &container.Error{Code: container.CodeUnknownImage, Detail: digest}
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &m)
 	}
-	if err == nil && m.Image.Digest != digest {
+	if err == nil && (m.Image.Digest != digest || m.Alone && len(m.Layers) != 1) {
 		err = errors.New("the description is of another image")
 	}
 	return m, container.Wrap(container.CodeRuntime, "read image "+digest, err)
@@ -161,7 +229,7 @@ func (s *Store) load(digest string) (meta, error) {
 
 // byIndex finds an image by the digest of an index that named it.
 func (s *Store) byIndex(digest string) (meta, error) {
-	b, err := os.ReadFile(s.path("index", fileName(digest)))
+	b, err := os.ReadFile(s.path(indexDir, fileName(digest)))
 	if err != nil {
 		return s.load(digest)
 	}
@@ -173,28 +241,33 @@ func (s *Store) byIndex(digest string) (meta, error) {
 // remember notes which image an index led to. Losing the note costs a pull.
 func (s *Store) remember(index, digest string) {
 	if index != digest {
-		_ = os.WriteFile(s.path("index", fileName(index)), []byte(digest), 0o600)
+		_ = os.WriteFile(s.path(indexDir, fileName(index)), []byte(digest), 0o600)
 	}
 }
 
-// hold locks a digest until the returned function is called.
-func (s *Store) hold(digest string) func() {
+// hold waits for its turn at a thing, and returns what gives it back.
+func (s *Store) hold(ctx context.Context, thing string) (func(), error) {
 	s.mu.Lock()
-	l := s.locks[digest]
-	if l == nil {
-		l = &digestLock{}
-		s.locks[digest] = l
+	t := s.locks[thing]
+	if t == nil {
+		t = &turn{free: make(chan struct{}, 1)}
+		s.locks[thing] = t
 	}
-	l.users++
+	t.users++
 	s.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
+	leave := func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(s.locks, digest)
+		if t.users--; t.users == 0 {
+			delete(s.locks, thing)
 		}
+	}
+	select {
+	case t.free <- struct{}{}:
+		return func() { <-t.free; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
 	}
 }
 

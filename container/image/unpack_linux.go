@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 
 // outcome is what the child answers on standard output.
 type outcome struct {
-	Used   bounds
+	Used   usage
 	Code   container.Code
 	Detail string
 }
@@ -46,7 +47,11 @@ func unpackMain(text string) int {
 		err = errors.Join(unix.Fchdir(3), unix.Close(3), unix.Chroot("."), unix.Chdir("/"))
 	}
 	unix.Umask(0)
-	if err == nil {
+	switch {
+	case err != nil:
+	case j.Merge > 0:
+		out.Used, err = mergeInherited(j.Merge)
+	default:
 		out.Used, err = unpackLayer(context.Background(), os.Stdin, "/", j)
 	}
 	if err != nil {
@@ -84,22 +89,56 @@ func makeRoot(path string, firstID uint32) (*os.File, error) {
 }
 
 // unpack unpacks a layer into root.
-func (s *Store) unpack(ctx context.Context, layer, root *os.File, j job) (bounds, error) {
+func (s *Store) unpack(ctx context.Context, layer, root *os.File, j job) (usage, error) {
 	if !sandboxed() {
 		return unpackLayer(ctx, layer, root.Name(), j)
 	}
 	j.SameOwner = true
+	used, err := s.child(ctx, j, layer, root)
+	if err == nil && (used.Bytes > j.Bounds.Bytes || used.Files > j.Bounds.Files) {
+		return usage{}, errors.New("the unpacking child used more than it was given")
+	}
+	return used, err
+}
+
+// merge makes the tree of layers in root.
+func (s *Store) merge(ctx context.Context, root *os.File, layers []*os.File) (usage, error) {
+	if !sandboxed() {
+		return mergeLayers(root, layers)
+	}
+	return s.child(ctx, job{Merge: len(layers)}, nil, append([]*os.File{root}, layers...)...)
+}
+
+// mergeInherited merges the layers whose directories lie on the descriptors
+// after the root's.
+func mergeInherited(n int) (usage, error) {
+	root, err := os.Open("/")
+	if err != nil {
+		return usage{}, err
+	}
+	defer root.Close()
+	var layers []*os.File
+	for i := range n {
+		layers = append(layers, os.NewFile(uintptr(4+i), "layer"))
+	}
+	return mergeLayers(root, layers)
+}
+
+// child runs this binary without rights, with files on descriptors from 3 on.
+func (s *Store) child(ctx context.Context, j job, stdin *os.File, files ...*os.File) (usage, error) {
 	text, err := json.Marshal(j)
 	if err != nil {
-		return bounds{}, err
+		return usage{}, err
 	}
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(s.firstID), Size: maxID + 1}}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{unpackArg}
 	cmd.Env = []string{unpackEnv + "=" + string(text), "GORACE=atexit_sleep_ms=0"}
 	cmd.Dir = "/"
-	cmd.Stdin = layer
-	cmd.ExtraFiles = []*os.File{root}
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
+	cmd.ExtraFiles = files
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &capped{b: &stdout}, &capped{b: &stderr}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -107,19 +146,19 @@ func (s *Store) unpack(ctx context.Context, layer, root *os.File, j job) (bounds
 		UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: false,
 		Credential: &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true},
 		Setsid:     true,
+		Pdeathsig:  unix.SIGKILL, // or it would unpack on when this process is killed
 	}
+	runtime.LockOSThread() // the child dies with the thread that started it
+	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
-		return bounds{}, fmt.Errorf("the unpacking child: %w: %.300s", err, stderr.Bytes())
+		return usage{}, fmt.Errorf("the unpacking child: %w: %.300s", err, stderr.Bytes())
 	}
 	var out outcome
 	if err := json.Unmarshal(stdout.Bytes(), &out); err != nil {
-		return bounds{}, fmt.Errorf("the unpacking child: %w: %.300s", err, stderr.Bytes())
+		return usage{}, fmt.Errorf("the unpacking child: %w: %.300s", err, stderr.Bytes())
 	}
 	if out.Code != "" {
-		return bounds{}, &container.Error{Code: out.Code, Detail: out.Detail}
-	}
-	if out.Used.Bytes > j.Bounds.Bytes || out.Used.Files > j.Bounds.Files {
-		return bounds{}, errors.New("the unpacking child used more than it was given")
+		return usage{}, &container.Error{Code: out.Code, Detail: out.Detail}
 	}
 	return out.Used, nil
 }
@@ -171,4 +210,13 @@ func syncTree(dir string) error {
 		return err
 	}
 	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+}
+
+// freeBytes returns what the file system of a directory has left.
+func freeBytes(dir string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return st.Bavail * uint64(st.Bsize), nil
 }

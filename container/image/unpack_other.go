@@ -4,6 +4,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/pkt-cash/pkt-cloud/container"
@@ -18,8 +19,12 @@ func makeRoot(path string, _ uint32) (*os.File, error) {
 	return os.Open(path)
 }
 
-func (s *Store) unpack(ctx context.Context, layer, root *os.File, j job) (bounds, error) {
+func (s *Store) unpack(ctx context.Context, layer, root *os.File, j job) (usage, error) {
 	return unpackLayer(ctx, layer, root.Name(), j)
+}
+
+func (s *Store) merge(context.Context, *os.File, []*os.File) (usage, error) {
+	return usage{}, &container.Error{Code: container.CodeUnsupported}
 }
 
 func systemCode(error) (container.Code, bool) { return "", false }
@@ -29,3 +34,5 @@ func lockFile(path string) (*os.File, error) {
 }
 
 func syncTree(string) error { return nil }
+
+func freeBytes(string) (uint64, error) { return 0, errors.ErrUnsupported }

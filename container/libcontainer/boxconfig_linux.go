@@ -3,6 +3,7 @@
 package libcontainer
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -37,7 +38,7 @@ func boxConfig(r *record, rootfs string) *configs.Config {
 			Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
 		},
 		Devices:       nodes,
-		Mounts:        standardMounts(),
+		Mounts:        standardMounts(r.Spec.Limits.MemoryBytes),
 		MaskPaths:     maskedPaths,
 		ReadonlyPaths: readonlyPaths,
 		Networks:      []*configs.Network{{Type: "loopback"}},
@@ -60,16 +61,21 @@ func hostname(r *record) string {
 	return string(name)
 }
 
+// cpuPeriod is the time over which processor time is bounded, in microseconds.
+const cpuPeriod = 100_000
+
+// cpuShares is what counts when all want the processor.
+func cpuShares(milliCPU uint64) uint64 { return max(2, milliCPU*1024/1000) }
+
 // resources are the limits [CONTAINER-3] [CONTAINER-24].
 func resources(r *record, nodes []*devices.Device) *cgroups.Resources {
-	const period = 100_000 // microseconds
 	l := r.Spec.Limits
 	pids := int64(l.Pids)
 	res := &cgroups.Resources{
 		Memory:    int64(l.MemoryBytes),
-		CpuPeriod: period,
-		CpuQuota:  int64(l.MilliCPU) * period / 1000,
-		CpuShares: max(2, l.MilliCPU*1024/1000),
+		CpuPeriod: cpuPeriod,
+		CpuQuota:  int64(l.MilliCPU) * cpuPeriod / 1000,
+		CpuShares: cpuShares(l.MilliCPU),
 		PidsLimit: &pids,
 		Devices:   []*devices.Rule{{Type: devices.WildcardDevice, Major: devices.Wildcard, Minor: devices.Wildcard, Permissions: "rwm"}},
 	}
@@ -119,16 +125,23 @@ func standardDevices(owner int) []*devices.Device {
 	return out
 }
 
-func standardMounts() []*configs.Mount {
+// maxTerminals are what one container may have of the few thousand that the
+// whole machine has [CONTAINER-26].
+const maxTerminals = 64
+
+// standardMounts are for a container of the given memory, half of which files in
+// memory may fill.
+func standardMounts(memory uint64) []*configs.Mount {
+	shm := sharedBytes(memory)
 	const flags = unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV
 	return []*configs.Mount{
 		{Source: "proc", Destination: "/proc", Device: "proc", Flags: flags},
-		{Source: "tmpfs", Destination: "/dev", Device: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_STRICTATIME, Data: "mode=755,size=64k"},
+		{Source: "tmpfs", Destination: "/dev", Device: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_STRICTATIME, Data: "mode=755,size=64k,nr_inodes=1k"},
 		{
 			Source: "devpts", Destination: "/dev/pts", Device: "devpts", Flags: unix.MS_NOSUID | unix.MS_NOEXEC,
-			Data: "newinstance,ptmxmode=0666,mode=0620,gid=5",
+			Data: fmt.Sprintf("newinstance,ptmxmode=0666,mode=0620,gid=5,max=%d", maxTerminals),
 		},
-		{Source: "shm", Destination: "/dev/shm", Device: "tmpfs", Flags: flags, Data: "mode=1777,size=64m"},
+		{Source: "shm", Destination: "/dev/shm", Device: "tmpfs", Flags: flags, Data: fmt.Sprintf("mode=1777,size=%d,nr_inodes=64k", shm)},
 		{Source: "mqueue", Destination: "/dev/mqueue", Device: "mqueue", Flags: flags},
 		{Source: "sysfs", Destination: "/sys", Device: "sysfs", Flags: flags | unix.MS_RDONLY},
 	}
@@ -153,5 +166,7 @@ func rlimits() []configs.Rlimit {
 		limit.Hard = min(limit.Hard, own.Max)
 		limit.Soft = limit.Hard
 	}
-	return []configs.Rlimit{limit, {Type: unix.RLIMIT_CORE}}
+	// A core limit of 1 is less than any dump, and the one value at which the
+	// kernel does not start the machine's program for dumps either.
+	return []configs.Rlimit{limit, {Type: unix.RLIMIT_CORE, Hard: 1, Soft: 1}}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
@@ -39,7 +40,7 @@ func (p cgroupPaths) unified() (string, bool) {
 func checkCgroups() error {
 	need := []string{"cpu", "memory", "pids"}
 	if cgroups.IsCgroup2UnifiedMode() {
-		have, _ := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+		have, _ := readFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
 		for _, c := range need {
 			if !slices.Contains(strings.Fields(string(have)), c) {
 				return &container.Error{Code: container.CodeNoCgroups, Detail: "cgroup v2 has no controller " + c}
@@ -57,29 +58,51 @@ func checkCgroups() error {
 	return nil
 }
 
+// groupPaths finds the directories of a control group, which need not be there.
+func groupPaths(group string) (cgroupPaths, error) {
+	m, err := manager.New(&cgroups.Cgroup{Path: group, Resources: &cgroups.Resources{}})
+	if err != nil {
+		return nil, fmt.Errorf("control groups: %w", err)
+	}
+	return m.GetPaths(), nil
+}
+
+// below returns the directories of a group in this one.
+func (p cgroupPaths) below(name string) cgroupPaths {
+	out := cgroupPaths{}
+	for controller, dir := range p {
+		out[controller] = filepath.Join(dir, name)
+	}
+	return out
+}
+
 // paused reports whether the container's processes are frozen, by whomever.
 func (p cgroupPaths) paused() bool {
 	if dir, ok := p.unified(); ok {
 		return readField(filepath.Join(dir, "cgroup.events"), "frozen") == 1
 	}
-	b, err := os.ReadFile(filepath.Join(p["freezer"], "freezer.state"))
+	b, err := readFile(filepath.Join(p["freezer"], "freezer.state"))
 	return err == nil && strings.TrimSpace(string(b)) != "THAWED"
 }
 
-// freeze freezes or thaws, and waits until it is so.
+// freeze freezes or thaws, and waits until it is so. Where that does not come
+// about in time the group is left as it was.
 func (p cgroupPaths) freeze(ctx context.Context, frozen bool) error {
 	file, value, settled := filepath.Join(p["freezer"], "freezer.state"), "THAWED", func() bool {
-		b, err := os.ReadFile(filepath.Join(p["freezer"], "freezer.state"))
+		b, err := readFile(filepath.Join(p["freezer"], "freezer.state"))
 		want := map[bool]string{true: "FROZEN", false: "THAWED"}[frozen]
 		return err == nil && strings.TrimSpace(string(b)) == want
 	}
 	if frozen {
 		value = "FROZEN"
 	}
+	undo := "THAWED"
 	if dir, ok := p.unified(); ok {
 		file, value = filepath.Join(dir, "cgroup.freeze"), map[bool]string{true: "1", false: "0"}[frozen]
 		settled = func() bool { return p.paused() == frozen }
+		undo = "0"
 	}
+	was := p.paused()
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		// v1 may need the word again when a fork raced with the freezer.
 		if err := os.WriteFile(file, []byte(value), 0); err != nil {
@@ -90,6 +113,9 @@ func (p cgroupPaths) freeze(ctx context.Context, frozen bool) error {
 		}
 		select {
 		case <-ctx.Done():
+			if frozen && !was {
+				_ = os.WriteFile(file, []byte(undo), 0)
+			}
 			return ctx.Err()
 		case <-time.After(wait):
 		}
@@ -112,6 +138,24 @@ func (p cgroupPaths) oomKilled() bool {
 		return readField(filepath.Join(dir, "memory.events"), "oom_kill") > 0
 	}
 	return readField(filepath.Join(p["memory"], "memory.oom_control"), "oom_kill") > 0
+}
+
+// socketBytes is the part of a container's memory that data in its sockets may
+// have beside the rest [CONTAINER-24].
+func socketBytes(memory uint64) uint64 { return max(memory/8, 4<<20) }
+
+// limitSockets bounds the memory of sockets. In cgroup v2 it is part of memory;
+// in v1 it is not counted at all unless it has a limit, and one container could
+// have all that the machine's sockets share.
+func (p cgroupPaths) limitSockets(most uint64) error {
+	if _, ok := p.unified(); ok || most == 0 {
+		return nil
+	}
+	err := os.WriteFile(filepath.Join(p["memory"], "memory.kmem.tcp.limit_in_bytes"), []byte(strconv.FormatUint(most, 10)), 0)
+	if errors.Is(err, fs.ErrNotExist) { // a kernel that has given it up
+		return nil
+	}
+	return err
 }
 
 // remove kills what is left in the container's groups and removes them.
@@ -148,21 +192,36 @@ func removeCgroup(dir string) error {
 			_ = removeCgroup(filepath.Join(dir, c.Name()))
 		}
 	}
-	for _, f := range []string{"freezer.state", "cgroup.freeze"} {
-		if _, err := os.Stat(filepath.Join(dir, f)); err == nil {
-			_ = os.WriteFile(filepath.Join(dir, f), map[string][]byte{"freezer.state": []byte("THAWED"), "cgroup.freeze": []byte("0")}[f], 0)
+	killIn(dir)
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return nil
+}
+
+// killAll kills what is left in the container's groups.
+func (p cgroupPaths) killAll() {
+	for _, dir := range p {
+		if strings.HasPrefix(dir, cgroupRoot+"/") && strings.Contains(dir, "/pktcloud-") {
+			killIn(dir)
 		}
 	}
-	pids, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+}
+
+// killIn kills the processes of one group, not of those below.
+func killIn(dir string) {
+	// Neither frozen nor short of processor time can they end.
+	for f, value := range map[string]string{"freezer.state": "THAWED", "cgroup.freeze": "0", "cpu.cfs_quota_us": "-1", "cpu.max": "max"} {
+		if _, err := os.Stat(filepath.Join(dir, f)); err == nil {
+			_ = os.WriteFile(filepath.Join(dir, f), []byte(value), 0)
+		}
+	}
+	pids, _ := readFile(filepath.Join(dir, "cgroup.procs"))
 	for f := range bytes.FieldsSeq(pids) {
 		if pid, err := strconv.Atoi(string(f)); err == nil && pid > 1 {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
-	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	return nil
 }
 
 // cgroupDirs guesses the directories of a container of which no started.json
@@ -184,7 +243,7 @@ func isDir(path string) bool {
 }
 
 func readNumber(file string) uint64 {
-	b, err := os.ReadFile(file)
+	b, err := readFile(file)
 	if err != nil {
 		return 0
 	}
@@ -194,7 +253,7 @@ func readNumber(file string) uint64 {
 
 // readField reads a number from lines of "key value".
 func readField(file, key string) uint64 {
-	b, err := os.ReadFile(file)
+	b, err := readFile(file)
 	if err != nil {
 		return 0
 	}

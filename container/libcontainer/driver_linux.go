@@ -25,21 +25,32 @@ import (
 
 // Runtime runs containers. It implements [container.Runtime].
 type Runtime struct {
-	cfg    Config
-	boxes  string // one directory for each container
-	trash  string // directories being removed
-	group  string // this runtime's part of the control group tree
-	lock   *os.File
-	reaper *reaper
+	cfg        Config
+	boxes      string      // one directory for each container
+	trash      string      // directories being removed
+	group      string      // this runtime's part of the control group tree
+	groupPaths cgroupPaths // where that is
+	lock       *os.File
+	reaper     *reaper
+	// program is what monitors are.
+	program program
+	standby standby
 
 	mu    sync.Mutex
 	locks map[string]*idLock
+
+	register register
+	volumes  volumes
+	groups   groups
 
 	ids   sync.Mutex
 	taken map[uint32]string // first id of a range to its container
 }
 
 var _ container.Runtime = (*Runtime)(nil)
+
+// lockFile is locked while a runtime has the directory.
+const lockFile = "lock"
 
 // idLock makes calls about one id take their turn.
 type idLock struct {
@@ -72,6 +83,14 @@ func New(cfg Config) (*Runtime, error) {
 	if err := Check(); err != nil {
 		return nil, err
 	}
+	if cfg.IOBytesPerSecond > 0 {
+		if err := checkIO(); err != nil {
+			return nil, err
+		}
+	}
+	if err := cfg.checkIDs(); err != nil {
+		return nil, err
+	}
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, err
@@ -79,25 +98,40 @@ func New(cfg Config) (*Runtime, error) {
 	r := &Runtime{
 		cfg: cfg, boxes: filepath.Join(dir, "boxes"), trash: filepath.Join(dir, "trash"),
 		group: "/" + Group(dir), locks: map[string]*idLock{},
-		taken: map[uint32]string{},
+		taken: map[uint32]string{}, register: register{dir: cfg.IDs},
 	}
-	for _, d := range []string{r.boxes, r.trash} {
+	r.groups = groups{dir: filepath.Join(dir, "nets"), members: map[string]map[string]place{}, stop: make(chan struct{})}
+	r.standby = standby{name: Group(dir), room: len(r.boxes) + 1 + container.MaxIDBytes}
+	for _, d := range []string{r.boxes, r.trash, r.groups.dir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}
 	}
-	if r.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+	if err := r.register.open(); err != nil {
+		return nil, err
+	}
+	if r.lock, err = os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, err
 	}
 	if err := lockSoon(r.lock); err != nil {
 		_ = r.lock.Close()
 		return nil, &container.Error{Code: container.CodeInUse, Detail: dir, Err: err}
 	}
-	if r.reaper, err = newReaper(); err != nil {
-		_ = r.lock.Close()
-		return nil, err
+	if r.groupPaths, err = groupPaths(r.group); err != nil {
+		return nil, errors.Join(err, r.lock.Close())
 	}
-	if err := errors.Join(r.sweep(), r.loadIDs()); err != nil {
+	disks := filepath.Join(dir, emptyDisksDir)
+	err = errors.Join(os.RemoveAll(disks), os.Mkdir(disks, 0o700))
+	if err == nil {
+		r.program, err = openProgram(cfg.Monitor)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.lock.Close())
+	}
+	if r.reaper, err = newReaper(); err != nil {
+		return nil, errors.Join(err, r.program.close(), r.lock.Close())
+	}
+	if err := errors.Join(r.sweep(), r.register.sweep(r.boxes), r.loadIDs(), r.openVolumes(dir), r.openGroups()); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
@@ -118,11 +152,13 @@ func lockSoon(f *os.File) error {
 
 // Close lets go of the directory. Containers go on running.
 func (r *Runtime) Close() error {
+	r.groups.close()
+	r.standby.close()
 	err := r.reaper.close()
 	for _, dir := range cgroupDirs(r.group) {
 		_ = unix.Rmdir(dir) // only when empty
 	}
-	return errors.Join(err, r.lock.Close())
+	return errors.Join(err, r.program.close(), r.lock.Close())
 }
 
 // sweep finishes removals that a crash interrupted.
@@ -183,7 +219,32 @@ func (r *Runtime) Status(ctx context.Context, id string) (container.Status, erro
 	if err != nil {
 		return container.Status{}, err
 	}
-	return status(dir, id)
+	was, _ := os.Stat(dir)
+	s, err := status(dir, id)
+	if is, gone := os.Stat(dir); gone != nil || !os.SameFile(was, is) {
+		return r.Status(ctx, id) // files were read of a container that was being destroyed
+	}
+	if s.End == container.EndLost {
+		r.endLost(dir, id)
+	}
+	if s.State == container.Paused && r.volumes.isPaused(id) {
+		s.State = container.Running // it is held for a snapshot, for a moment
+	}
+	return s, err
+}
+
+// endLost ends what is left of a container whose monitor has died. The kernel does
+// so at once, but a program can ask it not to, and nobody would watch, meter or
+// pause it any more [CONTAINER-94].
+func (r *Runtime) endLost(dir, id string) {
+	defer r.hold(id)()
+	if s, err := status(dir, id); err != nil || s.End != container.EndLost {
+		return // it was destroyed, or started again
+	}
+	var from started
+	if ok, err := readJSON(dir, startedFile, &from); err == nil && ok {
+		from.Cgroups.killAll()
+	}
 }
 
 // status reads a container's files; it needs no lock, since each is whole.
@@ -193,7 +254,7 @@ func status(dir, id string) (container.Status, error) {
 	if ok, err := readJSON(dir, recordFile, &rec); err != nil || !ok {
 		return s, container.Wrap(container.CodeRuntime, id, err)
 	}
-	s.Image = rec.Spec.Image
+	s.Image, s.Limits, s.Network = rec.Spec.Image, rec.Spec.Limits, rec.Net.status()
 	_, alive, err := monitorAlive(dir)
 	if err != nil {
 		return s, container.Wrap(container.CodeRuntime, id, err)
@@ -210,9 +271,10 @@ func status(dir, id string) (container.Status, error) {
 		return s, container.Wrap(container.CodeRuntime, id, err)
 	case ended:
 		s.State, s.ExitCode, s.OOMKilled, s.FinishedAt, s.CPUTime = container.Exited, end.Code, end.OOMKilled, end.At, end.CPUTime
+		s.End = end.endOf()
 		return s, nil
 	case !alive:
-		s.State, s.ExitCode = container.Exited, -1
+		s.State, s.ExitCode, s.End = container.Exited, -1, container.EndLost
 		return s, nil
 	}
 	s.State = container.Running
@@ -358,8 +420,7 @@ func (r *Runtime) remove(dir, id string) error {
 	if err := os.Rename(dir, away); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	r.freeIDs(id)
-	return r.discard(away)
+	return errors.Join(r.leaveGroup(id), r.freeIDs(id), r.discard(away))
 }
 
 // discard removes a directory of which nothing runs.
@@ -373,13 +434,19 @@ func (r *Runtime) kill(dir string) error {
 		return err
 	}
 	groups := cgroupPaths{}
-	var from started
-	if ok, err := readJSON(dir, startedFile, &from); err == nil && ok {
-		groups = from.Cgroups
-	}
 	var rec record
 	if ok, err := readJSON(dir, recordFile, &rec); err == nil && ok {
-		maps.Copy(groups, cgroupDirs(rec.Cgroup))
+		groups = rec.Groups
+	}
+	if len(groups) == 0 { // it cannot be read, or is of an earlier version
+		var from started
+		if ok, err := readJSON(dir, startedFile, &from); err == nil && ok {
+			groups = from.Cgroups
+		}
+		if rec.Cgroup != "" {
+			groups = cgroupDirs(rec.Cgroup)
+			maps.Copy(groups, from.Cgroups)
+		}
 	}
 	if err := groups.remove(); err != nil {
 		return err
@@ -411,6 +478,18 @@ func stopMonitor(dir string) error {
 		if time.Since(begun) > 2*patience {
 			return errors.New("the monitor does not end")
 		}
-		time.Sleep(time.Millisecond)
+		awaitEnd(pid)
 	}
+}
+
+// awaitEnd waits until a process ends, or for a moment: it may be another one
+// with the same number, and the one that is meant may not have begun.
+func awaitEnd(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		time.Sleep(time.Millisecond)
+		return
+	}
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20)
+	_ = unix.Close(fd)
 }

@@ -5,7 +5,11 @@ package libcontainer
 import "github.com/pkt-cash/pkt-cloud/container"
 
 // Runtime is the driver. This build has none.
-type Runtime struct{ container.Runtime }
+type Runtime struct {
+	container.Runtime
+	container.Volumes
+	container.Snapshots
+}
 
 // New returns [container.CodeUnsupported]: this build cannot run containers.
 func New(Config) (*Runtime, error) {
@@ -14,6 +18,9 @@ func New(Config) (*Runtime, error) {
 
 // Check returns [container.CodeUnsupported].
 func Check() error { return &container.Error{Code: container.CodeUnsupported} }
+
+// CheckVolumes returns [container.CodeUnsupported].
+func CheckVolumes() error { return &container.Error{Code: container.CodeUnsupported} }
 
 // Close does nothing.
 func (*Runtime) Close() error { return nil }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	runc "github.com/opencontainers/runc/libcontainer"
@@ -20,11 +21,27 @@ import (
 
 func lockThread() { runtime.LockOSThread() }
 
-// maxConns bounds the requests that a monitor serves at once.
-const maxConns = 256
+// maxConns bounds the requests that a monitor serves at once. maxGuests of them may
+// be programs and connections, which a tenant asks for and may keep waiting: the
+// rest is for the owner, who stops, signals and measures [CONTAINER-93].
+const (
+	maxConns  = 256
+	maxGuests = 224
+)
+
+// guest counts in one of the requests that tenants make.
+func (s *connSet) guest() (leave func(), ok bool) {
+	if s.guests.Add(1) > maxGuests {
+		s.guests.Add(-1)
+		return nil, false
+	}
+	return func() { s.guests.Add(-1) }, true
+}
 
 // connSet holds the open connections of a monitor.
 type connSet struct {
+	guests atomic.Int64
+
 	mu     sync.Mutex
 	open   map[net.Conn]bool
 	closed bool
@@ -66,6 +83,7 @@ func (m *monitor) handleExec(c *net.UnixConn, r request, files []*os.File) {
 	refuse := func(code container.Code, err error) {
 		_ = send(c, reply{Code: code, Detail: err.Error()})
 	}
+	m.awaitSnapshot()
 	if m.cgroups.paused() {
 		refuse(container.CodeNotRunning, errors.New("the container is paused"))
 		return
@@ -84,20 +102,15 @@ func (m *monitor) handleExec(c *net.UnixConn, r request, files []*os.File) {
 	if r.TTY {
 		env = mergeEnv([]string{"TERM=xterm"}, env)
 	}
-	p := m.process(r.Args, env, workDir, reportW)
-	var terminal *os.File
-	if r.TTY {
-		terminal, err = m.runTTY(p, r.Size)
-	} else if len(files) == 3 {
-		p.Stdin, p.Stdout, p.Stderr = files[0], files[1], files[2]
-		err = m.box.Run(p)
-	} else {
-		err = errors.New("three files must come with the request")
-	}
+	p, terminal, err := m.runExec(r, env, workDir, reportW, files)
 	_ = reportW.Close()
 	closeAll(files)
 	if err != nil {
-		refuse(container.CodeRuntime, err)
+		code := container.CodeRuntime
+		if errors.Is(err, container.CodeCapacity) {
+			code = container.CodeCapacity
+		}
+		refuse(code, err)
 		return
 	}
 	if terminal != nil {
@@ -109,8 +122,25 @@ func (m *monitor) handleExec(c *net.UnixConn, r request, files []*os.File) {
 	m.awaitExec(c, p, report)
 }
 
+// runExec starts a program, on a terminal if it wants one.
+func (m *monitor) runExec(r request, env []string, workDir string, report *os.File, files []*os.File) (task, *os.File, error) {
+	if m.engine != nil {
+		return m.engineExec(r, env, workDir, report, files)
+	}
+	p := m.process(r.Args, env, workDir, report)
+	if r.TTY {
+		terminal, err := m.runTTY(p, r.Size)
+		return p, terminal, err
+	}
+	if len(files) != 3 {
+		return nil, nil, errors.New("three files must come with the request")
+	}
+	p.Stdin, p.Stdout, p.Stderr = files[0], files[1], files[2]
+	return p, nil, m.join(p)
+}
+
 // awaitExec waits for the program's end, or kills it when the node is gone.
-func (m *monitor) awaitExec(c *net.UnixConn, p *runc.Process, report *os.File) {
+func (m *monitor) awaitExec(c *net.UnixConn, p task, report *os.File) {
 	gone := make(chan struct{})
 	go func() {
 		var b [1]byte
@@ -138,7 +168,7 @@ func (m *monitor) awaitExec(c *net.UnixConn, p *runc.Process, report *os.File) {
 		out = reply{Code: container.CodeRuntime, Detail: err.Error()}
 	}
 	// The report's other end may have been taken by a hostile program.
-	if errno := readReport(report, 0); errno != 0 {
+	if errno := readReport(report, time.Millisecond); errno != 0 {
 		out.Detail = errno.Error()
 	}
 	_ = send(c, out)
@@ -171,7 +201,7 @@ func (m *monitor) runTTY(p *runc.Process, size container.Size) (*os.File, error)
 		f, err := receiveTerminal(conn.(*net.UnixConn))
 		got <- result{f, err}
 	}()
-	err = m.box.Run(p)
+	err = m.join(p)
 	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
 	r := <-got
 	if err != nil {

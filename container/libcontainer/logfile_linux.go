@@ -166,6 +166,7 @@ func (r *logReader) tail(n int) error {
 	scan := &logReader{ctx: r.ctx, dir: r.dir, opt: container.LogOptions{Since: r.opt.Since}, ended: func() bool { return true }}
 	defer func() { _ = scan.Close() }()
 	var lines [][]byte
+	size := 0
 	for {
 		line, err := scan.line()
 		if errors.Is(err, io.EOF) {
@@ -174,8 +175,9 @@ func (r *logReader) tail(n int) error {
 		if err != nil {
 			return err
 		}
-		lines = append(lines, line)
-		if len(lines) > n {
+		lines, size = append(lines, line), size+len(line)
+		for len(lines) > n || size > container.MaxTailBytes {
+			size -= len(lines[0])
 			lines = lines[1:]
 		}
 	}

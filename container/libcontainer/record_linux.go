@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +42,14 @@ type record struct {
 	RootID   uint32 // the id of root in it
 	FirstID  uint32 // the host's id of the container's root
 	Cgroup   string
+	Groups   cgroupPaths `json:",omitempty"` // where Cgroup is, as the runtime found
 	LogBytes int64
+	IORate   uint64    // bytes a second; 0 is unbounded
+	Volumes  []string  // the directories of Spec.Volumes
+	Net      netRecord `json:",omitzero"`
+	// Of the class that runs it, if it is not this package's own.
+	Option      string `json:",omitempty"`
+	LeastMemory uint64 `json:",omitempty"`
 }
 
 // started says that the program runs, and where its limits are kept.
@@ -54,6 +64,8 @@ type exited struct {
 	Code      int
 	OOMKilled bool
 	CPUTime   time.Duration
+	End       container.End
+	Usage     container.Usage
 }
 
 func writeJSON(dir, name string, v any) error {
@@ -64,9 +76,49 @@ func writeJSON(dir, name string, v any) error {
 	return durable.WriteFile(filepath.Join(dir, name), b)
 }
 
+// openFile opens a file without offering it to Go's poller, which for a file of the
+// disk or the kernel is five calls for nothing.
+func openFile(path string, flags int) (int, error) {
+	for {
+		f, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		if err == nil || !errors.Is(err, unix.EINTR) {
+			return f, pathError("open", path, err)
+		}
+	}
+}
+
+// readFile is os.ReadFile for small files.
+func readFile(path string) ([]byte, error) {
+	f, err := openFile(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(f) }()
+	b := make([]byte, 0, 1<<10)
+	for {
+		n, err := unix.Read(f, b[len(b):cap(b)])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n <= 0 {
+			return b, pathError("read", path, err)
+		}
+		if b = b[:len(b)+n]; len(b) == cap(b) {
+			b = slices.Grow(b, cap(b))
+		}
+	}
+}
+
+func pathError(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
 // readJSON reports false for a file that is not there.
 func readJSON(dir, name string, v any) (bool, error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	b, err := readFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -96,22 +148,24 @@ func lockAlive(dir string) (*os.File, error) {
 // first moments. The lock, not the pid, is the proof, so a reused pid cannot
 // mislead.
 func monitorAlive(dir string) (pid int, alive bool, err error) {
-	f, err := os.Open(filepath.Join(dir, aliveFile))
+	f, err := openFile(filepath.Join(dir, aliveFile), unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
 	if err != nil {
 		return 0, false, err
 	}
-	defer f.Close()
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	defer func() { _ = unix.Close(f) }()
+	err = unix.Flock(f, unix.LOCK_SH|unix.LOCK_NB)
 	if err == nil {
 		return 0, false, nil
 	}
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return 0, false, err
 	}
-	if _, err := fmt.Fscan(f, &pid); err != nil {
+	var b [20]byte
+	n, _ := unix.Pread(f, b[:], 0)
+	if pid, err = strconv.Atoi(strings.TrimSpace(string(b[:max(n, 0)]))); err != nil {
 		pid = 0
 	}
 	return pid, true, nil

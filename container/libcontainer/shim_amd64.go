@@ -12,6 +12,11 @@ package libcontainer
 // argv: anything, "1" to die with the parent or "0", the program, its arguments.
 // Descriptor 3 is the shim's own file. Descriptor 4 takes an int32, the errno,
 // when the program cannot be started, and closes when it has been.
+//
+// With "2" for "1" it first reads a script of system calls from descriptor 5 to
+// its end, and makes them (script_linux.go): they turn a process in new
+// namespaces into a container. Where one fails, the number of the call, from 1
+// on, stands above the twelve bits of the errno.
 #define SHIM __attribute__((section("pktshim")))
 
 #define shim_data 0x500000UL
@@ -34,8 +39,17 @@ static inline __attribute__((always_inline)) long shim_call(long n, long a, long
 	return r;
 }
 
-enum { sys_write = 1, sys_close = 3, sys_execve = 59, sys_exit_group = 231, sys_fcntl = 72, sys_prctl = 157, sys_seccomp = 317 };
-enum { e_noent = 2, e_acces = 13, e_notdir = 20, e_toolong = 36 };
+static inline __attribute__((always_inline)) long shim_call6(long n, const unsigned long *v) {
+	long r;
+	register long d __asm__("r10") = v[3];
+	register long e __asm__("r8") = v[4];
+	register long f __asm__("r9") = v[5];
+	__asm__ volatile("syscall" : "=a"(r) : "a"(n), "D"(v[0]), "S"(v[1]), "d"(v[2]), "r"(d), "r"(e), "r"(f) : "rcx", "r11", "memory");
+	return r;
+}
+
+enum { sys_read = 0, sys_write = 1, sys_close = 3, sys_execve = 59, sys_exit_group = 231, sys_fcntl = 72, sys_prctl = 157, sys_seccomp = 317 };
+enum { e_noent = 2, e_io = 5, e_toobig = 7, e_acces = 13, e_notdir = 20, e_toolong = 36 };
 
 // shim_run tries the program, in each directory of PATH unless its name has a
 // slash, and returns the errno.
@@ -73,14 +87,74 @@ static SHIM __attribute__((used, noinline)) long shim_run(char **argv, char **en
 	return err;
 }
 
+// A step of a script: a call, two bits for each argument that say what it is,
+// the register that takes the result, errnos that are no failure (-1 is any),
+// and how many steps to leave out after one of those.
+struct shim_step {
+	unsigned int nr, kinds, result, skip;
+	int tolerated[2];
+	unsigned long args[6];
+};
+enum { shim_pointer = 1, shim_register = 2, shim_registers = 32, shim_script_size = 1 << 16 };
+
+// shim_script makes the calls of the script at descriptor 5, and returns 0 or
+// what to report.
+static SHIM __attribute__((used, noinline)) long shim_script(void) {
+	char script[shim_script_size] __attribute__((aligned(8)));
+	volatile unsigned long registers[shim_registers];
+	unsigned long size = 0;
+	for (;;) {
+		long n = shim_call(sys_read, 5, (long)(script + size), sizeof(script) - size);
+		if (n < 0)
+			return -n;
+		if (n == 0)
+			break;
+		size += n;
+		if (size == sizeof(script))
+			return e_toobig;
+	}
+	shim_call(sys_close, 5, 0, 0);
+	unsigned long count = ((volatile unsigned int *)script)[1];
+	if (size < 8 || size != *(volatile unsigned int *)script || count == 0 || count > (size - 8) / sizeof(struct shim_step))
+		return e_io; // the monitor died
+	for (unsigned long i = 0; i < count; i++) {
+		const struct shim_step *step = (const struct shim_step *)(script + 8) + i;
+		unsigned long v[6];
+		for (int a = 0; a < 6; a++) {
+			unsigned int kind = step->kinds >> 2 * a & 3;
+			v[a] = step->args[a];
+			if (kind == shim_pointer)
+				v[a] += (unsigned long)script;
+			if (kind == shim_register)
+				v[a] = registers[v[a] % shim_registers];
+		}
+		long r = shim_call6(step->nr, v);
+		if (r < 0 && r > -4096) {
+			if (step->tolerated[0] != -1 && step->tolerated[0] != -r && step->tolerated[1] != -r)
+				return (i + 1) << 12 | -r;
+			i += step->skip;
+		}
+		registers[step->result % shim_registers] = r;
+	}
+	return 0;
+}
+
 static SHIM __attribute__((used, noinline)) void pktshim_main(unsigned long *sp) {
 	char **argv = (char **)(sp + 1);
 	char **envp = argv + sp[0] + 1;
 	struct { unsigned short len; void *code; } prog = { *(unsigned short *)shim_data, (void *)(shim_data + 8) };
 	shim_call(sys_close, 3, 0, 0);
 	shim_call(sys_fcntl, 4, 2, 1); // F_SETFD, FD_CLOEXEC
-	if (argv[1][0] == '1')
+	if (argv[1][0] == '2') {
+		int failed = shim_script();
+		if (failed != 0) {
+			shim_call(sys_write, 4, (long)&failed, sizeof(failed));
+			shim_call(sys_exit_group, 125, 0, 0);
+		}
+	}
+	if (argv[1][0] != '0')
 		shim_call(sys_prctl, 1, 9, 0); // PR_SET_PDEATHSIG, SIGKILL
+	shim_call(sys_prctl, 29, 50000, 0); // PR_SET_TIMERSLACK, what programs have elsewhere [CONTAINER-99]
 	long err = shim_call(sys_seccomp, 1, 0, (long)&prog); // SECCOMP_SET_MODE_FILTER
 	if (err == 0)
 		err = shim_run(argv + 2, envp);
@@ -101,11 +175,8 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Where the shim's parts lie in its file and in memory; shimDataAt is
@@ -117,8 +188,8 @@ const (
 	shimPage       = 0x1000
 )
 
-// shimImage returns the shim as an executable file.
-func shimImage() ([]byte, error) {
+// shimImage returns the shim as an executable file that loads the filter.
+func shimImage(filter []uint64) ([]byte, error) {
 	code := C.GoBytes(unsafe.Pointer(C.shim_start()), C.int(C.shim_size()))
 	data := binary.LittleEndian.AppendUint64(nil, uint64(len(filter)))
 	for _, word := range filter {
@@ -156,32 +227,24 @@ func shimImage() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// shimMode lets nobody read the shim but its owner, the machine's root, who is
+// nobody inside. The kernel lets no process be traced that runs what its user
+// may not read, so that none in the container takes over another that has not
+// loaded its filter yet [CONTAINER-90].
+const shimMode = 0o111
+
 // openShim returns the shim as a sealed file in memory, open for reading.
 func openShim() (*os.File, error) {
-	image, err := shimImage()
+	image, err := shimImage(filter[:])
 	if err != nil {
 		return nil, err
 	}
-	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate("pktcloud-shim", flags|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate("pktcloud-shim", flags)
-	}
+	f, err := sealed("pktcloud-shim", image)
 	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	w := os.NewFile(uintptr(fd), "shim")
-	defer w.Close()
-	if _, err := w.Write(image); err != nil {
 		return nil, err
 	}
-	if err := w.Chmod(0o555); err != nil {
-		return nil, err
+	if err := f.Chmod(shimMode); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	const seals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		return nil, fmt.Errorf("seal the shim: %w", err)
-	}
-	// A file that is open for writing cannot be executed.
-	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return f, nil
 }

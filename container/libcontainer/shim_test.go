@@ -4,11 +4,13 @@ package libcontainer
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -84,5 +86,50 @@ func TestShim(t *testing.T) {
 		if len(report) != 4 || code != c.code || unix.Errno(binary.LittleEndian.Uint32(report)) != c.errno {
 			t.Errorf("%.30s: got exit %d, report %x; want %d, %d", c.name, code, report, c.code, c.errno)
 		}
+	}
+}
+
+// TestNoLibseccomp shows that a build without tags needs no libseccomp; that its
+// containers report "Seccomp: 2" is TestIsolation's part.
+func TestNoLibseccomp(t *testing.T) {
+	own, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	libraries, err := own.ImportedLibraries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range libraries {
+		if strings.Contains(l, "seccomp") {
+			t.Errorf("this program needs %s", l)
+		}
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		t.Fatal("no build information")
+	}
+	for _, s := range info.Settings {
+		if s.Key == "-tags" && strings.Contains(s.Value, "seccomp") {
+			t.Errorf("this build has the tags %s, which prove nothing", s.Value)
+		}
+	}
+}
+
+// TestShimHidden shows that nobody but its owner may read the shim, without
+// which nobody may trace what runs it.
+func TestShimHidden(t *testing.T) {
+	shim, err := openShim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shim.Close()
+	st, err := shim.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := st.Mode().Perm(); mode != 0o111 {
+		t.Errorf("got mode %o, want 111", mode)
 	}
 }

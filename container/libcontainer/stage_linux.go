@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/internal/sandbox"
 )
 
 // stage is where a container's root file system stands: in the monitor's own
@@ -34,6 +33,9 @@ type stage struct {
 	env     []string
 	workDir string
 	user    ids
+	volumes []*volumeMount // until the container is made
+	apart   bool           // volumes are not in rootfs, but what mounts tells
+	mounts  []sandbox.Mount
 }
 
 // ids are a user inside the container.
@@ -44,12 +46,13 @@ type ids struct {
 }
 
 // newStage mounts the root file system of r and prepares what its program
-// needs. The monitor's mount namespace is its own already.
-func newStage(dir string, r *record) (*stage, error) {
+// needs. The monitor's mount namespace is its own already. Volumes stand apart
+// when an engine mounts them.
+func newStage(dir string, r *record, apart bool) (*stage, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return nil, fmt.Errorf("make mounts private: %w", err)
 	}
-	s := &stage{}
+	s := &stage{apart: apart}
 	for _, d := range []string{"/mnt", "/media", "/srv", "/opt", "/run", "/var/tmp", "/tmp"} {
 		if isDir(d) && !strings.HasPrefix(dir+"/", d+"/") && !strings.HasPrefix(r.Root+"/", d+"/") {
 			s.base = d
@@ -83,7 +86,7 @@ func (s *stage) mount(dir string, r *record) error {
 			return err
 		}
 	}
-	if err := makeDisk(filepath.Join(dir, diskFile), r.Spec.Limits.DiskBytes); err != nil {
+	if err := makeDisk(filepath.Join(dir, diskFile), r.Spec.Limits.DiskBytes, emptyDisksOf(dir)); err != nil {
 		return err
 	}
 	if err := mountDisk(filepath.Join(dir, diskFile), s.path("disk")); err != nil {
@@ -119,6 +122,7 @@ func (s *stage) mount(dir string, r *record) error {
 // close unmounts what newStage mounted, and waits until the loop device is
 // free.
 func (s *stage) close() error {
+	s.closeVolumes()
 	var errs []error
 	for _, d := range []string{"rootfs", "lower", "disk", "."} {
 		err := unix.Unmount(s.path(d), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
@@ -131,7 +135,8 @@ func (s *stage) close() error {
 
 // makeDisk makes a file of the given size with an empty ext4 file system. The
 // space is reserved, so that a full host is noticed now and not by the tenant.
-func makeDisk(path string, size uint64) error {
+// kept is where empty file systems are kept.
+func makeDisk(path string, size uint64, kept string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -144,16 +149,7 @@ func makeDisk(path string, size uint64) error {
 	if err != nil {
 		return &container.Error{Code: container.CodeDiskFull, Detail: fmt.Sprintf("reserve %d bytes for the writable layer", size), Err: err}
 	}
-	mkfs, err := findMkfs()
-	if err != nil {
-		return err
-	}
-	out, err := exec.Command(mkfs, "-q", "-F", "-b", "4096", "-m", "0", "-O", "^has_journal,^resize_inode",
-		"-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", path).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %.200s", mkfs, err, out)
-	}
-	return nil
+	return formatDisk(f, size, kept)
 }
 
 // findMkfs looks where the program is even if PATH leaves that out.
@@ -194,7 +190,9 @@ func mountDisk(path, target string) error {
 		if err != nil {
 			return err
 		}
-		config := unix.LoopConfig{Fd: uint32(backing.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		// With sectors as large as the file system's blocks the kernel need not
+		// change the device's blocks twice, and wait for all processors each time.
+		config := unix.LoopConfig{Fd: uint32(backing.Fd()), Size: diskBlock, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
 		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
 		if errors.Is(err, unix.EBUSY) { // another took it first
 			_ = loop.Close()
@@ -252,25 +250,9 @@ func idmapMount(source, target string, disk, to int) error {
 }
 
 // userNamespace returns a user namespace in which the ids from inside are the
-// host's from outside. A child that is stopped before its first instruction
-// lends it.
+// host's from outside.
 func userNamespace(inside, outside int) (*os.File, error) {
-	runtime.LockOSThread() // ptrace is of a thread
-	defer runtime.UnlockOSThread()
-	mapping := []syscall.SysProcIDMap{{ContainerID: inside, HostID: outside, Size: idsPerContainer}}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{}
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER, UidMappings: mapping, GidMappings: mapping,
-		Ptrace: true, Pdeathsig: unix.SIGKILL,
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("make a user namespace: %w", err)
-	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid))
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	return ns, err
+	return lendNamespace([]syscall.SysProcIDMap{{ContainerID: inside, HostID: outside, Size: idsPerContainer}})
 }
 
 // prepare resolves what the program needs from inside the root file system,
@@ -281,6 +263,9 @@ func (s *stage) prepare(r *record) error {
 		return err
 	}
 	defer func() { _ = root.Close() }()
+	if err := checkMountPoints(root); err != nil {
+		return err
+	}
 	s.args = r.Spec.Args
 	if len(s.args) == 0 {
 		s.args = r.Image.Args
@@ -295,6 +280,9 @@ func (s *stage) prepare(r *record) error {
 	if s.user, err = lookupUser(root, who); err != nil {
 		return err
 	}
+	if err := s.mountVolumes(r); err != nil {
+		return err
+	}
 	s.env = environment(r, s.user)
 	s.workDir = r.Spec.WorkDir
 	if s.workDir == "" {
@@ -306,7 +294,24 @@ func (s *stage) prepare(r *record) error {
 	if err := makeDirs(root, s.workDir, int(r.FirstID)+s.user.uid, int(r.FirstID)+s.user.gid); err != nil {
 		return err
 	}
-	return writeHosts(root, r)
+	return errors.Join(writeHosts(root, r), writeResolvers(root, r))
+}
+
+// checkMountPoints refuses an image that has something else than a directory
+// where the kernel's own files are to be mounted. Through a link there they would
+// be at a place of its choice, a volume perhaps that another container changes
+// while this one starts [CONTAINER-92].
+func checkMountPoints(root *os.Root) error {
+	for _, name := range []string{"proc", "sys", "dev"} {
+		st, err := root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || !st.IsDir() {
+			return &container.Error{Code: container.CodeBadImage, Detail: "/" + name + " is no directory in it", Err: err}
+		}
+	}
+	return nil
 }
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -415,11 +420,19 @@ func writeHosts(root *os.Root, r *record) error {
 		return err
 	}
 	text := "127.0.0.1 localhost " + hostname(r) + "\n::1 localhost\n"
-	if err := root.WriteFile("etc/hosts", []byte(text), 0o644); err != nil {
+	// What is there may be a pipe, in a volume: one without a reader is not waited
+	// for.
+	f, err := root.OpenFile("etc/hosts", os.O_WRONLY|os.O_CREATE|unix.O_NONBLOCK, 0o644)
+	if err != nil {
 		// An image may have made the place unusable; that is its own affair.
 		return nil
 	}
-	return root.Lchown("etc/hosts", int(r.FirstID), int(r.FirstID))
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Chown(int(r.FirstID), int(r.FirstID)))
 }
 
 // waitLoopFree waits until no loop device is backed by path any more. The
@@ -427,6 +440,9 @@ func writeHosts(root *os.Root, r *record) error {
 func waitLoopFree(path string, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	for {
+		if unwritten(path) {
+			return nil
+		}
 		busy := ""
 		files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 		for _, f := range files {
@@ -442,4 +458,17 @@ func waitLoopFree(path string, wait time.Duration) error {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// unwritten reports whether nobody has a file open for writing, a loop device
+// included; false where that cannot be asked. It is quicker than asking all the
+// machine's loop devices.
+func unwritten(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, refused := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK) // while there are writers; gone with f
+	return refused == nil
 }

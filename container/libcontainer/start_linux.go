@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,13 +36,30 @@ func (r *Runtime) Start(ctx context.Context, s container.Spec) error {
 	if err != nil {
 		return err
 	}
-	rec := record{Spec: s, Image: img, Root: root, RootID: rootID, Cgroup: filepath.Join(r.group, s.ID), LogBytes: r.cfg.LogBytes}
-	if err := r.takeIDs(&rec); err != nil {
+	class, err := r.cfg.classOf(s)
+	if err != nil {
 		return err
 	}
-	err = makeBox(dir, &rec)
+	rec := record{
+		Spec: s, Image: img, Root: root, RootID: rootID, Cgroup: filepath.Join(r.group, s.ID), Groups: r.groupPaths.below(s.ID),
+		LogBytes: r.cfg.LogBytes, IORate: r.cfg.IOBytesPerSecond,
+		Option: class.Option, LeastMemory: class.MinMemoryBytes,
+	}
+	release, err := r.useVolumes(&rec)
+	if err != nil {
+		return err
+	}
+	if err := r.takeIDs(dir, &rec); err != nil {
+		release()
+		return err
+	}
+	err = r.enterGroup(ctx, &rec)
 	if err == nil {
-		err = r.launch(ctx, dir)
+		err = makeBox(dir, &rec)
+	}
+	release()
+	if err == nil {
+		err = r.launch(ctx, dir, class)
 	}
 	if err != nil {
 		return errors.Join(container.Wrap(startCode(err), s.ID, err), r.remove(dir, s.ID))
@@ -91,7 +107,25 @@ func makeBox(dir string, rec *record) error {
 }
 
 // launch starts a monitor and waits until it says that the program runs.
-func (r *Runtime) launch(ctx context.Context, dir string) error {
+func (r *Runtime) launch(ctx context.Context, dir string, class Class) error {
+	c := child{name: "the monitor", program: r.program.path(), arg: monitorArg, flags: unix.CLONE_NEWNS, standby: true}
+	if class.Monitor != "" { // which only the caller's program knows
+		c.program, c.arg, c.standby = self, class.Monitor, false
+	}
+	return r.launchProcess(ctx, dir, c)
+}
+
+// child is a process that outlives this one.
+type child struct {
+	name         string  // for errors
+	program, arg string  // arg is what it is called, and by what it knows its work
+	flags        uintptr // of clone(2)
+	standby      bool    // what stands by can make it
+}
+
+// launchProcess starts a process over dir, which tells on descriptor 3 that it is
+// ready and has descriptor 4 locked while it lives.
+func (r *Runtime) launchProcess(ctx context.Context, dir string, c child) error {
 	ready, readyW, err := os.Pipe()
 	if err != nil {
 		return err
@@ -108,20 +142,16 @@ func (r *Runtime) launch(ctx context.Context, dir string) error {
 		return err
 	}
 	defer alive.Close()
-	pidfd := -1
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{monitorArg, dir}
-	// GORACE matters to race-detector builds only, which else end a second late.
-	cmd.Env = []string{monitorEnv + "=1", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GORACE=atexit_sleep_ms=0"}
-	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = debug, debug
-	cmd.ExtraFiles = []*os.File{readyW, alive}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS, PidFD: &pidfd}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the monitor: %w", err)
+	pid, pidfd, err := 0, -1, errNoStandby
+	if c.standby {
+		pid, pidfd, err = r.standby.monitor(c.program, dir, readyW, alive, debug)
 	}
-	pid := cmd.Process.Pid
-	_ = cmd.Process.Release()
+	if errors.Is(err, errNoStandby) {
+		pid, pidfd, err = c.begin(dir, readyW, alive, debug)
+	}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", c.name, err)
+	}
 	if err := r.reaper.add(pid, pidfd); err != nil {
 		return err
 	}
@@ -135,66 +165,31 @@ func (r *Runtime) launch(ctx context.Context, dir string) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return fmt.Errorf("the monitor died: %s", tailOf(filepath.Join(dir, debugFile)))
+		return fmt.Errorf("%s died: %s", c.name, tailOf(filepath.Join(dir, debugFile)))
 	case a.Code != "":
 		return &container.Error{Code: a.Code, Detail: a.Detail}
 	}
 	return nil
 }
 
+// begin makes a process of the program, with these files from descriptor 3 on and
+// what it has to say in complaints.
+func (c child) begin(dir string, ready, alive, complaints *os.File) (pid, pidfd int, err error) {
+	pidfd = -1
+	cmd := exec.Command(c.program)
+	cmd.Args, cmd.Env = []string{c.arg, dir}, processEnv()
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = complaints, complaints
+	cmd.ExtraFiles = []*os.File{ready, alive}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: c.flags, PidFD: &pidfd}
+	if err := cmd.Start(); err != nil {
+		return 0, -1, err
+	}
+	return cmd.Process.Pid, pidfd, cmd.Process.Release()
+}
+
 // tailOf returns the end of a file for an error's text.
 func tailOf(path string) string {
 	b, _ := os.ReadFile(path)
 	return string(b[max(0, len(b)-300):])
-}
-
-// takeIDs gives rec a range of host ids that no other container has.
-func (r *Runtime) takeIDs(rec *record) error {
-	r.ids.Lock()
-	defer r.ids.Unlock()
-	for slot := range uint32(r.cfg.MaxContainers) {
-		first := r.cfg.FirstID + slot*idsPerContainer
-		if _, used := r.taken[first]; !used {
-			r.taken[first] = rec.Spec.ID
-			rec.FirstID = first
-			return nil
-		}
-	}
-	return &container.Error{Code: container.CodeCapacity, Detail: fmt.Sprintf("this provider runs at most %d containers", r.cfg.MaxContainers)}
-}
-
-// freeIDs gives back the range of a container that is gone. With the last one
-// goes the common control group, which a Start needs only after takeIDs.
-func (r *Runtime) freeIDs(id string) {
-	r.ids.Lock()
-	defer r.ids.Unlock()
-	for first, owner := range r.taken {
-		if owner == id {
-			delete(r.taken, first)
-		}
-	}
-	if len(r.taken) == 0 {
-		for _, dir := range cgroupDirs(r.group) {
-			_ = unix.Rmdir(dir)
-		}
-	}
-}
-
-// loadIDs finds which ranges the containers of an earlier runtime have.
-func (r *Runtime) loadIDs() error {
-	entries, err := os.ReadDir(r.boxes)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		var rec record
-		ok, err := readJSON(filepath.Join(r.boxes, e.Name()), recordFile, &rec)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if ok {
-			r.taken[rec.FirstID] = rec.Spec.ID
-		}
-	}
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,12 +41,17 @@ type request struct {
 	WorkDir string         `json:",omitempty"`
 	TTY     bool           `json:",omitempty"`
 	Size    container.Size `json:",omitzero"`
+
+	Signal container.Signal  `json:",omitempty"`
+	Limits *container.Limits `json:",omitempty"`
 }
 
 type reply struct {
 	Code   container.Code `json:",omitempty"` // of a refusal
 	Detail string         `json:",omitempty"`
 	Exit   int            `json:",omitempty"`
+
+	Usage *container.Usage `json:",omitempty"`
 }
 
 func (r reply) err() error {
@@ -142,7 +148,7 @@ func closeAll(files []*os.File) {
 }
 
 // call sends a request to the monitor of dir. The connection ends with ctx.
-func call(ctx context.Context, dir string, r request, files ...*os.File) (c *net.UnixConn, done func(), err error) {
+func call(ctx context.Context, dir string, r any, files ...*os.File) (c *net.UnixConn, done func(), err error) {
 	// A socket's path is at most 107 bytes, so it goes through the directory's
 	// descriptor.
 	d, err := os.Open(dir)
@@ -166,8 +172,11 @@ func call(ctx context.Context, dir string, r request, files ...*os.File) (c *net
 }
 
 // listen opens the monitor's socket.
-func (m *monitor) listen() (net.Listener, error) {
-	if err := os.Chdir(m.dir); err != nil {
+func (m *monitor) listen() (net.Listener, error) { return listenIn(m.dir) }
+
+// listenIn opens the socket of a process over dir.
+func listenIn(dir string) (net.Listener, error) {
+	if err := os.Chdir(dir); err != nil {
 		return nil, err
 	}
 	_ = os.Remove(socketFile)
@@ -181,10 +190,12 @@ func (m *monitor) listen() (net.Listener, error) {
 	return l, nil
 }
 
-// serve answers requests until the socket is closed.
-func (m *monitor) serve() {
+// answerAll takes a request from each connection to l, which answer answers,
+// until l is closed. start runs the rest of a connection beside this goroutine.
+// The files that came with a request are closed when answer returns.
+func answerAll[R any](l net.Listener, conns *connSet, start func(func()), answer func(c *net.UnixConn, r R, files []*os.File)) {
 	for {
-		c, err := m.socket.Accept()
+		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -192,42 +203,62 @@ func (m *monitor) serve() {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		if !m.conns.add(c) {
+		if !conns.add(c) {
 			_ = c.Close()
 			continue
 		}
-		m.execs.Go(func() {
-			defer m.conns.remove(c)
-			m.handle(c.(*net.UnixConn))
+		start(func() {
+			defer conns.remove(c)
+			c := c.(*net.UnixConn)
+			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			var r R
+			files, err := receive(c, &r)
+			defer func() { closeAll(files) }()
+			if err != nil {
+				return
+			}
+			_ = c.SetReadDeadline(time.Time{})
+			answer(c, r, files)
 		})
 	}
 }
 
-func (m *monitor) handle(c *net.UnixConn) {
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	var r request
-	files, err := receive(c, &r)
-	defer func() { closeAll(files) }()
-	if err != nil {
-		return
+func (m *monitor) handle(c *net.UnixConn, r request, files []*os.File) {
+	if r.Op == opDial || r.Op == opExec {
+		leave, ok := m.conns.guest()
+		if !ok {
+			_ = send(c, reply{Code: container.CodeRuntime, Detail: fmt.Sprintf("%d programs and connections are open at once; end some", maxGuests)})
+			return
+		}
+		defer leave()
 	}
-	_ = c.SetReadDeadline(time.Time{})
 	switch r.Op {
 	case opDial:
+		if m.engine != nil { // whose network stands still with it
+			m.awaitSnapshot()
+			if m.cgroups.paused() {
+				_ = send(c, reply{Code: container.CodeNotRunning, Detail: "the container is paused"})
+				return
+			}
+		}
 		m.handleDial(c, r.Port)
 	case opExec:
 		m.handleExec(c, r, files)
 	case opStop:
-		_ = m.cgroups.thaw()
-		_ = m.init.Signal(unix.SIGKILL)
+		if !dying(m.meter.pid) {
+			m.destroyed.Store(true)
+		}
+		_ = m.signal(container.SIGKILL)
+	default:
+		m.handleLife(c, r)
 	}
 }
 
 func (m *monitor) handleDial(c *net.UnixConn, port uint16) {
-	f, err := m.dialer.dial(port)
+	f, err := m.dialer.Dial(port)
 	if err != nil {
 		code := container.CodeRuntime
-		if errors.Is(err, unix.ECONNREFUSED) {
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, container.CodePortRefused) {
 			code = container.CodePortRefused
 		}
 		_ = send(c, reply{Code: code, Detail: fmt.Sprintf("port %d: %v", port, err)})
@@ -237,10 +268,13 @@ func (m *monitor) handleDial(c *net.UnixConn, port uint16) {
 	_ = f.Close()
 }
 
-// netDialer dials from within a container's network: its thread has joined
-// it for good.
+// netDialer dials from within a container's network. Its thread joins that for
+// good when something is dialled for the first time.
 type netDialer struct {
+	ns    *os.File
 	ports chan dialRequest
+	begin sync.Once
+	err   error
 }
 
 type dialRequest struct {
@@ -258,17 +292,13 @@ func newNetDialer(pid int) (*netDialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &netDialer{ports: make(chan dialRequest)}
-	joined := make(chan error)
-	go d.run(ns, joined)
-	return d, <-joined
+	return &netDialer{ns: ns, ports: make(chan dialRequest)}, nil
 }
 
 // run never leaves its thread, which ends with the monitor.
-func (d *netDialer) run(ns *os.File, joined chan<- error) {
+func (d *netDialer) run(joined chan<- error) {
 	lockThread()
-	err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-	_ = ns.Close()
+	err := unix.Setns(int(d.ns.Fd()), unix.CLONE_NEWNET)
 	joined <- err
 	if err != nil {
 		return
@@ -279,7 +309,15 @@ func (d *netDialer) run(ns *os.File, joined chan<- error) {
 	}
 }
 
-func (d *netDialer) dial(port uint16) (*os.File, error) {
+func (d *netDialer) Dial(port uint16) (*os.File, error) {
+	d.begin.Do(func() {
+		joined := make(chan error)
+		go d.run(joined)
+		d.err = <-joined
+	})
+	if d.err != nil {
+		return nil, d.err
+	}
 	out := make(chan dialResult, 1)
 	d.ports <- dialRequest{port, out}
 	r := <-out

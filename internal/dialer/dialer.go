@@ -46,7 +46,7 @@ type Dialer struct {
 	allow []rule
 	dial  net.Dialer
 	// own returns this machine's addresses.
-	own func() []netip.Addr
+	own func() ([]netip.Addr, error)
 }
 
 // rule is an exception; port 0 means any.
@@ -68,12 +68,15 @@ func New(allow []string) (*Dialer, error) {
 	}
 	d.dial = net.Dialer{
 		Timeout: 15 * time.Second,
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		ControlContext: func(_ context.Context, network, address string, c syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return fmt.Errorf("%w: %s", ErrForbidden, address)
 			}
-			return d.Check(ap)
+			if err := d.Check(ap); err != nil || !strings.HasPrefix(network, "udp") {
+				return err
+			}
+			return toOneHost(c)
 		},
 	}
 	return d, nil
@@ -112,8 +115,31 @@ func (d *Dialer) Check(ap netip.AddrPort) error {
 	if !isPublic(a) {
 		return fmt.Errorf("%w: %s is not on the public internet", ErrForbidden, ap)
 	}
-	if slices.Contains(d.own(), a) {
+	own, err := d.own()
+	if err != nil { // of no address it is known then that it is another's
+		return fmt.Errorf("%w: %s, while this machine's own addresses are not known: %w", ErrForbidden, ap, err)
+	}
+	if slices.Contains(own, a) {
 		return fmt.Errorf("%w: %s is this machine", ErrForbidden, ap)
+	}
+	return nil
+}
+
+// CheckNet judges a whole network: ErrForbidden when no address of it can be
+// reached at a port, 0 for any.
+func (d *Dialer) CheckNet(n netip.Prefix, port uint16) error {
+	if n.IsSingleIP() && port != 0 {
+		return d.Check(netip.AddrPortFrom(n.Addr(), port))
+	}
+	for _, r := range d.allow {
+		if r.net.Overlaps(n) && (port == 0 || r.port == 0 || r.port == port) {
+			return nil
+		}
+	}
+	for _, p := range forbidden {
+		if p.Bits() <= n.Bits() && p.Contains(n.Addr()) {
+			return fmt.Errorf("%w: %s is not on the public internet", ErrForbidden, n)
+		}
 	}
 	return nil
 }
@@ -130,10 +156,10 @@ func isPublic(a netip.Addr) bool {
 	return true
 }
 
-func ownAddrs() []netip.Addr {
+func ownAddrs() ([]netip.Addr, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var out []netip.Addr
 	for _, a := range addrs {
@@ -141,5 +167,5 @@ func ownAddrs() []netip.Addr {
 			out = append(out, p.Addr().Unmap().WithZone(""))
 		}
 	}
-	return out
+	return out, nil
 }

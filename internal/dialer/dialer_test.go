@@ -15,7 +15,7 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.own = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("8.8.4.4")} }
+	d.own = func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("8.8.4.4")}, nil }
 	for _, c := range []struct {
 		addr string
 		ok   bool
@@ -59,6 +59,22 @@ func TestCheck(t *testing.T) {
 		if (err == nil) != c.ok || err != nil && !errors.Is(err, ErrForbidden) {
 			t.Errorf("%s: got %v, want allowed %v", c.addr, err, c.ok)
 		}
+	}
+}
+
+// TestUnknownOwnAddresses shows that nothing is allowed, but the exceptions, while
+// the machine cannot say which addresses are its own.
+func TestUnknownOwnAddresses(t *testing.T) {
+	d, err := New([]string{"127.0.0.1:5000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.own = func() ([]netip.Addr, error) { return nil, errors.New("too many open files") }
+	if err := d.Check(netip.MustParseAddrPort("1.1.1.1:443")); !errors.Is(err, ErrForbidden) {
+		t.Errorf("got %v, want that it is forbidden", err)
+	}
+	if err := d.Check(netip.MustParseAddrPort("127.0.0.1:5000")); err != nil {
+		t.Errorf("an exception: %v", err)
 	}
 }
 

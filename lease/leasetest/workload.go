@@ -27,6 +27,7 @@ type Workload struct {
 	// Starts counts the workloads that Start made, Freezes the freezes.
 	starts, freezes int
 	fail            error
+	hold            chan struct{} // Start waits for its end
 }
 
 type run struct {
@@ -55,8 +56,23 @@ func (w *Workload) Counts() (starts, freezes int) {
 	return w.starts, w.freezes
 }
 
+// Hold makes each Start wait, too far gone to look at its context, until the
+// returned function is called.
+func (w *Workload) Hold() (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hold = make(chan struct{})
+	return sync.OnceFunc(func() { close(w.hold) })
+}
+
 // Start implements peer.Workload.
 func (w *Workload) Start(_ context.Context, id pktcloud.ID, _ lease.Manifest) error {
+	w.mu.Lock()
+	hold := w.hold
+	w.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.fail != nil {
@@ -152,7 +168,7 @@ func (w *Workload) Destroy(_ context.Context, id pktcloud.ID) error {
 }
 
 // Dial implements peer.Workload and session.Workload.
-func (w *Workload) Dial(ctx context.Context, id pktcloud.ID, _ uint16) (net.Conn, error) {
+func (w *Workload) Dial(ctx context.Context, id pktcloud.ID, _ string, _ uint16) (net.Conn, error) {
 	w.mu.Lock()
 	r := w.runs[id]
 	w.mu.Unlock()
@@ -165,8 +181,9 @@ func (w *Workload) Dial(ctx context.Context, id pktcloud.ID, _ uint16) (net.Conn
 
 // Exec implements session.Workload with a few programs: "echo" prints its
 // arguments, "cat" its input, "size" a terminal's new size, "fail" exits with
-// 3 and a word on its standard error, "wait" waits to be killed.
-func (w *Workload) Exec(ctx context.Context, id pktcloud.ID, e session.ExecRequest) (int, error) {
+// 3 and a word on its standard error, "wait" says so and waits to be
+// killed.
+func (w *Workload) Exec(ctx context.Context, id pktcloud.ID, _ string, e session.ExecRequest) (int, error) {
 	if st, err := w.Status(ctx, id); err != nil || st == peer.WorkloadEnded {
 		return 0, errNone
 	}
@@ -185,15 +202,49 @@ func (w *Workload) Exec(ctx context.Context, id pktcloud.ID, e session.ExecReque
 		_, err := fmt.Fprintln(e.Stderr, "failed")
 		return 3, err
 	case "wait":
+		if _, err := fmt.Fprintln(e.Stdout, "waiting"); err != nil {
+			return 0, err
+		}
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}
 	return 127, nil
 }
 
+// Services implements session.Workload: one that runs.
+func (w *Workload) Services(ctx context.Context, id pktcloud.ID) ([]session.ServiceStatus, error) {
+	if st, err := w.Status(ctx, id); err != nil || st == peer.WorkloadEnded {
+		return nil, errNone
+	}
+	return []session.ServiceStatus{{Name: "web", Phase: "running", Runs: 1, MemoryBytes: 1 << 20}}, nil
+}
+
+// Metrics implements session.Workload: a minute of use of one service.
+func (w *Workload) Metrics(ctx context.Context, id pktcloud.ID, service string) ([]session.Metrics, error) {
+	if st, err := w.Status(ctx, id); err != nil || st == peer.WorkloadEnded {
+		return nil, errNone
+	}
+	if service != "" && service != "web" {
+		return nil, lease.Refusal(lease.CodeUnknown, "no service %q", service)
+	}
+	minute := session.Series{
+		Begin: 1_800_000_000, Step: 60, Seen: []uint64{60_000}, CPU: []uint64{6_000}, Throttled: []uint64{0}, Memory: []uint64{1 << 20},
+		Disk: []uint64{0}, In: []uint64{0}, Out: []uint64{0}, Hits: []uint64{0},
+	}
+	return []session.Metrics{{Version: session.HeaderVersion, Name: "web", Run: 1, Recent: minute, Life: minute}}, nil
+}
+
+// Volumes implements session.Workload: one that is half full.
+func (w *Workload) Volumes(ctx context.Context, id pktcloud.ID) ([]session.VolumeStatus, error) {
+	if st, err := w.Status(ctx, id); err != nil || st == peer.WorkloadEnded {
+		return nil, errNone
+	}
+	return []session.VolumeStatus{{Name: "data", SizeBytes: 2 << 30, FreeBytes: 1 << 30, Ready: true}}, nil
+}
+
 // Logs implements session.Workload: two lines, and with Follow no end until
 // the reader is closed.
-func (w *Workload) Logs(_ context.Context, _ pktcloud.ID, o session.LogOptions) (io.ReadCloser, error) {
+func (w *Workload) Logs(_ context.Context, _ pktcloud.ID, _ string, o session.LogOptions) (io.ReadCloser, error) {
 	lines := []string{"one\n", "two\n"}
 	if o.Tail > 0 {
 		lines = lines[max(0, len(lines)-o.Tail):]

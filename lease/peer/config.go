@@ -42,7 +42,8 @@ type ProviderConfig struct {
 	// Admit lets the owner refuse: no room, an image that is not welcome. It is
 	// asked at the proposal and again at the commit, and may be called from
 	// several goroutines. Nil admits what the offer does.
-	Admit func(ctx context.Context, t lease.Terms, m lease.Manifest) error
+	// The credentials are for this look at the manifest's images.
+	Admit func(ctx context.Context, t lease.Terms, m lease.Manifest, c lease.Credentials) error
 	// MaxLeases bounds the leases that are not yet over; zero means DefaultMaxLeases.
 	MaxLeases int
 	// QuoteSeconds is how long a quote stands; zero means DefaultQuoteSeconds.

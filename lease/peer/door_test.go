@@ -38,7 +38,7 @@ func (w *world) stream(h host.Host, say ...byte) network.Stream {
 	w.t.Helper()
 	s, err := h.NewStream(w.t.Context(), w.hosts[1].ID(), peer.ProtocolID)
 	if err == nil {
-		err = s.SetDeadline(time.Now().Add(20 * time.Second))
+		err = s.SetDeadline(time.Now().Add(patience))
 	}
 	if err == nil && len(say) > 0 {
 		_, err = s.Write(say)
@@ -91,9 +91,17 @@ func TestStrangersWaitAtTheDoor(t *testing.T) {
 		_, quoted := r.await(lease.TypeQuote, lease.TypeRefuse).(lease.Quote)
 		return quoted
 	})
+	const tires = 15 * time.Second // of those that say nothing, by itself
+	left := tires*4/5 - time.Since(began)
+	if left < tires/5 {
+		t.Log("too slow to tell those that were ended from those that tired")
+		return
+	}
 	select {
 	case <-gone:
-	case <-time.After(max(0, 12*time.Second-time.Since(began))): // before the provider tires of them by itself
-		t.Error("no stream was ended to make room")
+	case <-time.After(left):
+		if len(gone) == 0 && time.Since(began) < tires {
+			t.Error("no stream was ended to make room")
+		}
 	}
 }

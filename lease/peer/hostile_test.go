@@ -42,8 +42,8 @@ func TestChannelPaysOneLease(t *testing.T) {
 	w.stops[0]()
 	w.payer = func(p peer.Payer) peer.Payer { return &reusingPayer{Payer: p} }
 	w.startTenant()
-	w.closeAndCheck(w.create(w.request()))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	w.closeAndCheck(w.create(w.patient()))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := w.tenant.Create(ctx, w.request()); !errors.Is(err, lease.CodeChannel) {
 		t.Errorf("got %v for a lease over a channel that paid another one, want a refusal of the channel", err)
@@ -59,7 +59,7 @@ func TestFullDiskFreezes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.patient()
-	r.Limits = w.request().Limits // frozen soon
+	r.Limits.Credit = 10 * unitsPerSecond // frozen soon
 	id := w.create(r)
 	w.until("an interval is paid", func() bool { v, _ := w.provider.Lease(id); return v.Paid > 0 })
 	w.stores[1].Down(true)
@@ -100,7 +100,7 @@ func TestNoCommitNoChannel(t *testing.T) {
 	w.bank.Refuse(true) // then the first voucher cannot be made
 	r := w.request()
 	r.Limits = lease.Limits{Prepaid: unitsPerSecond, Unconfirmed: 1 << 20}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := w.tenant.Create(ctx, r); !errors.Is(err, lease.CodePayment) {
 		t.Fatalf("got %v, want a refusal to pay", err)
@@ -134,7 +134,7 @@ func (w *world) raw() raw {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := s.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
 		w.t.Fatal(err)
 	}
 	return raw{w.t, s}
@@ -174,7 +174,7 @@ func (r raw) await(types ...string) lease.Message {
 func TestSettledDisputeIsNotKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	id := w.create(w.patient())
 	w.until("two intervals are paid", func() bool { v, _ := w.provider.Lease(id); return v.Paid >= 2*unitsPerSecond })
 	r := w.raw()
 	v, _ := w.provider.Lease(id)
@@ -199,6 +199,48 @@ func TestSettledDisputeIsNotKept(t *testing.T) {
 	}
 }
 
+// beyond asks for what the world's offer does not grant of the network.
+var beyond = map[string]func(*lease.Service){
+	"egress":         func(s *lease.Service) { s.Egress = []string{lease.EgressPublic} },
+	"a single place": func(s *lease.Service) { s.Egress = []string{"example.org:443"} },
+	"a port":         func(s *lease.Service) { s.Publish = []lease.PublishedPort{{Port: 80, Protocol: lease.TCP}} },
+}
+
+// TestNetworkBeyondTheOffer: a provider refuses what its offer does not grant of
+// its network, before any quote [LEASE-35].
+func TestNetworkBeyondTheOffer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.raw()
+	for name, edit := range beyond {
+		p := w.propose(1)
+		edit(&p.Manifest.Services[0])
+		var err error
+		if p.Draft.Manifest, err = p.Manifest.ID(); err != nil {
+			t.Fatal(err)
+		}
+		r.send(p)
+		if m, ok := r.await(lease.TypeQuote, lease.TypeRefuse).(lease.Refuse); !ok || m.Code != lease.CodeNetwork {
+			t.Errorf("%s: got %+v, want a refusal of the network", name, m)
+		}
+	}
+}
+
+// TestNetworkIsNotAskedFor: a tenant does not ask for what the offer does not
+// grant, and finds that out without the provider [LEASE-35].
+func TestNetworkIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stops[1]()
+	for name, edit := range beyond {
+		q := w.request()
+		edit(&q.Manifest.Services[0])
+		if _, err := w.tenant.Create(t.Context(), q); !errors.Is(err, lease.CodeNetwork) {
+			t.Errorf("%s: got %v, want a refusal of the network", name, err)
+		}
+	}
+}
+
 // propose is a proposal that the provider quotes.
 func (w *world) propose(nonce byte) lease.Propose {
 	w.t.Helper()
@@ -213,7 +255,7 @@ func (w *world) propose(nonce byte) lease.Propose {
 	}
 	return lease.Propose{Version: 1, Account: w.account(0), Manifest: req.Manifest, Draft: lease.Terms{
 		Version: 1, Tenant: w.ids[0].Public(), Provider: w.ids[1].Public(), TenantDevice: w.devices[0].Public(),
-		ProviderDevice: w.devices[1].Public(), Offer: offer, Resources: req.Manifest.Resources, Manifest: manifest,
+		ProviderDevice: w.devices[1].Public(), Offer: offer, Resources: req.Manifest.Resources(), Manifest: manifest,
 		IntervalSeconds: 1, Limits: req.Limits, GraceSeconds: 3, TermSeconds: 600, Nonce: [16]byte{nonce},
 	}}
 }
@@ -290,8 +332,9 @@ func TestProposalsBurnNoKeys(t *testing.T) {
 	again := w.listenAgain()
 	w.stops[1]()
 	w.startProvider(again)
-	r := w.raw()
+	w.raw()
 	for i := range byte(3) {
+		r := raw{t, w.stream(w.hosts[0])} // one does not stay open so long without a lease
 		r.send(w.propose(i))
 		if m, ok := r.await(lease.TypeQuote, lease.TypeRefuse).(lease.Quote); !ok {
 			t.Fatalf("got %+v, want a quote", m)
@@ -337,5 +380,28 @@ func TestRefusedFundingEnds(t *testing.T) {
 	}
 	if starts, _ := w.workload.Counts(); starts != 0 {
 		t.Errorf("got %d workloads started on a funding that the chain refuses, want none", starts)
+	}
+}
+
+// TestProviderRefusesClass proposes what no tenant of this package would: a
+// class that the offer does not name [LEASE-34].
+func TestProviderRefusesClass(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.raw()
+	for class, want := range map[string]bool{"gvisor": false, w.offer.Body.Isolation[0]: true} {
+		p := w.propose(byte(len(class)))
+		p.Manifest.Demand(class)
+		id, err := p.Manifest.ID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Draft.Manifest = id
+		r.send(p)
+		m := r.await(lease.TypeQuote, lease.TypeRefuse)
+		refusal, refused := m.(lease.Refuse)
+		if refused == want || refused && refusal.Code != lease.CodeOffer {
+			t.Errorf("class %q: got %+v", class, m)
+		}
 	}
 }

@@ -23,6 +23,8 @@ import (
 //	lease/<id>/statement/<n>  pktcloud.Signed[lease.Statement], by sequence
 //	lease/<id>/dispute/<n>    pktcloud.Signed[lease.Dispute], by the statement's sequence
 //	lease/<id>/voucher/<n>    pktcloud.Signed[settle.Voucher], by the voucher's sequence
+//	lease/<id>/successor/<n>  settle.Params that the lease's channel rolled into, the n-th
+//	lease/<id>/rolled/<channel>/<n>  pktcloud.Signed[settle.Voucher] of a successor
 //	lease/<id>/close          lease.SignedClose
 //	lease/<id>/event/<n>      Event
 //	lease/<id>/refusal        refusal: a commit refused for good

@@ -15,6 +15,7 @@ import (
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
 var (
@@ -35,6 +36,7 @@ type party struct {
 	store  Store
 	clock  Clock
 	log    *slog.Logger
+	rolls  Rolls          // nil: this side's channels do not roll
 	wg     sync.WaitGroup // all goroutines of run
 
 	mu      sync.Mutex
@@ -70,6 +72,7 @@ type saved struct {
 	events []Event
 	count  uint64
 	offer  pktcloud.Signed[market.Offer]
+	links  []pktcloud.ID
 }
 
 // load reads the journal. Refusals go to the caller.
@@ -104,7 +107,8 @@ func (p *party) load(ctx context.Context, refused func(id pktcloud.ID, value []b
 		}
 		r := p.newRunner(s.state, s.commit, uptime)
 		r.events, r.view.Events = s.count, s.events
-		r.addresses = s.offer.Body.Addresses
+		r.addresses, r.rails, r.links = s.offer.Body.Addresses, s.offer.Body.Rails, s.links
+		r.publish()
 		p.leases[id] = r
 		p.order = append(p.order, id)
 	}
@@ -129,6 +133,11 @@ func (s *saved) take(rest string, value []byte) (err error) {
 		}
 	case "offer":
 		s.offer, err = market.ParseOffer(value)
+	case "successor":
+		var to settle.Params
+		if to, err = settle.ParseParams(value); err == nil {
+			s.links = append(s.links, idOf(to))
+		}
 	case "clock":
 		err = pktcloud.Unmarshal(value, &s.clock, lease.MaxSmallBytes)
 	case "event":

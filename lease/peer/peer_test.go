@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ import (
 	"github.com/pkt-cash/pkt-cloud/market"
 )
 
+// patience is for what surely comes, however slow the machine is.
+const patience = 2 * time.Minute
+
 // unitsPerSecond is the price of the leases of these tests.
 const unitsPerSecond = 1000
 
@@ -30,6 +34,7 @@ const unitsPerSecond = 1000
 type world struct {
 	t        *testing.T
 	bank     bank
+	rail     market.Rail
 	workload *leasetest.Workload
 	stores   [2]*leasetest.Store // tenant, provider
 	ids      [2]pktcloud.PrivateKey
@@ -44,7 +49,21 @@ type world struct {
 	payee    func(peer.Payee) peer.Payee // likewise
 	quotes   int64                       // seconds that a quote stands; zero: the default
 	patience time.Duration               // of the tenant for an answer; zero: the default
+	clock    skipping                    // the provider's
 }
+
+// skipping is a clock that can be put ahead, as if the time had passed.
+type skipping struct {
+	peer.SystemClock
+	ahead *atomic.Int64
+}
+
+func (c skipping) Boot() (since time.Duration, boot string) {
+	since, boot = c.SystemClock.Boot()
+	return since + time.Duration(c.ahead.Load()), boot
+}
+
+func (c skipping) skip(d time.Duration) { c.ahead.Add(int64(d)) }
 
 func keyOf(name string) pktcloud.PrivateKey {
 	return pktcloud.NewPrivateKey(sha256.Sum256([]byte(name)))
@@ -52,11 +71,18 @@ func keyOf(name string) pktcloud.PrivateKey {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, bank: newBank(), workload: leasetest.NewWorkload()}
+	return newWorldOver(t, market.Rail{Name: *railFlag, MinDepth: 1, MaxUnconfirmed: 1 << 30, MinCapacity: 1, MaxCapacity: 1 << 40}, func(*world) bank { return newBank() })
+}
+
+// newWorldOver is a world whose leases are paid over a rail.
+func newWorldOver(t *testing.T, rail market.Rail, newBank func(w *world) bank) *world {
+	t.Helper()
+	w := &world{t: t, rail: rail, workload: leasetest.NewWorkload(), clock: skipping{ahead: new(atomic.Int64)}}
 	for i, side := range []string{"tenant", "provider"} {
 		w.stores[i] = &leasetest.Store{}
 		w.ids[i], w.devices[i] = keyOf(side+" of "+t.Name()), keyOf(side+" device of "+t.Name())
 	}
+	w.bank = newBank(w)
 	w.startProvider("/ip4/127.0.0.1/tcp/0")
 	w.offer = w.makeOffer()
 	w.startTenant()
@@ -116,7 +142,7 @@ func (w *world) startProvider(listen string) {
 			own, err := w.offer.ID()
 			return w.offer, err == nil && own == id
 		},
-		QuoteSeconds: w.quotes, Log: testLog(w.t, "provider"),
+		QuoteSeconds: w.quotes, Clock: w.clock, Log: testLog(w.t, "provider"),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -168,7 +194,7 @@ func (w *world) run(h host.Host, runs ...func(context.Context) error) func() {
 				if !errors.Is(err, context.Canceled) {
 					w.t.Errorf("got %v from Run, want the context's end", err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				w.t.Error("Run does not return")
 			}
 		}
@@ -195,7 +221,7 @@ func (w *world) makeOffer() pktcloud.Signed[market.Offer] {
 		Addresses: []string{fmt.Sprintf("%s/p2p/%s", w.hosts[1].Addrs()[0], w.hosts[1].ID())},
 		Capacity:  market.Resources{MilliCPU: 4000, MemoryBytes: 1 << 32, DiskBytes: 1 << 34},
 		Prices:    market.Prices{CPUPerCoreHour: unitsPerSecond * 3600},
-		Rails:     []market.Rail{{Name: *railFlag, MinDepth: 1, MaxUnconfirmed: 1 << 30, MinCapacity: 1, MaxCapacity: 1 << 40}},
+		Rails:     []market.Rail{w.rail},
 		Limits:    market.Limits{MaxCreditSeconds: 60, MinIntervalSeconds: 1}, MaxTermSeconds: 3600, Isolation: []string{"userns"}, Software: "test",
 	})
 	if err != nil {
@@ -208,8 +234,11 @@ func (w *world) request() peer.Request {
 	return peer.Request{
 		Offer: w.offer,
 		Manifest: lease.Manifest{
-			Version: 1, Image: "example.org/hello:1", Port: 80, Probe: lease.Probe{HTTPPath: "/", TimeoutSeconds: 1},
-			Resources: market.Resources{MilliCPU: 1000, MemoryBytes: 1 << 28},
+			Version: 1, Probe: lease.Probe{Service: "web", Port: 80, HTTPPath: "/", TimeoutSeconds: 1},
+			Services: []lease.Service{{
+				Name: "web", Image: "example.org/hello:1", Ports: []uint64{80}, Restart: lease.Restart{Policy: lease.RestartNo},
+				Resources: market.Resources{MilliCPU: 1000, MemoryBytes: 1 << 28},
+			}},
 		},
 		Limits:          lease.Limits{Credit: 3 * unitsPerSecond, Unconfirmed: 1 << 20},
 		IntervalSeconds: 1, GraceSeconds: 3, TermSeconds: 600, MaxRate: unitsPerSecond * 3600, Capacity: 1 << 24,
@@ -226,7 +255,7 @@ func (w *world) patient() peer.Request {
 
 func (w *world) create(r peer.Request) pktcloud.ID {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	id, err := w.tenant.Create(ctx, r)
 	if err != nil {
@@ -240,7 +269,7 @@ func (w *world) create(r peer.Request) pktcloud.ID {
 
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); {
+	for end := time.Now().Add(patience); !ok(); {
 		if time.Now().After(end) {
 			w.t.Fatalf("still not: %s", what)
 		}
@@ -263,15 +292,15 @@ func (w *world) views(id pktcloud.ID) (tenant, provider peer.View) {
 // closeAndCheck closes by the tenant and compares both records and the money.
 func (w *world) closeAndCheck(id pktcloud.ID) (tenant, provider peer.View) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	if err := w.tenant.Close(ctx, id); err != nil {
 		w.t.Fatal(err)
 	}
-	tenant, provider = w.views(id)
-	if !tenant.Countersigned || !provider.Countersigned {
-		w.t.Errorf("got countersigned %v and %v, want both; %s", tenant.Countersigned, provider.Countersigned, tenant.Text)
-	}
+	w.until("both have both signatures", func() bool {
+		tenant, provider = w.views(id)
+		return tenant.Countersigned && provider.Countersigned
+	})
 	if fmt.Sprint(tenant.Record) != fmt.Sprint(provider.Record) {
 		w.t.Errorf("got two close records:\n%+v\n%+v", tenant.Record, provider.Record)
 	}
@@ -285,7 +314,7 @@ func TestFiveIntervals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	began := time.Now()
-	id := w.create(w.request())
+	id := w.create(w.patient())
 	t.Logf("%s from the choice to the running workload", time.Since(began))
 	w.until("five intervals are paid", func() bool {
 		v, _ := w.tenant.Lease(id)

@@ -91,6 +91,40 @@ type Payee interface {
 	ChannelStatus(ctx context.Context, channel pktcloud.ID) (ChannelStatus, error)
 }
 
+// Payment is a channel's voucher and, while another channel rolls into that one,
+// the predecessor's latest; else From has sequence 0.
+type Payment struct {
+	To   pktcloud.Signed[settle.Voucher]
+	From pktcloud.Signed[settle.Voucher]
+}
+
+// Rolls is what a [Payer] or a [Payee] may do besides: tell what its channels
+// rolled into.
+type Rolls interface {
+	// Successors returns what a channel rolled into, link by link: the last one
+	// pays in its place. A roll counts once both sides have signed it. It asks
+	// nobody, and is cheap.
+	Successors(channel pktcloud.ID) []settle.Params
+	// Payment returns a channel's newest voucher, with its predecessor's while
+	// their roll is under way.
+	Payment(channel pktcloud.ID) (Payment, bool)
+}
+
+// RollingPayer is a [Payer] whose channels roll.
+type RollingPayer interface {
+	Rolls
+	// PayRolling is Pay over a channel that another one rolled into: durable for
+	// both together while the roll is under way.
+	PayRolling(ctx context.Context, successor pktcloud.ID, e settle.Entry) (Payment, error)
+}
+
+// RollingPayee is a [Payee] whose channels roll.
+type RollingPayee interface {
+	Rolls
+	// ReceiveRolling is Receive for both vouchers of a payment.
+	ReceiveRolling(ctx context.Context, p Payment) error
+}
+
 // WorkloadStatus is what a workload does now.
 type WorkloadStatus uint8
 
@@ -99,15 +133,23 @@ const (
 	WorkloadUnknown WorkloadStatus = 0 // the runtime cannot say: nothing is concluded from it [LEASE-15]
 	WorkloadRunning WorkloadStatus = 1
 	WorkloadFrozen  WorkloadStatus = 2
-	WorkloadEnded   WorkloadStatus = 3 // exited, or there is none
+	WorkloadEnded   WorkloadStatus = 3 // what it is for has ended, or there is none
 )
+
+// CredentialKeeper is a [Workload] whose images may need credentials.
+type CredentialKeeper interface {
+	// KeepCredentials keeps them for the images of a lease that is about to be
+	// agreed, durably, for nobody else to read, until Destroy; none removes those
+	// that are kept [LEASE-45].
+	KeepCredentials(ctx context.Context, id pktcloud.ID, c lease.Credentials) error
+}
 
 // Workload runs what manifests say, on the provider's machine. Calls about one
 // lease come from one goroutine, those about several at once. All methods are
 // idempotent.
 type Workload interface {
-	// Start brings up the service of a manifest, and returns once it runs. For
-	// a lease that was started before, by this process or an earlier one, it
+	// Start brings up the services of a manifest, and returns once the one that
+	// its probe names runs, or has ended as a job may. For a lease that was started before, by this process or an earlier one, it
 	// returns nil and leaves the workload as it is, frozen or not. The tenant is
 	// told of an error only what a [lease.Fault] within it says.
 	Start(ctx context.Context, id pktcloud.ID, m lease.Manifest) error
@@ -115,12 +157,13 @@ type Workload interface {
 	Freeze(ctx context.Context, id pktcloud.ID) error
 	// Resume lets them go on.
 	Resume(ctx context.Context, id pktcloud.ID) error
-	// Status says what the workload does.
+	// Status says what the workload does [SERVICE-11]. With WorkloadEnded the error
+	// may be a [lease.Fault] that says why.
 	Status(ctx context.Context, id pktcloud.ID) (WorkloadStatus, error)
 	// Destroy ends the workload and removes all that belongs to it.
 	Destroy(ctx context.Context, id pktcloud.ID) error
-	// Dial connects to a TCP port inside.
-	Dial(ctx context.Context, id pktcloud.ID, port uint16) (net.Conn, error)
+	// Dial connects to a TCP port of a service.
+	Dial(ctx context.Context, id pktcloud.ID, service string, port uint16) (net.Conn, error)
 }
 
 // Prober looks, for the tenant, whether a lease serves.

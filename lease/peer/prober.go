@@ -31,20 +31,22 @@ type SessionProber struct{ Host host.Host }
 
 // Probe implements [Prober].
 func (p SessionProber) Probe(ctx context.Context, v View) error {
-	if v.Manifest.Port == 0 {
+	probe := v.Manifest.Probe
+	if probe.Port == 0 {
 		return nil // nothing promised to answer
 	}
-	conn, err := session.Dial(ctx, session.Target{Host: p.Host, Provider: v.Terms.ProviderDevice, Lease: v.ID}, uint16(v.Manifest.Port))
+	target := session.Target{Host: p.Host, Provider: v.Terms.ProviderDevice, Lease: v.ID, Service: probe.Service}
+	conn, err := session.Dial(ctx, target, uint16(probe.Port))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { giveUp(conn) })
 	defer stop()
-	if v.Manifest.Probe.HTTPPath == "" {
+	if probe.HTTPPath == "" {
 		return nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lease"+v.Manifest.Probe.HTTPPath, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lease"+probe.HTTPPath, http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -111,11 +113,14 @@ func (t *Tenant) probe(r *runner, after func(err error)) {
 	if s := v.Manifest.Probe.TimeoutSeconds; s != 0 {
 		timeout = time.Duration(s) * time.Second
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, timeout)
+	ctx, cancel := awake(r.ctx, timeout) // a tenant that stood still has not waited
 	r.tenant.probes.cancel = cancel
 	l := r.link
 	t.wg.Go(func() {
 		err := t.cfg.Prober.Probe(ctx, v)
+		if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+			err = fmt.Errorf("the service does not answer within %s", timeout)
+		}
 		cancel()
 		if err != nil {
 			sleep(r.ctx, linkGrace)

@@ -73,6 +73,7 @@ func NewProvider(ctx context.Context, cfg ProviderConfig) (*Provider, error) {
 		door: doorway.New[pktcloud.PublicKey](MaxWaitingOfOne, MaxWaiting),
 	}
 	p.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
+	p.rolls, _ = cfg.Payee.(Rolls)
 	p.init(lease.RoleProvider, p)
 	err := p.load(ctx, func(id pktcloud.ID, value []byte) error {
 		var r refusal
@@ -106,14 +107,14 @@ func (p *Provider) Run(ctx context.Context) error {
 func (p *Provider) Close(ctx context.Context, id pktcloud.ID) error { return p.closeLease(ctx, id) }
 
 // Authorize implements session.Authorizer: the tenant's device may exec,
-// forward and read logs while the lease is active, and read logs while it is
+// forward and read logs while the lease is active, and read while it is
 // suspended [SESSION-3].
 func (p *Provider) Authorize(_ context.Context, id pktcloud.ID, device pktcloud.PublicKey, c session.Command) error {
 	v, ok := p.Lease(id)
 	switch {
 	case !ok || v.Terms.TenantDevice != device:
 		return lease.Refusal(lease.CodeUnknown, "no such lease of this device")
-	case v.Phase == lease.Active || v.Phase == lease.Suspended && c == session.CommandLogs:
+	case v.Phase == lease.Active || v.Phase == lease.Suspended && c.Reads():
 		return nil
 	}
 	return lease.Refusal(lease.CodePhase, "the lease is %s", v.Phase)
@@ -121,8 +122,8 @@ func (p *Provider) Authorize(_ context.Context, id pktcloud.ID, device pktcloud.
 
 func (p *Provider) begin(r *runner) {
 	r.provider.frozen = r.state.Phase == lease.Suspended
-	if v, ok := p.cfg.Payee.Latest(r.state.Terms.Channel); ok && r.state.Phase < lease.Closed {
-		r.event("voucher", p.credit(r, v)) // accepted just before a crash
+	if pay, ok := latest(p.rolls, p.cfg.Payee.Latest, p.followRoll(r)); ok && r.state.Phase < lease.Closed {
+		r.event("voucher", p.credit(r, pay)) // accepted just before a crash
 	}
 	for _, e := range r.state.Recover() {
 		p.do(r, e)
@@ -178,6 +179,9 @@ func (p *Provider) announce(r *runner) {
 
 // bringUp starts a workload, or finds it again after a restart.
 func (p *Provider) bringUp(r *runner) {
+	if r.state.Phase >= lease.Closing {
+		return
+	}
 	if r.state.Phase == lease.Funded {
 		if err := r.step(lease.Launched{}, "", ""); err != nil {
 			r.event("launch", err)
@@ -189,27 +193,27 @@ func (p *Provider) bringUp(r *runner) {
 	manifest := r.manifest
 	r.background("start", func(ctx context.Context) func() {
 		err := p.cfg.Workload.Start(ctx, r.id, manifest)
-		if err == nil && first && manifest.Port != 0 {
-			err = p.ready(ctx, r.id, uint16(manifest.Port))
+		if err == nil && first && manifest.Probe.Port != 0 {
+			err = p.ready(ctx, r.id, manifest.Probe)
 		}
 		return func() { p.started(r, err) }
 	})
 }
 
-// ready waits until the service's port accepts.
-func (p *Provider) ready(ctx context.Context, id pktcloud.ID, port uint16) error {
-	ctx, cancel := context.WithTimeout(ctx, readyDeadline)
-	defer cancel()
+// ready waits until the probed port accepts.
+func (p *Provider) ready(ctx context.Context, id pktcloud.ID, probe lease.Probe) error {
+	ctx, stop := awake(ctx, readyDeadline)
+	defer stop()
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		conn, err := p.cfg.Workload.Dial(ctx, id, port)
+		conn, err := p.cfg.Workload.Dial(ctx, id, probe.Service, uint16(probe.Port))
 		if err == nil {
 			return conn.Close()
 		}
-		if st, _ := p.cfg.Workload.Status(ctx, id); st == WorkloadEnded {
-			return lease.Faultf(lease.FaultExit, "the program ended before anything answered on port %d", port)
+		if st, err := p.cfg.Workload.Status(ctx, id); st == WorkloadEnded {
+			return endOf(err, "the program ended before anything answered on port %d", probe.Port)
 		}
 		if sleep(ctx, wait); ctx.Err() != nil {
-			return lease.Faultf(lease.FaultPort, "nothing answered on port %d within %s", port, readyDeadline)
+			return lease.Faultf(lease.FaultPort, "nothing answered on port %d within %s", probe.Port, readyDeadline)
 		}
 	}
 }
@@ -221,6 +225,8 @@ func (p *Provider) started(r *runner, err error) {
 		return
 	}
 	switch {
+	case r.state.Phase >= lease.Closing: // it may have begun after it was stopped
+		p.stopAs(r, "stop late")
 	case err == nil && r.state.Phase == lease.Starting:
 		r.watch.start()
 		r.event("start", r.step(lease.Started{}, "start", "the workload runs"))
@@ -243,6 +249,15 @@ func faultOf(err error) lease.Fault {
 		return f
 	}
 	return lease.Faultf(lease.FaultMachine, "the provider's machine could not run it")
+}
+
+// endOf is the fault of a workload that has ended: what its status says, or a
+// sentence.
+func endOf(err error, format string, args ...any) lease.Fault {
+	if f, ok := errors.AsType[lease.Fault](err); ok {
+		return f
+	}
+	return lease.Faultf(lease.FaultExit, format, args...)
 }
 
 func (p *Provider) freeze(r *runner) {
@@ -278,14 +293,18 @@ func (p *Provider) thaw(r *runner) {
 
 func (p *Provider) stop(r *runner) {
 	r.watch.stop()
-	r.background("stop", func(ctx context.Context) func() {
+	p.stopAs(r, "stop")
+}
+
+func (p *Provider) stopAs(r *runner, name string) {
+	r.background(name, func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, callDeadline)
 		defer cancel()
 		err := p.cfg.Workload.Destroy(ctx, r.id)
 		return func() {
 			if err != nil {
 				r.event("stop", err)
-				r.later("stop", retryDelay, func() { p.stop(r) })
+				r.later(name, retryDelay, func() { p.stopAs(r, name) })
 			}
 		}
 	})
@@ -294,7 +313,7 @@ func (p *Provider) stop(r *runner) {
 // claim ends the channel without the tenant, unless it pays other leases: what
 // it paid this one stays in their vouchers [LEASE-16].
 func (p *Provider) claim(r *runner) {
-	channel := r.state.Terms.Channel
+	channel := p.current(r.state.Terms.Channel)
 	r.background("claim", func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, callDeadline)
 		defer cancel()
@@ -344,6 +363,7 @@ func (p *Provider) tick(r *runner) time.Duration {
 	if r.state.Phase >= lease.Closed {
 		return time.Hour
 	}
+	p.followRoll(r)
 	up := r.uptime()
 	every := pollDeep
 	if !r.state.Confirmed {
@@ -369,13 +389,13 @@ func (p *Provider) poll(r *runner) {
 	r.background("poll", func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, callDeadline)
 		defer cancel()
-		st, err := p.cfg.Payee.ChannelStatus(ctx, channel)
+		f, err := p.standing(ctx, p.cfg.Payee.ChannelStatus, channel)
 		return func() {
 			if err != nil {
 				r.event("channel", err)
 				return
 			}
-			r.event("channel", r.step(fundingOf(st), "", ""))
+			r.event("channel", r.step(f, "", ""))
 		}
 	})
 }
@@ -397,14 +417,15 @@ func (p *Provider) check(r *runner) {
 		defer cancel()
 		st, err := p.cfg.Workload.Status(ctx, r.id)
 		return func() {
-			if err != nil {
-				r.event("check", err)
-				return
-			}
 			if st == WorkloadEnded && r.state.Phase.Running() {
 				p.count(r)
 				r.watch.stop()
-				r.event("end", r.step(lease.Ended{Fault: lease.Faultf(lease.FaultExit, "the program ended by itself")}, "end", "the workload ended by itself"))
+				fault := endOf(err, "the program ended by itself")
+				r.event("end", r.step(lease.Ended{Fault: fault}, "end", "the workload ended by itself"))
+				return
+			}
+			if st != WorkloadEnded {
+				r.event("check", err)
 			}
 		}
 	})

@@ -140,39 +140,42 @@ func (p *Provider) voucher(r *runner, m lease.VoucherMessage) error {
 	if m.Lease != r.id {
 		return lease.Refusal(lease.CodeUnknown, "a voucher for another lease")
 	}
-	v, err := settle.ParseVoucher(m.Voucher)
+	pay, err := paymentOf(m)
 	if err != nil {
-		return &lease.Error{Code: lease.CodePayment, Detail: "the voucher", Err: err}
+		return err
 	}
-	if v.Body.Channel != r.state.Terms.Channel {
+	p.followRoll(r)
+	if !p.paidOver(r.state.Terms.Channel, pay.To.Body.Channel) {
 		return lease.Refusal(lease.CodePayment, "a voucher of another channel")
 	}
-	if err := p.checkEntries(r, v.Body); err != nil {
+	if err := p.checkEntries(r, pay.To.Body); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
 	defer cancel()
-	err = p.cfg.Payee.Receive(ctx, v)
+	err = p.receive(ctx, pay)
 	if errors.Is(err, settle.ErrStale) { // another lease of the channel brought a newer one, which pays this one no less
-		if latest, ok := p.newer(r.id, v.Body); ok {
-			v, err = latest, nil
+		if latest, ok := p.newer(r.id, pay.To.Body); ok {
+			pay, err = Payment{To: latest}, nil
 		}
 	}
-	if err != nil {
+	switch {
+	case early(err) && len(r.links) > 0: // the tenant sends it again
+		return &lease.Error{Code: lease.CodeBusy, Detail: "the roll of the channel is not as far on this side; send the voucher again", Err: err}
+	case err != nil:
 		return &lease.Error{Code: lease.CodePayment, Detail: "the channel refuses the voucher", Err: err}
 	}
 	p.count(r)
-	return p.credit(r, v)
+	return p.credit(r, pay)
 }
 
-// credit counts a voucher that the channel has accepted.
-func (p *Provider) credit(r *runner, v pktcloud.Signed[settle.Voucher]) error {
-	e, ok := v.Body.Entry(r.id)
+// credit counts a payment that the channel has accepted.
+func (p *Provider) credit(r *runner, pay Payment) error {
+	e, ok := pay.To.Body.Entry(r.id)
 	if !ok || e.Cumulative <= r.state.Paid {
 		return nil
 	}
-	return r.step(lease.Paid{Cumulative: e.Cumulative}, "voucher", e.Cumulative.String(),
-		Put{Key: numbered(r.id, "voucher", v.Body.Sequence), Value: encode(v)})
+	return r.step(lease.Paid{Cumulative: e.Cumulative}, "voucher", e.Cumulative.String(), r.voucherPuts(pay)...)
 }
 
 // complete ends the lease with the tenant's record: the channel's close is
@@ -217,7 +220,7 @@ func (p *Provider) quote(ctx context.Context, remote pktcloud.PublicKey, m lease
 	if err := lease.CheckAccount(m.Account, m.Draft.Tenant, remote, now); err != nil {
 		return none, err
 	}
-	rate, err := p.admit(ctx, m.Draft, m.Manifest, "")
+	rate, err := p.admit(ctx, m.Draft, m.Manifest, m.Credentials, "")
 	if err != nil {
 		return none, err
 	}
@@ -238,7 +241,7 @@ func (p *Provider) quote(ctx context.Context, remote pktcloud.PublicKey, m lease
 
 // admit says whether an offer and the owner allow a draft on a rail, the
 // offer's first when it is empty.
-func (p *Provider) admit(ctx context.Context, draft lease.Terms, m lease.Manifest, rail string) (pktcloud.Rate, error) {
+func (p *Provider) admit(ctx context.Context, draft lease.Terms, m lease.Manifest, c lease.Credentials, rail string) (pktcloud.Rate, error) {
 	offer, open := p.cfg.Offer(draft.Offer)
 	if !open {
 		return 0, lease.Refusal(lease.CodeOffer, "the offer is not open; look for a newer one")
@@ -249,6 +252,18 @@ func (p *Provider) admit(ctx context.Context, draft lease.Terms, m lease.Manifes
 	rate, err := lease.CheckDraft(offer.Body, draft, rail)
 	if err != nil {
 		return 0, err
+	}
+	if err := lease.CheckIsolation(offer.Body, m); err != nil {
+		return 0, err
+	}
+	if err := lease.CheckNetwork(offer.Body, m); err != nil {
+		return 0, err
+	}
+	if err := lease.CheckVolumes(offer.Body, m); err != nil {
+		return 0, err
+	}
+	if _, ok := p.cfg.Workload.(CredentialKeeper); !ok && len(c) > 0 {
+		return 0, lease.Refusal(lease.CodeManifest, "this provider takes no credentials of registries; choose another offer, or a public image")
 	}
 	taken := 0
 	for _, v := range p.List() {
@@ -262,7 +277,7 @@ func (p *Provider) admit(ctx context.Context, draft lease.Terms, m lease.Manifes
 	if p.cfg.Admit == nil {
 		return rate, nil
 	}
-	if err := p.cfg.Admit(ctx, draft, m); err != nil {
+	if err := p.cfg.Admit(ctx, draft, m, c); err != nil {
 		if _, ok := errors.AsType[*lease.Error](err); ok {
 			return 0, err
 		}
@@ -285,7 +300,7 @@ func (p *Provider) commit(ctx context.Context, l *link, m lease.Commit) (*runner
 		// Asked twice: now it may take as long as a registry likes, and below,
 		// where others wait, it is known already.
 		if _, err := lease.CheckCommit(m, p.device.Public(), p.clock.Now()); err == nil {
-			p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Params.Rail) //nolint:errcheck // judged below
+			p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Credentials, m.Params.Rail) //nolint:errcheck // judged below
 		}
 	}
 	p.agree.Lock()
@@ -324,7 +339,7 @@ func (p *Provider) commit(ctx context.Context, l *link, m lease.Commit) (*runner
 // agreeTo judges a commit by what changes with time, takes the channel, and
 // makes the lease durable. p.agree is held.
 func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcloud.Signed[market.Quote]) (*runner, error) {
-	if _, err := p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Params.Rail); err != nil {
+	if _, err := p.admit(ctx, m.Terms.Draft(), m.Manifest, m.Credentials, m.Params.Rail); err != nil {
 		return nil, err
 	}
 	sig, err := lease.SignTerms(p.device, m.Terms)
@@ -346,8 +361,16 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 	}
 	r := p.newRunner(state, m, 0)
 	offer, _ := p.cfg.Offer(m.Terms.Offer)
+	r.rails = offer.Body.Rails
+	keep := func(context.Context, pktcloud.ID, lease.Credentials) error { return nil }
+	if k, ok := p.cfg.Workload.(CredentialKeeper); ok && len(m.Credentials) > 0 {
+		keep = k.KeepCredentials
+	}
+	if err := keep(ctx, r.id, m.Credentials); err != nil {
+		return nil, &lease.Error{Code: lease.CodeInternal, Detail: "the credentials cannot be kept now", Err: err}
+	}
 	if err := r.create(ctx, offer, "agreed at "+pktcloud.Amount(q.Body.Rate).String()+" an hour"); err != nil {
-		return nil, err
+		return nil, errors.Join(err, keep(context.WithoutCancel(ctx), r.id, nil))
 	}
 	err = p.add(r, func() {
 		r.bind(l)
@@ -373,7 +396,7 @@ func (p *Provider) takeChannel(ctx context.Context, m lease.Commit, detail []byt
 		return p.shareChannel(ctx, m)
 	}
 	for _, v := range p.List() {
-		if v.Terms.Channel == m.Terms.Channel {
+		if p.paidOver(v.Terms.Channel, m.Terms.Channel) {
 			return lease.Refusal(lease.CodeChannel, "the channel pays another lease; open one for this lease, or name it without a funding")
 		}
 	}

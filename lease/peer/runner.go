@@ -11,6 +11,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
 )
 
 const (
@@ -42,11 +43,14 @@ type runner struct {
 	side     side
 	id       pktcloud.ID
 	manifest lease.Manifest
-	commit   lease.Commit
+	commit   lease.Commit       // as it is in the journal: without credentials
 	peer     pktcloud.PublicKey // the other side's device
 	// addresses of the provider, from its offer; of a tenant's runner only.
 	addresses []string
+	rails     []market.Rail // of the offer that the lease was agreed under
+	links     []pktcloud.ID // what the lease's channel rolled into, as far as the journal knows
 	wake      chan struct{} // ends the wait before a tenant's next dial
+	sighted   chan struct{} // the same: the provider is connected
 	inbox     chan func()
 	ctx       context.Context // of party.run
 
@@ -68,10 +72,11 @@ type runner struct {
 
 func (p *party) newRunner(s lease.State, c lease.Commit, uptime time.Duration) *runner {
 	since, _ := p.clock.Boot()
+	c.Credentials = nil // [LEASE-43]
 	r := &runner{
 		p: p, side: p.side, id: s.Lease, manifest: c.Manifest, commit: c, peer: s.Terms.ProviderDevice,
 		inbox: make(chan func(), inboxSize), state: s, base: uptime, began: since,
-		busy: map[string]bool{}, changed: make(chan struct{}), wake: make(chan struct{}, 1),
+		busy: map[string]bool{}, changed: make(chan struct{}), wake: make(chan struct{}, 1), sighted: make(chan struct{}, 1),
 	}
 	if p.role == lease.RoleProvider {
 		r.peer = s.Terms.TenantDevice
@@ -296,6 +301,9 @@ func (r *runner) publish() {
 	v := &r.view
 	v.ID, v.Role, v.RoleName, v.Phase = s.Lease, s.Role, s.Role.String(), s.Phase
 	v.Terms, v.Manifest, v.Connected = s.Terms, r.manifest, r.link != nil
+	if v.Channel = s.Terms.Channel; len(r.links) > 0 {
+		v.Channel = r.links[len(r.links)-1]
+	}
 	v.Exposure, v.Max, v.Due, v.Paid = s.Exposure(), s.Max, s.Due, s.Paid
 	v.Served, v.Forfeited, v.Sequence = s.Served, s.Forfeited, s.Sequence
 	v.Confirmed, v.Agreed = s.Confirmed, s.Began
@@ -384,11 +392,17 @@ func (r *runner) resend(after uint64) {
 	r.event("resend", err)
 }
 
-// stopwatch counts how long a workload ran.
+// maxUnwatched is the most that a workload is said to have run between two looks,
+// of which there is one each second: while a provider stands still, as a machine
+// does that sleeps, nobody reaches what it serves. To state such seconds would
+// only have them disputed, and with them the lease's credit [LEASE-13].
+const maxUnwatched = 2 * time.Second
+
+// stopwatch counts how long a workload ran, and was watched.
 type stopwatch struct {
 	clock   Clock
 	running bool
-	since   time.Duration
+	since   time.Duration // the last look
 	ran     time.Duration
 }
 
@@ -405,11 +419,12 @@ func (w *stopwatch) stop() {
 }
 
 func (w *stopwatch) elapsed() time.Duration {
-	if !w.running {
-		return w.ran
+	if w.running {
+		now, _ := w.clock.Boot()
+		w.ran += min(max(0, now-w.since), maxUnwatched)
+		w.since = now
 	}
-	now, _ := w.clock.Boot()
-	return w.ran + max(0, now-w.since)
+	return w.ran
 }
 
 func (w *stopwatch) seconds() uint64 { return uint64(w.elapsed() / time.Second) }

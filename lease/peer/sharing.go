@@ -26,7 +26,7 @@ func checkRail(r market.Rail, p settle.Params) error {
 func (p *party) on(channel pktcloud.ID) []View {
 	var live []View
 	for _, v := range p.List() {
-		if v.Terms.Channel == channel && !v.Phase.Final() {
+		if !v.Phase.Final() && p.current(v.Terms.Channel) == channel {
 			live = append(live, v)
 		}
 	}
@@ -34,10 +34,11 @@ func (p *party) on(channel pktcloud.ID) []View {
 }
 
 // others reports whether another lease of a lease's channel is not over, and
-// whether it ever had another one.
+// whether it ever had another one. It asks nothing that is the lease's goroutine's.
 func (p *party) others(r *runner) (live, ever bool) {
+	channel := p.current(r.commit.Terms.Channel)
 	for _, v := range p.List() {
-		if v.Terms.Channel == r.state.Terms.Channel && v.ID != r.id {
+		if v.ID != r.id && p.current(v.Terms.Channel) == channel {
 			live, ever = live || !v.Phase.Final(), true
 		}
 	}
@@ -79,6 +80,10 @@ func (p *Provider) shareChannel(ctx context.Context, m lease.Commit) error {
 // checkEntries holds each entry of a voucher to the share of a lease on its
 // channel: what goes to others would be missing to those [LEASE-26].
 func (p *Provider) checkEntries(r *runner, v settle.Voucher) error {
+	params := r.commit.Params
+	if links := p.links(r.state.Terms.Channel); len(links) > 0 {
+		params = links[len(links)-1]
+	}
 	for _, e := range v.Entries {
 		t, share := r.state.Terms, r.state.Spendable
 		if e.Lease != r.id {
@@ -86,9 +91,9 @@ func (p *Provider) checkEntries(r *runner, v settle.Voucher) error {
 			if !ok {
 				return lease.Refusal(lease.CodePayment, "the voucher pays lease %s, which is none of this channel", e.Lease)
 			}
-			t, share = other.Terms, other.Terms.Share(r.commit.Params)
+			t, share = other.Terms, other.Terms.Share(params)
 		}
-		if t.Channel != v.Channel || e.Cumulative > share {
+		if !p.paidOver(t.Channel, v.Channel) || e.Cumulative > share {
 			return lease.Refusal(lease.CodePayment, "the voucher pays lease %s %s, of a share of %s", e.Lease, e.Cumulative, share)
 		}
 	}
@@ -114,7 +119,7 @@ func finalOf(latest settle.Voucher, record lease.CloseRecord) (pktcloud.Amount, 
 // channel, or where it pays other leases, by the vouchers so far [LEASE-27].
 // p.sharing is held.
 func (p *Provider) settle(r *runner, m lease.Close) (txid []byte, err error) {
-	channel := r.state.Terms.Channel
+	channel := p.followRoll(r)
 	latest, _ := p.cfg.Payee.Latest(channel)
 	final, err := finalOf(latest.Body, m.Record)
 	if err != nil {
@@ -154,19 +159,20 @@ func (t *Tenant) choose(ctx context.Context, terms lease.Terms, rail market.Rail
 	seen := map[pktcloud.ID]bool{}
 	for _, v := range t.List() {
 		// A lease that runs keeps the provider from ending the channel.
-		if v.Terms.ProviderDevice != terms.ProviderDevice || v.Phase < lease.Funded || v.Phase >= lease.Closing || seen[v.Terms.Channel] {
+		channel := t.current(v.Terms.Channel)
+		if v.Terms.ProviderDevice != terms.ProviderDevice || v.Phase < lease.Funded || v.Phase >= lease.Closing || seen[channel] {
 			continue
 		}
-		seen[v.Terms.Channel] = true
-		st, err := t.cfg.Payer.ChannelStatus(ctx, v.Terms.Channel)
+		seen[channel] = true
+		st, err := t.cfg.Payer.ChannelStatus(ctx, channel)
 		if err != nil || usable(st) != nil || st.Params.Rail != rail.Name || checkRail(rail, st.Params) != nil {
 			continue
 		}
 		if (st.Params.Deadline()-st.Height)*settle.SecondsPerBlock < terms.TermSeconds {
 			continue // it may end before the lease does
 		}
-		latest, _ := t.cfg.Payer.Latest(v.Terms.Channel)
-		if lease.Fits(st.Params, latest.Body, shares(t.on(v.Terms.Channel), st.Params), terms) == nil {
+		latest, _ := t.cfg.Payer.Latest(channel)
+		if lease.Fits(st.Params, latest.Body, shares(t.on(channel), st.Params), terms) == nil {
 			return st.Params, true
 		}
 	}
@@ -199,7 +205,7 @@ func (t *Tenant) share(ctx, run context.Context, terms lease.Terms, quote []byte
 // closing is how a lease's record is paid: by the offer that ends its channel or,
 // where the channel pays other leases, by a voucher, and no offer [LEASE-27].
 func (t *Tenant) closing(r *runner, record lease.CloseRecord) (offer []byte, err error) {
-	channel := r.state.Terms.Channel
+	channel := t.followRoll(r)
 	t.sharing.Lock()
 	defer t.sharing.Unlock()
 	if live, _ := t.others(r); live {
@@ -226,7 +232,7 @@ func (t *Tenant) closing(r *runner, record lease.CloseRecord) (offer []byte, err
 // where the last payment could not be made.
 func (t *Tenant) payRecord(r *runner, record lease.CloseRecord) error {
 	paid := func() pktcloud.Amount {
-		latest, _ := t.cfg.Payer.Latest(r.state.Terms.Channel)
+		latest, _ := t.cfg.Payer.Latest(t.current(r.state.Terms.Channel))
 		e, _ := latest.Body.Entry(r.id)
 		return e.Cumulative
 	}

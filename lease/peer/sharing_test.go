@@ -5,7 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
@@ -33,7 +32,7 @@ func (w *world) channelOf(id pktcloud.ID) pktcloud.ID {
 // closed asks the tenant to end leases, all at once, and waits for the records.
 func (w *world) closed(ids ...pktcloud.ID) (paid pktcloud.Amount) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	var wait sync.WaitGroup
 	for _, id := range ids {
@@ -83,13 +82,14 @@ func TestTwoLeasesOneChannel(t *testing.T) {
 	}
 	w.until("the first is paid again", func() bool { a, _ := w.views(first); return a.Paid == a.Due && a.Phase == lease.Active })
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := w.tenant.Close(ctx, first); err != nil {
 		t.Fatal(err)
 	}
+	w.until("both have the record", func() bool { a, b := w.views(first); return a.Countersigned && b.Countersigned })
 	a, b := w.views(first)
-	if !a.Countersigned || a.Record.Paid != b.Record.Paid || b.Paid != b.Record.Paid {
+	if a.Record.Paid != b.Record.Paid || b.Paid != b.Record.Paid {
 		t.Errorf("got records of %d and %d units, vouchers of %d, want one sum", a.Record.Paid, b.Record.Paid, b.Paid)
 	}
 	if _, settled := w.bank.Settled(channel); settled {
@@ -202,7 +202,7 @@ func TestTenantGoneFromBoth(t *testing.T) {
 		return a.Paid > 0 && b.Paid > 0
 	})
 	w.stops[0]() // the tenant is gone for good
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := w.provider.Close(ctx, first); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,9 @@ func (w *world) listenAgain() string { return w.hosts[1].Addrs()[0].String() }
 func TestTenantStopsPaying(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	r := w.patient()
+	r.Limits.Credit = 10 * unitsPerSecond // suspended soon
+	id := w.create(r)
 	w.until("an interval is paid", func() bool { v, _ := w.provider.Lease(id); return v.Paid > 0 })
 	w.bank.Refuse(true)
 	w.until("the provider froze the workload", func() bool { v, _ := w.provider.Lease(id); return v.Phase == lease.Suspended })
@@ -34,6 +36,8 @@ func TestTenantStopsPaying(t *testing.T) {
 	w.bank.Refuse(false)
 	w.until("the workload goes on after payment", func() bool { v, _ := w.provider.Lease(id); return v.Phase == lease.Active })
 	w.bank.Refuse(true)
+	w.until("it is frozen again", func() bool { v, _ := w.provider.Lease(id); return v.Phase == lease.Suspended && v.Due > v.Paid })
+	w.clock.skip(2 * time.Duration(r.GraceSeconds) * time.Second)
 	w.until("the grace ends the lease", func() bool { v, _ := w.provider.Lease(id); return v.Phase >= lease.Closing })
 	w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
 	_, v = w.views(id)
@@ -46,14 +50,18 @@ func TestProviderServesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.request()
-	r.Limits.Credit = 15 * unitsPerSecond // a slow machine alone shall not end it
+	r.Limits.Credit, r.GraceSeconds, r.Manifest.Probe.TimeoutSeconds = 15*unitsPerSecond, 300, 3 // a slow machine alone shall not end it
 	id := w.create(r)
 	w.until("two intervals are paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid >= 2*unitsPerSecond })
 	if err := w.workload.SetFrozen(id, true); err != nil {
 		t.Fatal(err)
 	}
 	before, _ := w.views(id)
-	w.until("the tenant disputes", func() bool { _, p := w.views(id); return p.Forfeited > 0 })
+	w.until("the tenant disputes all of it", func() bool {
+		_, p := w.views(id)
+		return p.Forfeited > 0 && p.Phase == lease.Suspended && p.Due <= p.Paid
+	})
+	w.clock.skip(2 * time.Duration(r.GraceSeconds) * time.Second)
 	w.until("the lease ends", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
 	a, b := w.views(id)
 	if a.Paid > before.Paid+2*unitsPerSecond {
@@ -71,7 +79,7 @@ func TestDisputedGlitchHeals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.request()
-	r.Limits.Credit = 20 * unitsPerSecond
+	r.Limits.Credit, r.GraceSeconds, r.Manifest.Probe.TimeoutSeconds = 20*unitsPerSecond, 300, 3
 	id := w.create(r)
 	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
 	if err := w.workload.SetFrozen(id, true); err != nil {
@@ -183,10 +191,11 @@ func TestRefusals(t *testing.T) {
 		want   lease.Code
 	}{
 		{"too dear", func(r *peer.Request) { r.MaxRate-- }, lease.CodePrice},
-		{"too large", func(r *peer.Request) { r.Manifest.Resources.MilliCPU = 1 << 20 }, lease.CodeCapacity},
+		{"too large", func(r *peer.Request) { r.Manifest.Services[0].Resources.MilliCPU = 1 << 20 }, lease.CodeCapacity},
 		{"no credit", func(r *peer.Request) { r.Limits.Credit = 1 }, lease.CodeLimits},
 		{"channel too large", func(r *peer.Request) { r.Capacity = 1 << 41 }, lease.CodeChannel},
-		{"bad manifest", func(r *peer.Request) { r.Manifest.Image = "" }, lease.CodeManifest},
+		{"a class that the offer lacks", func(r *peer.Request) { r.Manifest.Demand("gvisor") }, lease.CodeOffer},
+		{"bad manifest", func(r *peer.Request) { r.Manifest.Services[0].Image = "" }, lease.CodeManifest},
 	} {
 		r := w.request()
 		c.change(&r)
@@ -195,7 +204,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	w.workload.Fail(errors.New("no such image"))
-	id, err := w.tenant.Create(t.Context(), w.request())
+	id, err := w.tenant.Create(t.Context(), w.patient())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +238,7 @@ func TestFaultReachesTheTenant(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.workload.Fail(c.err)
-			id, err := w.tenant.Create(t.Context(), w.request())
+			id, err := w.tenant.Create(t.Context(), w.patient())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -261,9 +270,9 @@ func TestSilentProvider(t *testing.T) {
 	w.patience = 200 * time.Millisecond
 	w.startTenant()
 	w.stores[1].Down(true) // it can promise nothing
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), peer.DefaultPatience*3/4)
 	defer cancel()
-	id, err := w.tenant.Create(ctx, w.request())
+	id, err := w.tenant.Create(ctx, w.patient())
 	if !errors.Is(err, peer.ErrUnanswered) {
 		t.Fatalf("got %v, want no answer", err)
 	}
@@ -280,7 +289,7 @@ func TestSilentProvider(t *testing.T) {
 func TestWorkloadEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	id := w.create(w.patient())
 	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
 	w.workload.Kill(id)
 	w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
@@ -293,10 +302,12 @@ func TestWorkloadEnds(t *testing.T) {
 func TestProviderGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	r := w.patient()
+	r.GraceSeconds = 10 // after which this side signs alone
+	id := w.create(r)
 	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
 	w.stops[1]()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := w.tenant.Close(ctx, id); err != nil {
 		t.Fatal(err)
@@ -310,7 +321,9 @@ func TestProviderGone(t *testing.T) {
 func TestAuthorize(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	r := w.patient()
+	r.Limits.Credit = 10 * unitsPerSecond // suspended soon
+	id := w.create(r)
 	tenant, stranger := w.devices[0].Public(), w.devices[1].Public()
 	for _, c := range []struct {
 		name    string
@@ -323,8 +336,11 @@ func TestAuthorize(t *testing.T) {
 		{"a stranger", id, stranger, session.CommandExec, lease.CodeUnknown},
 		{"another lease", pktcloud.ID{1}, tenant, session.CommandExec, lease.CodeUnknown},
 	} {
-		err := w.provider.Authorize(t.Context(), c.id, c.device, c.command)
-		if c.want == "" && err != nil || c.want != "" && !errors.Is(err, c.want) {
+		if c.want == "" { // unless a slow machine has suspended it for a moment
+			w.until(c.name, func() bool { return w.provider.Authorize(t.Context(), c.id, c.device, c.command) == nil })
+			continue
+		}
+		if err := w.provider.Authorize(t.Context(), c.id, c.device, c.command); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}
 	}
@@ -343,7 +359,7 @@ func TestAuthorize(t *testing.T) {
 func TestRuntimeOutOfSight(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := w.create(w.request())
+	id := w.create(w.patient())
 	w.until("an interval is paid", func() bool { v, _ := w.tenant.Lease(id); return v.Paid > 0 })
 	again := w.listenAgain()
 	w.stops[1]()
@@ -361,4 +377,31 @@ func TestRuntimeOutOfSight(t *testing.T) {
 	paid := v.Paid
 	w.until("the provider is paid again", func() bool { v, _ := w.provider.Lease(id); return v.Paid > paid })
 	w.closeAndCheck(id)
+}
+
+// TestClosedWhileStarting: a workload that comes up after the end of its lease is
+// stopped again [LEASE-40].
+func TestClosedWhileStarting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	release := w.workload.Hold()
+	defer release()
+	id, err := w.tenant.Create(t.Context(), w.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until("the provider starts it", func() bool { v, _ := w.provider.Lease(id); return v.Phase == lease.Starting })
+	if err := w.tenant.Close(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	w.until("both closed", func() bool { a, b := w.views(id); return a.Phase == lease.Closed && b.Phase == lease.Closed })
+	if starts, _ := w.workload.Counts(); starts != 0 {
+		t.Fatal("this is no test: it was started before the end")
+	}
+	release()
+	w.until("it came up, and was stopped", func() bool {
+		starts, _ := w.workload.Counts()
+		st, err := w.workload.Status(t.Context(), id)
+		return starts == 1 && err == nil && st == peer.WorkloadEnded
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	libpeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -20,7 +21,9 @@ import (
 
 const (
 	firstBackoff = 50 * time.Millisecond
-	lastBackoff  = 10 * time.Second
+	// lastBackoff leaves half of the least usual credit to a provider that was
+	// started again: it is found before it has to freeze the workload.
+	lastBackoff = lease.DefaultCreditSeconds * time.Second / 2
 )
 
 // Tenant runs the tenant's side of leases. Its methods may be called from
@@ -38,6 +41,8 @@ type tenantPart struct {
 	probes  probes
 	dialing bool
 	polled  time.Duration
+	// credentials go with the commit, and end with the process.
+	credentials lease.Credentials
 }
 
 // OpenChannels is what a [Payer] may also do: name the channels that it opened
@@ -60,6 +65,7 @@ func NewTenant(ctx context.Context, cfg TenantConfig) (*Tenant, error) {
 	}
 	t := &Tenant{cfg: cfg}
 	t.party = party{host: cfg.Host, device: cfg.Device, store: cfg.Store, clock: cfg.Clock, log: cfg.Log}
+	t.rolls, _ = cfg.Payer.(Rolls)
 	t.init(lease.RoleTenant, t)
 	refused := func(pktcloud.ID, []byte) error { return nil } // the provider's, on the same store
 	if err := t.load(ctx, refused); err != nil {
@@ -73,7 +79,29 @@ func (t *Tenant) Run(ctx context.Context) error {
 	if err := t.abandonOrphans(ctx); err != nil {
 		t.log.Warn("lease: channels without a lease", "error", err)
 	}
+	seen := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) { t.sighted(c.RemotePeer()) }}
+	t.host.Network().Notify(seen)
+	defer t.host.Network().StopNotify(seen)
 	return t.run(ctx, func(context.Context) {})
+}
+
+// sighted ends the waits of the leases with a provider that is there again,
+// whoever found it.
+func (t *Tenant) sighted(id libpeer.ID) {
+	device, err := session.KeyOf(id)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.leases {
+		if r.peer == device {
+			select {
+			case r.sighted <- struct{}{}:
+			default:
+			}
+		}
+	}
 }
 
 func (t *Tenant) abandonOrphans(ctx context.Context) error {
@@ -123,6 +151,7 @@ func (t *Tenant) WaitActive(ctx context.Context, id pktcloud.ID) error {
 func (t *Tenant) Close(ctx context.Context, id pktcloud.ID) error { return t.closeLease(ctx, id) }
 
 func (t *Tenant) begin(r *runner) {
+	t.followRoll(r)
 	for _, e := range r.state.Recover() {
 		t.do(r, e)
 	}
@@ -139,7 +168,9 @@ func (t *Tenant) do(r *runner, e lease.Effect) {
 			r.wakeDialer()
 		}
 	case lease.SendCommit:
-		r.send(r.commit)
+		c := r.commit
+		c.Credentials = r.tenant.credentials
+		r.send(c)
 	case lease.Announce:
 		t.announce(r)
 	case lease.Abandon:
@@ -195,22 +226,36 @@ func (t *Tenant) abandon(r *runner) {
 func (t *Tenant) pay(r *runner, e settle.Entry) {
 	ctx, cancel := context.WithTimeout(r.ctx, callDeadline)
 	defer cancel()
-	v, err := t.cfg.Payer.Pay(ctx, r.state.Terms.Channel, e)
+	p, err := t.payOver(ctx, t.followRoll(r), e)
 	if err != nil {
 		r.event("pay", err)
+		if errors.Is(err, settle.ErrRolling) { // the answer to a roll is not here yet
+			r.later("pay", retryDelay, func() { t.poll(r) })
+		}
 		return
 	}
-	err = r.step(lease.Paid{Cumulative: e.Cumulative}, "voucher", e.Cumulative.String(),
-		Put{Key: numbered(r.id, "voucher", v.Body.Sequence), Value: encode(v)})
-	r.event("pay", err)
+	r.event("pay", r.step(lease.Paid{Cumulative: e.Cumulative}, "voucher", e.Cumulative.String(), r.voucherPuts(p)...))
 }
 
 func (t *Tenant) sendVoucher(r *runner) {
-	v, ok := t.cfg.Payer.Latest(r.state.Terms.Channel)
+	p, ok := latest(t.rolls, t.cfg.Payer.Latest, t.followRoll(r))
 	if !ok {
 		return
 	}
-	r.send(lease.VoucherMessage{Version: lease.MessageVersion, Lease: r.id, Voucher: encode(v)})
+	m := lease.VoucherMessage{Version: lease.MessageVersion, Lease: r.id, Voucher: encode(p.To)}
+	if p.From.Body.Sequence > 0 {
+		m.Predecessor = encode(p.From)
+	}
+	r.send(m)
+}
+
+// voucherLater sends the payment again: what stood against it may have passed.
+func (t *Tenant) voucherLater(r *runner) {
+	r.later("voucher", retryDelay, func() {
+		if r.state.Phase >= lease.Agreed && r.state.Phase < lease.Closed && r.state.Paid > 0 {
+			t.sendVoucher(r)
+		}
+	})
 }
 
 func (t *Tenant) objectAgain(r *runner, sequence uint64) {
@@ -248,6 +293,7 @@ func (t *Tenant) offerLater(r *runner) {
 // tick counts, looks at the channel now and then, probes, and dials.
 func (t *Tenant) tick(r *runner) time.Duration {
 	t.count(r)
+	t.followRoll(r)
 	phase := r.state.Phase
 	if phase.Final() {
 		if r.link != nil {
@@ -276,13 +322,13 @@ func (t *Tenant) poll(r *runner) {
 	r.background("poll", func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, callDeadline)
 		defer cancel()
-		st, err := t.cfg.Payer.ChannelStatus(ctx, channel)
+		f, err := t.standing(ctx, t.cfg.Payer.ChannelStatus, channel)
 		return func() {
 			if err != nil {
 				r.event("channel", err)
 				return
 			}
-			r.event("channel", r.step(fundingOf(st), "", ""))
+			r.event("channel", r.step(f, "", ""))
 		}
 	})
 }
@@ -330,8 +376,13 @@ func (r *runner) awaitDial(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
+	case <-r.sighted: // by the dial that just failed: no reason for another one
+	default:
+	}
+	select {
 	case <-r.ctx.Done():
 	case <-t.C:
+	case <-r.sighted:
 	case <-r.wake:
 		return true
 	}
@@ -424,6 +475,7 @@ func (t *Tenant) drain(r *runner) {
 			err = r.step(lease.Received{Message: m}, "refused", string(m.Code)+": "+m.Text)
 			if m.Code == lease.CodeBusy {
 				t.offerLater(r) // another lease of the channel stands in the way
+				t.voucherLater(r)
 			}
 		case lease.CloseAck:
 			err = r.step(lease.Received{Message: m}, "closed", string(r.state.Reason)+", paid "+r.state.Record.Paid.String())
@@ -439,6 +491,7 @@ func (t *Tenant) drain(r *runner) {
 
 // judged steps with a statement and the verdict of the probes.
 func (t *Tenant) judged(r *runner, in lease.Judged) {
+	t.followRoll(r) // the provider may count on what a roll added
 	st := in.Statement
 	before := r.state.Sequence
 	kind, text, puts := "", "", []Put(nil)

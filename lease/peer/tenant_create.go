@@ -111,7 +111,7 @@ func (t *Tenant) draft(req Request) (lease.Terms, market.Rail, error) {
 	d := lease.Terms{
 		Version: lease.TermsVersion, Tenant: account.Body.Identity, Provider: o.Provider,
 		TenantDevice: t.device.Public(), ProviderDevice: o.Device, Offer: offer,
-		Resources: req.Manifest.Resources, Manifest: manifest, IntervalSeconds: req.IntervalSeconds,
+		Resources: req.Manifest.Resources(), Manifest: manifest, IntervalSeconds: req.IntervalSeconds,
 		Limits: req.Limits, GraceSeconds: req.GraceSeconds, TermSeconds: req.TermSeconds, NoticeSeconds: req.NoticeSeconds,
 	}
 	if _, err := io.ReadFull(rand.Reader, d.Nonce[:]); err != nil {
@@ -120,8 +120,17 @@ func (t *Tenant) draft(req Request) (lease.Terms, market.Rail, error) {
 	if err := fillDefaults(&d, o, rail, req.Capacity); err != nil {
 		return none, rail, err
 	}
+	if err := lease.CheckIsolation(o, req.Manifest); err != nil {
+		return none, rail, err
+	}
 	rate, err := lease.CheckDraft(o, d, rail.Name)
 	if err != nil {
+		return none, rail, err
+	}
+	if err := lease.CheckNetwork(o, req.Manifest); err != nil {
+		return none, rail, err
+	}
+	if err := lease.CheckVolumes(o, req.Manifest); err != nil {
 		return none, rail, err
 	}
 	if rate > req.MaxRate {
@@ -175,7 +184,7 @@ func (t *Tenant) askQuote(ctx context.Context, l *link, draft lease.Terms, req R
 	if err := l.stream.SetReadDeadline(time.Now().Add(callDeadline)); err != nil {
 		return none, err
 	}
-	proposal := lease.Propose{Version: lease.MessageVersion, Account: t.cfg.Account, Draft: draft, Manifest: req.Manifest}
+	proposal := lease.Propose{Version: lease.MessageVersion, Account: t.cfg.Account, Draft: draft, Manifest: req.Manifest, Credentials: req.Credentials}
 	if err := proposal.Validate(); err != nil {
 		return none, err // the link would drop it, and the provider seem silent
 	}
@@ -276,6 +285,7 @@ func (t *Tenant) commitOf(ctx context.Context, terms lease.Terms, params settle.
 	c := lease.Commit{
 		Version: lease.MessageVersion, Terms: terms, Signature: sig, Account: t.cfg.Account, Quote: quote,
 		Manifest: req.Manifest, Params: params, Funding: funding, Voucher: voucher,
+		Credentials: req.Credentials,
 	}
 	return c, c.Validate()
 }
@@ -287,7 +297,8 @@ func (t *Tenant) keep(ctx context.Context, offer pktcloud.Signed[market.Offer], 
 		return nil, err
 	}
 	r := t.newRunner(state, c, 0)
-	r.addresses = offer.Body.Addresses
+	r.tenant.credentials = c.Credentials
+	r.addresses, r.rails = offer.Body.Addresses, offer.Body.Rails
 	if err := r.create(ctx, offer, text); err != nil {
 		return nil, err
 	}

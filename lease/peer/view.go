@@ -10,6 +10,10 @@ import (
 type Request struct {
 	Offer    pktcloud.Signed[market.Offer]
 	Manifest lease.Manifest
+	// Credentials go to the provider with the proposal and the commit, and are
+	// nowhere kept on this side: when the process ends before the provider has
+	// answered the commit, they are gone, and it refuses a private image.
+	Credentials lease.Credentials
 	// Limits of the lease. With Limits all zero they are derived from the
 	// price: a credit of lease.DefaultCreditSeconds and unconfirmed payments of
 	// lease.DefaultUnconfirmed, both no more than the offer allows.
@@ -39,6 +43,7 @@ type View struct {
 	Phase     lease.Phase    `json:"phase"`
 	Terms     lease.Terms    `json:"terms"`
 	Manifest  lease.Manifest `json:"manifest"`
+	Channel   pktcloud.ID    `json:"channel"` // that pays it: of the terms, or what that one rolled into
 	Connected bool           `json:"connected"`
 
 	// Exposure is at risk now, Max the most that ever was.

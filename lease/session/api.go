@@ -21,19 +21,39 @@ const (
 	CommandExec    Command = "exec"
 	CommandLogs    Command = "logs"
 	CommandForward Command = "forward"
+	// CommandServices asks how the services stand.
+	CommandServices Command = "services"
+	// CommandMetrics asks what the services have used.
+	CommandMetrics Command = "metrics"
+	// CommandVolumes asks how the volumes stand.
+	CommandVolumes Command = "volumes"
 )
+
+// Reads reports whether a command only looks: it may be used also while the
+// lease is suspended [SESSION-3].
+func (c Command) Reads() bool {
+	return c == CommandLogs || c == CommandServices || c == CommandMetrics || c == CommandVolumes
+}
 
 // Workload is what a session reaches, on the provider's machine. Its methods
 // may be called from several goroutines at once.
 type Workload interface {
-	// Exec runs a program inside and returns its exit code once it has ended
-	// and its output was written. When ctx ends the program is killed.
-	Exec(ctx context.Context, lease pktcloud.ID, e ExecRequest) (exitCode int, err error)
-	// Logs returns the output of the service, oldest first, as lines. With
-	// Follow the reader ends when the workload does. The caller closes it.
-	Logs(ctx context.Context, lease pktcloud.ID, o LogOptions) (io.ReadCloser, error)
-	// Dial connects to a TCP port inside.
-	Dial(ctx context.Context, lease pktcloud.ID, port uint16) (net.Conn, error)
+	// Exec runs a program inside a service and returns its exit code once it has
+	// ended and its output was written. When ctx ends the program is killed.
+	Exec(ctx context.Context, lease pktcloud.ID, service string, e ExecRequest) (exitCode int, err error)
+	// Logs returns the output of a service, oldest first, as lines; without a
+	// name that of all, each line with its service's. With Follow the reader ends
+	// when the workload does. The caller closes it.
+	Logs(ctx context.Context, lease pktcloud.ID, service string, o LogOptions) (io.ReadCloser, error)
+	// Dial connects to a TCP port of a service.
+	Dial(ctx context.Context, lease pktcloud.ID, service string, port uint16) (net.Conn, error)
+	// Services says how the services stand, in the manifest's order.
+	Services(ctx context.Context, lease pktcloud.ID) ([]ServiceStatus, error)
+	// Metrics says what a service has used or, without a name, what each has, in
+	// the manifest's order.
+	Metrics(ctx context.Context, lease pktcloud.ID, service string) ([]Metrics, error)
+	// Volumes says how the volumes stand, in the manifest's order.
+	Volumes(ctx context.Context, lease pktcloud.ID) ([]VolumeStatus, error)
 }
 
 // Authorizer says whether a device may use a command on a lease now. Errors are

@@ -22,6 +22,9 @@ type Target struct {
 	Host     host.Host          // of the tenant; it knows the provider's addresses
 	Provider pktcloud.PublicKey // the provider's device
 	Lease    pktcloud.ID
+	// Service names one of the lease's services. [Exec] and [Dial] need one;
+	// without one [Logs] and [ReadMetrics] show all.
+	Service string
 }
 
 const replyDeadline = 30 * time.Second
@@ -31,7 +34,7 @@ var ErrUnreachable = errors.New("session: the provider cannot be reached")
 
 // begin opens a session: a stream on which the provider has agreed.
 func begin(ctx context.Context, t Target, h Header) (network.Stream, error) {
-	h.Version, h.Lease = HeaderVersion, t.Lease
+	h.Version, h.Lease, h.Service = HeaderVersion, t.Lease, t.Service
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ type Header struct {
 	Follow  bool        `cbor:"follow"`  // logs
 	Tail    uint64      `cbor:"tail"`    // logs
 	Port    uint64      `cbor:"port"`    // forward
+	Service string      `cbor:"service"` // exec and forward; logs and metrics, or empty: all
 }
 
 // Validate checks the header's shape [SESSION-2]. Errors match
@@ -48,6 +49,7 @@ func (h Header) Validate() error {
 		return lease.Refusal(lease.CodeMalformed, "a session has version %d and names a lease", HeaderVersion)
 	}
 	rest := h
+	named := lease.ValidServiceName(h.Service)
 	switch h.Command {
 	case CommandExec:
 		rest.Args, rest.Env, rest.WorkDir, rest.TTY, rest.Size = nil, nil, "", false, Size{}
@@ -59,6 +61,7 @@ func (h Header) Validate() error {
 		}
 	case CommandLogs:
 		rest.Follow, rest.Tail = false, 0
+		named = named || h.Service == ""
 		if h.Tail > MaxTail {
 			return lease.Refusal(lease.CodeMalformed, "at most %d last lines", MaxTail)
 		}
@@ -67,8 +70,15 @@ func (h Header) Validate() error {
 		if h.Port == 0 || h.Port > 65535 {
 			return lease.Refusal(lease.CodeMalformed, "port %d: ports are 1 to 65535", h.Port)
 		}
+	case CommandServices, CommandVolumes:
+		named = h.Service == ""
+	case CommandMetrics:
+		named = named || h.Service == ""
 	default:
 		return lease.Refusal(lease.CodeMalformed, "no such command")
+	}
+	if !named {
+		return lease.Refusal(lease.CodeMalformed, "%s and the name of a service do not go together so", h.Command)
 	}
 	if len(rest.Args) != 0 || len(rest.Env) != 0 || rest.WorkDir != "" || rest.TTY || rest.Size != (Size{}) || rest.Follow || rest.Tail != 0 || rest.Port != 0 {
 		return lease.Refusal(lease.CodeMalformed, "a field that %s does not use is set", h.Command)

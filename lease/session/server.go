@@ -38,6 +38,10 @@ const (
 	maxWaiting   = 256 // of all
 )
 
+// MaxOfLease are the sessions of one lease at once: a tenant leaves room for the
+// others [SESSION-40].
+const MaxOfLease = 64
+
 const (
 	headerDeadline = 10 * time.Second
 	// recheck is how often a session asks whether it is still allowed.
@@ -50,6 +54,28 @@ type Server struct {
 	tokens chan struct{} // one a stream
 	taken  chan struct{} // one a session that was let in
 	door   *doorway.Doorway[pktcloud.PublicKey]
+
+	mu   sync.Mutex
+	open map[pktcloud.ID]int // sessions by lease
+}
+
+// enter counts a session of a lease in, unless it has too many.
+func (s *Server) enter(id pktcloud.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[id] >= MaxOfLease {
+		return false
+	}
+	s.open[id]++
+	return true
+}
+
+func (s *Server) leave(id pktcloud.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[id]--; s.open[id] == 0 {
+		delete(s.open, id)
+	}
 }
 
 // NewServer returns a server. It serves nothing before Run.
@@ -65,7 +91,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, tokens: make(chan struct{}, cfg.MaxSessions+2*maxWaiting), taken: make(chan struct{}, cfg.MaxSessions),
-		door: doorway.New[pktcloud.PublicKey](MaxBeginning, maxWaiting),
+		door: doorway.New[pktcloud.PublicKey](MaxBeginning, maxWaiting), open: map[pktcloud.ID]int{},
 	}, nil
 }
 
@@ -133,6 +159,10 @@ func (s *Server) serve(ctx context.Context, st network.Stream) error {
 		return refuse(st, err)
 	}
 	guest.Leave()
+	if !s.enter(h.Lease) {
+		return refuse(st, lease.Refusal(lease.CodeBusy, "at most %d sessions of a lease at once", MaxOfLease))
+	}
+	defer s.leave(h.Lease)
 	select {
 	case s.taken <- struct{}{}:
 		defer func() { <-s.taken }()
@@ -156,6 +186,12 @@ func (s *Server) serve(ctx context.Context, st network.Stream) error {
 		return s.logs(ctx, st, h)
 	case CommandForward:
 		return s.forward(ctx, st, h)
+	case CommandServices:
+		return s.services(ctx, st, h)
+	case CommandMetrics:
+		return s.metrics(ctx, st, h)
+	case CommandVolumes:
+		return s.volumes(ctx, st, h)
 	}
 	return nil
 }
@@ -186,7 +222,7 @@ func (s *Server) revoked(ctx context.Context, h Header, device pktcloud.PublicKe
 }
 
 func (s *Server) forward(ctx context.Context, st network.Stream, h Header) error {
-	conn, err := s.cfg.Workload.Dial(ctx, h.Lease, uint16(h.Port))
+	conn, err := s.cfg.Workload.Dial(ctx, h.Lease, h.Service, uint16(h.Port))
 	if err != nil {
 		return refuse(st, err)
 	}
@@ -224,7 +260,7 @@ func splice(a network.Stream, b net.Conn) error {
 }
 
 func (s *Server) logs(ctx context.Context, st network.Stream, h Header) error {
-	r, err := s.cfg.Workload.Logs(ctx, h.Lease, LogOptions{Follow: h.Follow, Tail: int(h.Tail)})
+	r, err := s.cfg.Workload.Logs(ctx, h.Lease, h.Service, LogOptions{Follow: h.Follow, Tail: int(h.Tail)})
 	if err != nil {
 		return refuse(st, err)
 	}
@@ -284,7 +320,7 @@ func (s *Server) exec(ctx context.Context, st network.Stream, h Header) error {
 			cancel()
 		}
 	})
-	code, err := s.cfg.Workload.Exec(ctx, h.Lease, ExecRequest{
+	code, err := s.cfg.Workload.Exec(ctx, h.Lease, h.Service, ExecRequest{
 		Args: h.Args, Env: h.Env, WorkDir: h.WorkDir, TTY: h.TTY, Size: h.Size,
 		Stdin: stdin, Stdout: kindWriter{f, kindStdout}, Stderr: kindWriter{f, kindStderr}, Resize: resize,
 	})

@@ -24,6 +24,9 @@ import (
 // now is the time of all nodes here.
 func now() time.Time { return time.Unix(markettest.Issued+10, 0) }
 
+// patience is for what does not come.
+const patience = 2 * time.Minute
+
 type node struct {
 	host   host.Host
 	book   *market.Book
@@ -59,7 +62,7 @@ func start(t *testing.T, n byte) node {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Error("Run does not end")
 		}
 	})
@@ -84,7 +87,7 @@ func connect(t *testing.T, from, to host.Host) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

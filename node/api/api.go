@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/sse"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -94,8 +95,16 @@ type (
 		Disk    uint64 `query:"disk" doc:"bytes"`
 		MaxRate uint64 `query:"max_rate" doc:"base units per hour for these resources; 0: any"`
 		Region  string `query:"region" doc:"ISO 3166 code; DE also finds DE-BE" maxLength:"6"`
-		Limit   int    `query:"limit" minimum:"0" maximum:"500"`
-		Cursor  string `query:"cursor" maxLength:"256"`
+		Class   string `query:"class" doc:"isolation that the offer must have, such as gvisor" maxLength:"32"`
+
+		Egress    bool   `query:"egress" doc:"only where services may connect to the public internet"`
+		Ports     uint64 `query:"ports" doc:"ports that can be published, at least"`
+		Bandwidth uint64 `query:"bandwidth" doc:"bytes a second that a lease has, at least"`
+
+		Volumes bool `query:"volumes" doc:"only where leases may have volumes"`
+
+		Limit  int    `query:"limit" minimum:"0" maximum:"500"`
+		Cursor string `query:"cursor" maxLength:"256"`
 	}
 	offerInput struct {
 		ID     pktcloud.ID `path:"id"`
@@ -108,11 +117,21 @@ type (
 			Ref string `json:"ref" doc:"OCI image reference" maxLength:"1024"`
 		}
 	}
+	pruneInput struct {
+		Body struct {
+			Unused int64 `json:"unused,omitempty" minimum:"0" maximum:"1000000000" doc:"seconds for which an image was not used"`
+		}
+	}
+	metricsInput struct {
+		Lease   string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
+		Service string `query:"service" maxLength:"32" doc:"of this service only; of all when absent"`
+	}
 	logInput struct {
-		Lease  string    `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
-		Follow bool      `query:"follow" doc:"go on with new lines"`
-		Tail   int       `query:"tail" minimum:"0" maximum:"100000" doc:"the last lines only; 0: all"`
-		Since  time.Time `query:"since" doc:"RFC 3339; lines from then on"`
+		Lease   string    `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
+		Service string    `query:"service" maxLength:"32" doc:"of this service only; of all when absent, each line with its service's name"`
+		Follow  bool      `query:"follow" doc:"go on with new lines"`
+		Tail    int       `query:"tail" minimum:"0" maximum:"100000" doc:"the last lines only; 0: all"`
+		Since   time.Time `query:"since" doc:"RFC 3339; lines from then on"`
 	}
 )
 
@@ -131,7 +150,8 @@ func (a *API) routes() {
 	get(a, "doctor", "/doctor", "What this machine lacks", func(ctx context.Context, _ *none) (service.Report, error) { return a.svc.Doctor(ctx) })
 	get(a, "list-offers", "/offers", "Offers that match, cheapest first", func(ctx context.Context, i *offersInput) (service.OfferPage, error) {
 		return a.svc.Offers(ctx, service.OfferQuery{
-			Resources: resources(i.CPU, i.Memory, i.Disk), MaxRate: pktcloud.Rate(i.MaxRate), Region: i.Region, Limit: i.Limit, Cursor: i.Cursor,
+			Resources: resources(i.CPU, i.Memory, i.Disk), MaxRate: pktcloud.Rate(i.MaxRate), Region: i.Region, Class: i.Class,
+			Network: market.Network{Egress: i.Egress, Ports: i.Ports, BytesPerSecond: i.Bandwidth}, Volumes: i.Volumes, Limit: i.Limit, Cursor: i.Cursor,
 		})
 	})
 	get(a, "show-offer", "/offers/{id}", "One offer", func(ctx context.Context, i *offerInput) (service.Offer, error) {
@@ -143,6 +163,12 @@ func (a *API) routes() {
 	post(a, "pull-image", "/images", "Bring an image to this provider ahead of the first lease", func(ctx context.Context, i *imageInput) (service.Image, error) {
 		return a.svc.PullImage(ctx, i.Body.Ref)
 	})
+	get(a, "list-images", "/images", "The images of this provider, the last used first", func(ctx context.Context, _ *none) (service.ImageStore, error) {
+		return a.svc.Images(ctx)
+	})
+	post(a, "prune-images", "/images/prune", "Remove images that no lease uses", func(ctx context.Context, i *pruneInput) (service.PrunedImages, error) {
+		return a.svc.PruneImages(ctx, time.Duration(i.Body.Unused)*time.Second)
+	})
 	get(a, "list-leases", "/leases", "All leases, newest first", func(ctx context.Context, _ *none) ([]service.Lease, error) { return a.svc.Leases(ctx) })
 	post(a, "create-lease", "/leases", "Agree a lease under an offer", func(ctx context.Context, i *struct{ Body service.LeaseRequest }) (service.Lease, error) {
 		return a.svc.CreateLease(ctx, i.Body)
@@ -152,6 +178,15 @@ func (a *API) routes() {
 			return a.svc.AwaitLease(ctx, i.Lease, time.Duration(i.Wait)*time.Second)
 		}
 		return a.svc.Lease(ctx, i.Lease)
+	})
+	get(a, "lease-services", "/leases/{lease}/services", "How a lease's services stand, by its provider's word", func(ctx context.Context, i *leaseInput) ([]service.Standing, error) {
+		return a.svc.LeaseServices(ctx, i.Lease)
+	})
+	get(a, "lease-metrics", "/leases/{lease}/metrics", "What a lease's services have used over time, by its provider's word", func(ctx context.Context, i *metricsInput) ([]service.Metrics, error) {
+		return a.svc.LeaseMetrics(ctx, named(i.Lease, i.Service))
+	})
+	get(a, "lease-volumes", "/leases/{lease}/volumes", "How a lease's volumes stand, by its provider's word", func(ctx context.Context, i *leaseInput) ([]service.VolumeStanding, error) {
+		return a.svc.LeaseVolumes(ctx, i.Lease)
 	})
 	post(a, "close-lease", "/leases/{lease}/close", "End a lease", func(ctx context.Context, i *leaseInput) (service.Lease, error) {
 		return a.svc.CloseLease(ctx, i.Lease)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/api"
 	"github.com/pkt-cash/pkt-cloud/node/client"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -94,6 +95,8 @@ func (f *fixture) lease(t *testing.T) service.Lease {
 // service answers.
 func TestClientIsTheService(t *testing.T) {
 	f := newFixture(t)
+	now := time.Now()
+	f.twin.Now = func() time.Time { return now } // both answers are of one second
 	ctx := t.Context()
 	l := f.lease(t)
 	same := func(name string, got any, err1 error, want any, err2 error) {
@@ -105,7 +108,14 @@ func TestClientIsTheService(t *testing.T) {
 		}
 	}
 	r := service.Resources{MilliCPU: 1000}
-	for _, s := range []service.OfferQuery{{}, {Resources: r, MaxRate: 1 << 40, Region: "FI", Limit: 5}} {
+	for _, s := range []service.OfferQuery{
+		{},
+		{Resources: r, MaxRate: 1 << 40, Region: "FI", Limit: 5},
+		{Network: market.Network{Egress: true}},
+		{Network: market.Network{Ports: 10, BytesPerSecond: 1 << 40}},
+		{Network: market.Network{Ports: 1 << 20}},
+		{Volumes: true},
+	} {
 		got, err1 := f.client.Offers(ctx, s)
 		want, err2 := f.twin.Offers(ctx, s)
 		same("offers", got, err1, want, err2)
@@ -116,6 +126,26 @@ func TestClientIsTheService(t *testing.T) {
 	l1, err1 := f.client.Lease(ctx, l.Label)
 	l2, err2 := f.twin.Lease(ctx, l.Label)
 	same("lease", l1, err1, l2, err2)
+	sv1, err1 := f.client.LeaseServices(ctx, l.Label)
+	sv2, err2 := f.twin.LeaseServices(ctx, l.Label)
+	same("services", sv1, err1, sv2, err2)
+	for _, name := range []string{l.Label, l.Label + "/migrate"} {
+		m1, err1 := f.client.LeaseMetrics(ctx, name)
+		m2, err2 := f.twin.LeaseMetrics(ctx, name)
+		same("metrics of "+name, m1, err1, m2, err2)
+	}
+	vl1, err1 := f.client.LeaseVolumes(ctx, l.Label)
+	vl2, err2 := f.twin.LeaseVolumes(ctx, l.Label)
+	same("volumes", vl1, err1, vl2, err2)
+	for _, name := range []string{l.Label, l.Label + "/web"} {
+		var log, where bytes.Buffer
+		if err := f.client.Logs(ctx, name, service.LogRequest{}, &log); err != nil || strings.Contains(log.String(), " of web\n") != strings.Contains(name, "/") {
+			t.Errorf("logs of %s: got %q, %v", name, log.String(), err)
+		}
+		if _, err := f.client.Exec(ctx, name, service.ExecRequest{Args: []string{"where"}}, service.Streams{Stdout: &where}); err != nil || where.String() != name+"\n" {
+			t.Errorf("exec in %s: got %q, %v", name, where.String(), err)
+		}
+	}
 	ls1, err1 := f.client.Leases(ctx)
 	ls2, err2 := f.twin.Leases(ctx)
 	same("leases", ls1, err1, ls2, err2)
@@ -154,6 +184,11 @@ func TestClientIsTheService(t *testing.T) {
 	u1, err1 := f.client.Channel(ctx, v2[0].Label)
 	u2, err2 := f.twin.Channel(ctx, v2[0].Label)
 	same("channel", u1, err1, u2, err2)
+	for _, r := range []service.RollRequest{{Add: 1_000, ExtendSeconds: 90, MaxFee: 5_000}, {Add: 1_000, Plan: true}} {
+		r1, err1 := f.client.RollChannel(ctx, v2[0].Label, r)
+		r2, err2 := f.twin.RollChannel(ctx, v2[0].Label, r)
+		same("roll", r1, err1, r2, err2)
+	}
 	if s, err := f.client.WalletLock(ctx); err != nil || !s.Locked {
 		t.Errorf("lock: %v %+v", err, s)
 	}
@@ -174,6 +209,12 @@ func TestClientIsTheService(t *testing.T) {
 	if err != nil || im.Ref != "example/x:1" {
 		t.Errorf("pull: %v %+v", err, im)
 	}
+	m1, err1 := f.client.Images(ctx)
+	m2, err2 := f.twin.Images(ctx)
+	same("images", m1, err1, m2, err2)
+	r1, err1 := f.client.PruneImages(ctx, time.Hour)
+	r2, err2 := f.twin.PruneImages(ctx, time.Hour)
+	same("prune", r1, err1, r2, err2)
 	c, err := f.client.CloseLease(ctx, l.Label)
 	if err != nil || c.Phase != "closed" {
 		t.Errorf("close: %v %+v", err, c)

@@ -117,13 +117,13 @@ func (g *Guard) Login(w http.ResponseWriter, r *http.Request) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
-	g.failures = slices.DeleteFunc(g.failures, func(t time.Time) bool { return now.Sub(t) > time.Minute })
-	if len(g.failures) >= MaxLoginFailures {
-		return service.Errorf(service.CodeRateLimited, "too many failed logins; wait a minute")
-	}
 	expires, ok := g.links[key]
 	delete(g.links, key)
 	if !ok || !now.Before(expires) {
+		g.failures = slices.DeleteFunc(g.failures, func(t time.Time) bool { return now.Sub(t) > time.Minute })
+		if len(g.failures) >= MaxLoginFailures {
+			return service.Errorf(service.CodeRateLimited, "too many failed logins; run \"pktcloud login\" for a new link")
+		}
 		g.failures = append(g.failures, now)
 		return service.Errorf(service.CodeUnauthorized, "this login link was used already or has expired; run \"pktcloud login\" for a new one")
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/pkt-cash/pkt-cloud/node/api"
@@ -65,7 +66,8 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// TestLoginRate: guessing is slowed down [API-5].
+// TestLoginRate: guesses are turned away, and lock nobody out: any page could
+// make a browser guess [API-5].
 func TestLoginRate(t *testing.T) {
 	f := newFixture(t)
 	for i := range api.MaxLoginFailures + 1 {
@@ -77,6 +79,10 @@ func TestLoginRate(t *testing.T) {
 		if got != want {
 			t.Fatalf("attempt %d: got %d, want %d", i, got, want)
 		}
+	}
+	link, _ := f.guard.LoginLink()
+	if got, body := f.do(t, "GET", strings.TrimPrefix(link, f.guard.Origin()), func(*http.Request) {}); got != http.StatusSeeOther && got != http.StatusOK {
+		t.Errorf("a good link after the guesses: got %d: %s", got, body)
 	}
 }
 

@@ -29,8 +29,8 @@ func (a *API) streams() {
 	})
 	a.mux.HandleFunc("POST "+Base+"/leases/{lease}/exec", a.exec)
 	a.mux.HandleFunc("POST "+Base+"/leases/{lease}/forward", a.forward)
-	a.describeUpgrade("exec", "/leases/{lease}/exec", "Run a program in a lease; the connection becomes a stream of frames")
-	a.describeUpgrade("forward", "/leases/{lease}/forward", "Connect to the TCP port given as ?port=; the connection becomes that one")
+	a.describeUpgrade("exec", "/leases/{lease}/exec", "Run a program in a lease, in the service given as ?service= or the one that is probed; the connection becomes a stream of frames")
+	a.describeUpgrade("forward", "/leases/{lease}/forward", "Connect to the TCP port given as ?port= of the service given as ?service=, or the one that is probed; the connection becomes that one")
 }
 
 // describeUpgrade adds an operation to the OpenAPI description that huma does
@@ -40,6 +40,7 @@ func (a *API) describeUpgrade(id, path, summary string) {
 		OperationID: id, Method: http.MethodPost, Path: Base + path, Summary: summary,
 		Parameters: []*huma.Param{
 			{Name: "lease", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}},
+			{Name: "service", In: "query", Schema: &huma.Schema{Type: huma.TypeString}},
 			{Name: "Upgrade", In: "header", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{stream.Protocol}}},
 		},
 		Responses: map[string]*huma.Response{"101": {Description: "Switching Protocols"}, "default": {Description: "A refusal"}},
@@ -74,7 +75,7 @@ func (a *API) logs(hc huma.Context, i *logInput) {
 	if f, ok := hc.BodyWriter().(http.Flusher); ok {
 		w.flush = f.Flush
 	}
-	err := a.svc.Logs(hc.Context(), i.Lease, service.LogRequest{Follow: i.Follow, Tail: i.Tail, Since: i.Since}, w)
+	err := a.svc.Logs(hc.Context(), named(i.Lease, i.Service), service.LogRequest{Follow: i.Follow, Tail: i.Tail, Since: i.Since}, w)
 	switch {
 	case w.started: // an error now can only cut the answer short
 	case err == nil:
@@ -109,6 +110,17 @@ func wantsStream(r *http.Request) error {
 	return nil
 }
 
+// named is LEASE/SERVICE, or LEASE where no service is named.
+func named(lease, service string) string {
+	if service == "" {
+		return lease
+	}
+	return lease + "/" + service
+}
+
+// target is what a stream is to reach: a lease, and the service of ?service=.
+func target(r *http.Request) string { return named(r.PathValue("lease"), r.URL.Query().Get("service")) }
+
 func (a *API) exec(w http.ResponseWriter, r *http.Request) {
 	if err := wantsStream(r); err != nil {
 		writeProblem(w, err)
@@ -124,7 +136,7 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
-	a.runExec(r.Context(), r.PathValue("lease"), conn, in)
+	a.runExec(r.Context(), target(r), conn, in)
 }
 
 // lingerTime is how long a client may take to read the last frame.
@@ -243,7 +255,7 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, service.Errorf(service.CodeInvalid, "port is a number from 1 to 65535"))
 		return
 	}
-	target, err := a.svc.Forward(r.Context(), r.PathValue("lease"), uint16(port))
+	target, err := a.svc.Forward(r.Context(), target(r), uint16(port))
 	if err != nil {
 		writeProblem(w, err)
 		return

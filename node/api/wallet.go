@@ -19,6 +19,10 @@ type (
 	addressInput struct {
 		Body *service.AddressRequest
 	}
+	rollInput struct {
+		Channel string `path:"channel" doc:"id, or a unique beginning of its hexadecimal form" maxLength:"80"`
+		Body    service.RollRequest
+	}
 	channelInput struct {
 		Channel string `path:"channel" doc:"id, or a unique beginning of its hexadecimal form; of a restored one, its funding output" maxLength:"80"`
 	}
@@ -66,5 +70,8 @@ func (a *API) walletRoutes() {
 	})
 	post(a, "close-channel", "/channels/{channel}/close", "Close a channel that came back with the phrase", func(ctx context.Context, i *channelInput) (service.ChannelView, error) {
 		return a.svc.CloseChannel(ctx, i.Channel)
+	})
+	post(a, "roll-channel", "/channels/{channel}/roll", "Add money or time to a channel", func(ctx context.Context, i *rollInput) (service.Roll, error) {
+		return a.svc.RollChannel(ctx, i.Channel, i.Body)
 	})
 }

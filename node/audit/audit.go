@@ -71,9 +71,9 @@ type caseFile struct {
 
 	terms      lease.Terms
 	commit     lease.Commit
-	channel    *channel
-	statements map[uint64]pktcloud.Signed[lease.Statement] // of both sides
-	vouchers   map[uint64]pktcloud.Signed[settle.Voucher]
+	channels   []*channel                                   // of the terms, and what it rolled into, link by link
+	statements map[uint64]pktcloud.Signed[lease.Statement]  // of both sides
+	vouchers   []map[uint64]pktcloud.Signed[settle.Voucher] // of each channel
 	result     Lease
 }
 
@@ -214,16 +214,47 @@ func ceil(num, den *big.Int) *big.Int {
 	return quo
 }
 
-func (c *caseFile) openChannel() (err error) {
-	c.channel, err = newChannel(c.commit.Params)
-	return err
+func (c *caseFile) openChannel() error {
+	first, err := newChannel(c.commit.Params)
+	if err != nil {
+		return err
+	}
+	c.channels = []*channel{first}
+	for n := uint64(1); ; n++ { // either side knows of a roll first, and may end before the other does
+		var next *channel
+		for name, j := range map[string]*journal{"provider": c.provider, "tenant": c.tenant} {
+			if j == nil {
+				continue
+			}
+			p, ok := j.successors[n]
+			if !ok {
+				continue
+			}
+			to, err := newChannel(p)
+			switch {
+			case err != nil:
+				return err
+			case next != nil && next.id != to.id:
+				c.find(fmt.Sprintf("%s: successor %d", name, n), "is another channel than the other side's")
+			case p.Payer != first.params.Payer || p.Payee != first.params.Payee || p.Capacity < first.params.Capacity:
+				c.find(fmt.Sprintf("%s: successor %d", name, n), "is of other sides, or less than the channel")
+			}
+			next = to
+		}
+		if next == nil {
+			return nil
+		}
+		c.channels = append(c.channels, next)
+	}
 }
 
 // merge joins the statements and vouchers of both sides; where both have one,
 // it must be the same.
 func (c *caseFile) merge() {
 	c.statements = map[uint64]pktcloud.Signed[lease.Statement]{}
-	c.vouchers = map[uint64]pktcloud.Signed[settle.Voucher]{}
+	for range c.channels {
+		c.vouchers = append(c.vouchers, map[uint64]pktcloud.Signed[settle.Voucher]{})
+	}
 	for _, j := range []*journal{c.provider, c.tenant} {
 		if j == nil {
 			continue
@@ -234,13 +265,32 @@ func (c *caseFile) merge() {
 			}
 			c.statements[n] = s
 		}
-		for n, v := range j.vouchers {
-			if o, ok := c.vouchers[n]; ok && o.Sig != v.Sig {
-				c.find(fmt.Sprintf("voucher %d", n), "differs between the two sides")
+		for i, of := range c.channels {
+			row := j.vouchers
+			if i > 0 {
+				row = j.rolled[of.id]
 			}
-			c.vouchers[n] = v
+			for n, v := range row {
+				if o, ok := c.vouchers[i][n]; ok && o.Sig != v.Sig {
+					c.find(voucherName(i, n), "differs between the two sides")
+				}
+				c.vouchers[i][n] = v
+			}
+		}
+		for id := range j.rolled {
+			if !slices.ContainsFunc(c.channels, func(of *channel) bool { return of.id == id }) {
+				c.find("vouchers of channel "+id.String(), "are of none that its own rolled into")
+			}
 		}
 	}
+}
+
+// voucherName names a voucher of a lease's n-th channel.
+func voucherName(channel int, n uint64) string {
+	if channel == 0 {
+		return fmt.Sprintf("voucher %d", n)
+	}
+	return fmt.Sprintf("voucher %d of successor %d", n, channel)
 }
 
 // due is what the terms ask after so many seconds: rate * seconds / 3600,
@@ -289,36 +339,41 @@ func (c *caseFile) checkVouchers() {
 		}
 	}
 	paidAt := map[uint64]uint64{} // after answering statement n
-	for _, n := range slices.Sorted(maps.Keys(c.vouchers)) {
-		name := fmt.Sprintf("voucher %d", n)
-		b := c.vouchers[n].Body
-		if b.Channel != c.terms.Channel || b.Payer != c.terms.TenantDevice {
-			c.find(name, "is of another channel or device")
-			continue
-		}
-		if err := c.channel.verifyVoucher(uint64(b.Total), b.Proof); err != nil {
-			c.find(name, "%v", err)
-		}
-		c.report.Checked.Signatures++
-		var sum uint64
-		for _, e := range b.Entries {
-			sum += uint64(e.Cumulative)
-			if e.Lease == c.id {
-				c.checkEntry(name, e, byID, paidAt)
+	for i, of := range c.channels {
+		var before uint64 // each channel's own row: while one rolls, both are paid
+		for _, n := range slices.Sorted(maps.Keys(c.vouchers[i])) {
+			name := voucherName(i, n)
+			b := c.vouchers[i][n].Body
+			if b.Channel != of.id || b.Payer != c.terms.TenantDevice {
+				c.find(name, "is of another channel or device")
+				continue
 			}
-		}
-		if sum != uint64(b.Total) {
-			c.find(name, "has entries of %d units and a total of %d", sum, uint64(b.Total))
+			if err := of.verifyVoucher(uint64(b.Total), b.Proof); err != nil {
+				c.find(name, "%v", err)
+			}
+			c.report.Checked.Signatures++
+			var sum uint64
+			for _, e := range b.Entries {
+				sum += uint64(e.Cumulative)
+				if e.Lease == c.id {
+					if uint64(e.Cumulative) < before {
+						c.find(name, "pays %d units, less than the %d before", uint64(e.Cumulative), before)
+					}
+					before = uint64(e.Cumulative)
+					c.checkEntry(name, e, byID, paidAt)
+				}
+			}
+			if sum != uint64(b.Total) {
+				c.find(name, "has entries of %d units and a total of %d", sum, uint64(b.Total))
+			}
 		}
 	}
 	c.exposures(paidAt)
 }
 
 func (c *caseFile) checkEntry(name string, e settle.Entry, byID map[pktcloud.ID]lease.Statement, paidAt map[uint64]uint64) {
-	if uint64(e.Cumulative) < c.result.Paid {
-		c.find(name, "pays %d units, less than the %d before", uint64(e.Cumulative), c.result.Paid)
-	}
-	c.result.Paid = uint64(e.Cumulative)
+	paid := uint64(e.Cumulative)
+	c.result.Paid = max(c.result.Paid, paid)
 	var due, sequence uint64
 	if e.Statement != c.id { // the first voucher may name the lease itself
 		s, ok := byID[e.Statement]
@@ -328,8 +383,8 @@ func (c *caseFile) checkEntry(name string, e settle.Entry, byID map[pktcloud.ID]
 		}
 		due, sequence = uint64(s.Due), s.Sequence
 	}
-	paidAt[sequence] = uint64(e.Cumulative)
-	if ahead := c.result.Paid - min(due, c.result.Paid); ahead > 0 {
+	paidAt[sequence] = max(paidAt[sequence], paid)
+	if ahead := paid - min(due, paid); ahead > 0 {
 		c.result.MaxPrepaid = max(c.result.MaxPrepaid, ahead)
 		if ahead > uint64(c.terms.Limits.Prepaid) {
 			c.find(name, "pays %d units ahead, the limit is %d", ahead, uint64(c.terms.Limits.Prepaid))
@@ -388,15 +443,35 @@ func (c *caseFile) checkClose() {
 // checkPayouts compares the chain with the records: what the provider got for
 // the leases of a channel is what they paid, to the unit.
 func checkPayouts(cases []*caseFile, ch *chain) {
-	channels := map[pktcloud.ID][]*caseFile{}
+	next := map[pktcloud.ID]*channel{} // what one lease knows of a roll holds for all
 	for _, c := range cases {
-		if c.channel != nil {
-			channels[c.terms.Channel] = append(channels[c.terms.Channel], c)
+		for i, to := range c.channels {
+			if i > 0 {
+				next[c.channels[i-1].id] = to
+			}
 		}
 	}
-	for _, leases := range channels {
+	channels := map[pktcloud.ID][]*caseFile{}
+	last := map[pktcloud.ID]*channel{}
+	path := map[pktcloud.ID][]*channel{} // the channels that rolled into one another, by the last
+	fees := feeSum{}
+	for _, c := range cases {
+		if len(c.channels) == 0 {
+			continue
+		}
+		at := c.channels[0]
+		way := []*channel{at}
+		for to := next[at.id]; to != nil && ch.rolled(at, to); to = next[at.id] {
+			at, way = to, append(way, to)
+		}
+		if len(way) > len(path[at.id]) { // a lease that began later knows less of it
+			path[at.id] = way
+		}
+		channels[at.id], last[at.id] = append(channels[at.id], c), at
+	}
+	for id, leases := range channels {
 		first := leases[0]
-		end := first.channel.settlement(ch, fmt.Sprintf("channel of lease %s", first.id), first.report)
+		end := last[id].settlement(ch, fmt.Sprintf("channel of lease %s", first.id), first.report)
 		if !end.known {
 			continue
 		}
@@ -411,8 +486,9 @@ func checkPayouts(cases []*caseFile, ch *chain) {
 			first.find("payout", "is %d units, paid were %d", end.claimed, paid)
 		}
 		left := end.claimed
+		first.result.Fees = fees.of(path[id], ch)
 		for i, c := range leases { // each its own, the last what differs
-			c.result.Settled, c.result.Fees, c.result.Claimed = true, end.fees, min(left, c.result.Paid)
+			c.result.Settled, c.result.Claimed = true, min(left, c.result.Paid)
 			if left -= c.result.Claimed; i == len(leases)-1 {
 				c.result.Claimed += left
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
+	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 )
@@ -19,6 +20,7 @@ import (
 // channel is a channel as its parameters describe it, with the script that
 // they imply, written out here from [SETTLE-46].
 type channel struct {
+	id     pktcloud.ID
 	params settle.Params
 	detail pktchain.Detail
 	script []byte
@@ -30,7 +32,11 @@ func newChannel(p settle.Params) (*channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &channel{params: p, detail: d, at: wire.OutPoint{Hash: d.Funding.TxID, Index: d.Funding.Index}}
+	id, err := p.ID()
+	if err != nil {
+		return nil, err
+	}
+	c := &channel{id: id, params: p, detail: d, at: wire.OutPoint{Hash: d.Funding.TxID, Index: d.Funding.Index}}
 	c.script = c.fundingScript()
 	return c, nil
 }
@@ -119,7 +125,6 @@ type ending struct {
 	cooperative bool
 	refund      bool
 	claimed     uint64 // of the channel's money, to the payee, the fee not counted
-	fees        uint64
 }
 
 // settlement finds the funding and the closing transaction of a channel and
@@ -145,6 +150,13 @@ func (c *channel) settlement(ch *chain, subject string, report *Report) ending {
 	return c.readEnd(end.tx, subject, report)
 }
 
+// rolled reports whether the chain's transaction that spends one channel funds
+// the other.
+func (ch *chain) rolled(from, to *channel) bool {
+	spend := ch.spends[from.at]
+	return spend != nil && spend.tx.TxHash() == to.at.Hash
+}
+
 // readEnd takes the closing transaction apart.
 func (c *channel) readEnd(tx *wire.MsgTx, subject string, report *Report) ending {
 	e := ending{known: true}
@@ -164,7 +176,6 @@ func (c *channel) readEnd(tx *wire.MsgTx, subject string, report *Report) ending
 		report.add(subject, "was closed by a transaction that spends more than it")
 		return e
 	}
-	e.fees = uint64(c.params.Capacity) - sum
 	witness := tx.TxIn[0].Witness
 	switch {
 	case len(witness) == 5 && len(witness[2]) > 0 && witness[2][len(witness[2])-1] == byte(txscript.SigHashSingle):

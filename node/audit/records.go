@@ -37,6 +37,8 @@ type journal struct {
 	statements map[uint64]pktcloud.Signed[lease.Statement]
 	disputes   map[uint64]pktcloud.Signed[lease.Dispute]
 	vouchers   map[uint64]pktcloud.Signed[settle.Voucher]
+	successors map[uint64]settle.Params                                   // what the channel rolled into, the n-th
+	rolled     map[pktcloud.ID]map[uint64]pktcloud.Signed[settle.Voucher] // vouchers of those, by channel
 	closing    lease.SignedClose
 	hasClose   bool
 }
@@ -87,7 +89,12 @@ func (s *side) read(key string, value []byte, report *Report) {
 			statements: map[uint64]pktcloud.Signed[lease.Statement]{},
 			disputes:   map[uint64]pktcloud.Signed[lease.Dispute]{},
 			vouchers:   map[uint64]pktcloud.Signed[settle.Voucher]{},
+			successors: map[uint64]settle.Params{},
+			rolled:     map[pktcloud.ID]map[uint64]pktcloud.Signed[settle.Voucher]{},
 		}
+	}
+	if parts[2] == "rolled" && len(parts) == 5 { // the channel comes before the number
+		parts = append(parts[:3], parts[4])
 	}
 	var n uint64
 	if len(parts) == 4 {
@@ -141,13 +148,25 @@ func (j *journal) take(kind string, n uint64, value []byte, report *Report) (err
 			j.disputes[n] = r
 		}
 		report.Checked.Signatures++
-	case "voucher":
+	case "successor":
+		var p settle.Params
+		if p, err = settle.ParseParams(value); err == nil {
+			j.successors[n] = p
+		}
+	case "voucher", "rolled":
 		var r pktcloud.Signed[settle.Voucher]
 		if r, err = settle.ParseVoucher(value); err == nil && r.Body.Sequence != n {
 			err = fmt.Errorf("it says sequence %d", r.Body.Sequence)
 		}
+		row := j.vouchers
+		if err == nil && kind == "rolled" {
+			if row = j.rolled[r.Body.Channel]; row == nil {
+				row = map[uint64]pktcloud.Signed[settle.Voucher]{}
+				j.rolled[r.Body.Channel] = row
+			}
+		}
 		if err == nil {
-			j.vouchers[n] = r
+			row[n] = r
 		}
 		report.Checked.Signatures++
 		report.Checked.Vouchers++

@@ -43,7 +43,7 @@ type Lease struct {
 	Due        uint64      `json:"due_units"`
 	Paid       uint64      `json:"paid_units"`        // by the last voucher
 	Claimed    uint64      `json:"claimed_units"`     // what the chain gave the provider for it
-	Fees       uint64      `json:"fees_units"`        // of the closing transaction, also where it pays several leases
+	Fees       uint64      `json:"fees_units"`        // of the transactions that opened, rolled and closed its channel; where it paid several leases, at the first
 	MaxCredit  uint64      `json:"max_credit_units"`  // most served and not paid
 	MaxPrepaid uint64      `json:"max_prepaid_units"` // most paid and not served
 	Settled    bool        `json:"settled"`           // the chain has the closing transaction

@@ -6,10 +6,10 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -32,6 +32,7 @@ const maxAnswer = 16 << 20
 type Client struct {
 	address string // host:port
 	token   string
+	dir     string // that Dial read, or empty
 	http    *http.Client
 }
 
@@ -51,7 +52,9 @@ func Dial(dir string) (*Client, error) {
 	if err != nil {
 		return nil, &service.Error{Code: service.CodeNoNode, Detail: "cannot read the node's token", Err: err}
 	}
-	return New(strings.TrimSpace(string(address)), strings.TrimSpace(string(token))), nil
+	c := New(strings.TrimSpace(string(address)), strings.TrimSpace(string(token)))
+	c.dir = dir
+	return c, nil
 }
 
 // New returns a client of the node at a loopback address.
@@ -105,7 +108,11 @@ func (c *Client) transport(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return &service.Error{Code: service.CodeNoNode, Detail: "no node answers at " + c.address + "; start one with \"pktcloud node\"", Err: err}
+	start := "pktcloud node"
+	if c.dir != "" {
+		start += " --dir " + c.dir
+	}
+	return &service.Error{Code: service.CodeNoNode, Detail: "no node answers at " + c.address + "; start one with \"" + start + "\"", Err: err}
 }
 
 func refusal(answer *http.Response) error {
@@ -114,12 +121,15 @@ func refusal(answer *http.Response) error {
 	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&p); err != nil || p.Code == "" {
 		return service.Errorf(service.CodeInternal, "the node answered %s", answer.Status)
 	}
-	var text strings.Builder
-	text.WriteString(p.Detail)
-	for _, e := range p.Errors {
-		fmt.Fprintf(&text, "; %s: %s", e.Location, e.Message)
+	text := []string{p.Detail}
+	if len(p.Errors) > 0 && p.Detail == "validation failed" { // the API library's own words
+		text = nil
 	}
-	return service.Errorf(p.Code, "%s", text.String())
+	for _, e := range p.Errors {
+		_, word, _ := strings.Cut(e.Location, ".")
+		text = append(text, cmp.Or(word, e.Location)+": "+e.Message)
+	}
+	return service.Errorf(p.Code, "%s", strings.Join(text, "; "))
 }
 
 func call[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (T, error) {
@@ -150,8 +160,17 @@ func (c *Client) Offers(ctx context.Context, o service.OfferQuery) (service.Offe
 	q := resourceQuery(o.Resources)
 	q.Set("max_rate", strconv.FormatUint(uint64(o.MaxRate), 10))
 	q.Set("region", o.Region)
+	q.Set("class", o.Class)
 	q.Set("limit", strconv.Itoa(o.Limit))
 	q.Set("cursor", o.Cursor)
+	if o.Network.Egress {
+		q.Set("egress", "true")
+	}
+	if o.Volumes {
+		q.Set("volumes", "true")
+	}
+	q.Set("ports", strconv.FormatUint(o.Network.Ports, 10))
+	q.Set("bandwidth", strconv.FormatUint(o.Network.BytesPerSecond, 10))
 	return call[service.OfferPage](ctx, c, http.MethodGet, "/offers", q, nil)
 }
 
@@ -168,6 +187,16 @@ func (c *Client) PublishOffer(ctx context.Context, s service.OfferSpec) (service
 // PullImage brings an image to the provider.
 func (c *Client) PullImage(ctx context.Context, ref string) (service.Image, error) {
 	return call[service.Image](ctx, c, http.MethodPost, "/images", nil, map[string]string{"ref": ref})
+}
+
+// Images lists the provider's images.
+func (c *Client) Images(ctx context.Context) (service.ImageStore, error) {
+	return call[service.ImageStore](ctx, c, http.MethodGet, "/images", nil, nil)
+}
+
+// PruneImages removes images that were not used for so long.
+func (c *Client) PruneImages(ctx context.Context, unused time.Duration) (service.PrunedImages, error) {
+	return call[service.PrunedImages](ctx, c, http.MethodPost, "/images/prune", nil, map[string]int64{"unused": int64(unused / time.Second)})
 }
 
 // CreateLease agrees a lease.
@@ -198,11 +227,31 @@ func (c *Client) CloseLease(ctx context.Context, name string) (service.Lease, er
 	return call[service.Lease](ctx, c, http.MethodPost, leasePath(name)+"/close", nil, nil)
 }
 
+// LeaseServices says how a lease's services stand.
+func (c *Client) LeaseServices(ctx context.Context, name string) ([]service.Standing, error) {
+	return call[[]service.Standing](ctx, c, http.MethodGet, leasePath(name)+"/services", nil, nil)
+}
+
+// LeaseMetrics says what a lease's services have used over time.
+func (c *Client) LeaseMetrics(ctx context.Context, name string) ([]service.Metrics, error) {
+	name, part, _ := strings.Cut(name, "/")
+	return call[[]service.Metrics](ctx, c, http.MethodGet, leasePath(name)+"/metrics", url.Values{"service": {part}}, nil)
+}
+
+// LeaseVolumes says how a lease's volumes stand.
+func (c *Client) LeaseVolumes(ctx context.Context, name string) ([]service.VolumeStanding, error) {
+	return call[[]service.VolumeStanding](ctx, c, http.MethodGet, leasePath(name)+"/volumes", nil, nil)
+}
+
 // Logs copies log lines to w.
 func (c *Client) Logs(ctx context.Context, name string, r service.LogRequest, w io.Writer) error {
 	q := url.Values{"follow": {strconv.FormatBool(r.Follow)}, "tail": {strconv.Itoa(r.Tail)}}
 	if !r.Since.IsZero() {
 		q.Set("since", r.Since.UTC().Format(time.RFC3339Nano))
+	}
+	name, part, named := strings.Cut(name, "/")
+	if named {
+		q.Set("service", part)
 	}
 	answer, err := c.request(ctx, http.MethodGet, leasePath(name)+"/logs", q, nil)
 	if err != nil {

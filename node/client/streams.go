@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,9 +86,25 @@ func (c *Client) handshake(conn net.Conn, path string) (*bufio.Reader, error) {
 	return in, nil
 }
 
+// streamPath is the path of a stream to LEASE or LEASE/SERVICE.
+func streamPath(name, what string, q url.Values) string {
+	lease, service, named := strings.Cut(name, "/")
+	if q == nil {
+		q = url.Values{}
+	}
+	if named {
+		q.Set("service", service)
+	}
+	path := leasePath(lease) + "/" + what
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	return path
+}
+
 // Exec runs a program in a lease.
 func (c *Client) Exec(ctx context.Context, name string, r service.ExecRequest, s service.Streams) (int, error) {
-	conn, in, err := c.upgrade(ctx, leasePath(name)+"/exec")
+	conn, in, err := c.upgrade(ctx, streamPath(name, "exec", nil))
 	if err != nil {
 		return 0, err
 	}
@@ -169,7 +186,7 @@ func write(w io.Writer, b []byte) error {
 
 // Forward connects to a port of a lease.
 func (c *Client) Forward(ctx context.Context, name string, port uint16) (net.Conn, error) {
-	conn, in, err := c.upgrade(ctx, leasePath(name)+"/forward?port="+strconv.Itoa(int(port)))
+	conn, in, err := c.upgrade(ctx, streamPath(name, "forward", url.Values{"port": {strconv.Itoa(int(port))}}))
 	if err != nil {
 		return nil, err
 	}

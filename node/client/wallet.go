@@ -46,6 +46,11 @@ func (c *Client) CloseChannel(ctx context.Context, name string) (service.Channel
 	return call[service.ChannelView](ctx, c, http.MethodPost, "/channels/"+url.PathEscape(name)+"/close", nil, nil)
 }
 
+// RollChannel adds money or time to a channel.
+func (c *Client) RollChannel(ctx context.Context, name string, r service.RollRequest) (service.Roll, error) {
+	return call[service.Roll](ctx, c, http.MethodPost, "/channels/"+url.PathEscape(name)+"/roll", nil, r)
+}
+
 // Channel asks for one channel.
 func (c *Client) Channel(ctx context.Context, name string) (service.ChannelView, error) {
 	return call[service.ChannelView](ctx, c, http.MethodGet, "/channels/"+url.PathEscape(name), nil, nil)

@@ -25,8 +25,8 @@ const (
 	demoBlocks       = 5 * time.Second // between blocks of the demo's chain
 	demoFunds        = 20 * pktcloud.UnitsPerPKT
 	demoPoll         = 10 * time.Millisecond
-	demoPatience     = 30 * time.Second // for any one step
-	cleanupPatience  = 20 * time.Second
+	demoPatience     = 2 * time.Minute // for any one step
+	cleanupPatience  = time.Minute
 	defaultIntervals = 10
 )
 
@@ -156,7 +156,7 @@ func (a *app) runDemo(ctx context.Context, o demoOptions) (err error) {
 func whatIsMissing(r service.Report) string {
 	var missing []string
 	for _, c := range r.Checks {
-		if !c.OK {
+		if !c.OK && c.Needed != "volumes" {
 			missing = append(missing, c.Name+" ("+c.Remedy+")")
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -41,7 +42,7 @@ command line.`,
 				return service.Errorf(service.CodeInvalid, "--birthday belongs to a phrase that is restored; give --phrase-file too")
 			}
 			if phraseFile != "" {
-				text, err := readSecret(phraseFile)
+				text, err := a.readSecret("--phrase-file", phraseFile)
 				if err != nil {
 					return err
 				}
@@ -77,14 +78,14 @@ func (a *app) noKeystore() error {
 // makeKeystore makes a keystore with secrets from files or from the terminal.
 func (a *app) makeKeystore(config node.InitConfig, passphraseFile, passwordFile string) (phrase keystore.Phrase, err error) {
 	if passphraseFile != "" {
-		if config.Passphrase, err = readSecret(passphraseFile); err != nil {
+		if config.Passphrase, err = a.readSecret("--passphrase-file", passphraseFile); err != nil {
 			return phrase, err
 		}
 	}
 	switch {
 	case config.Unattended:
 	case passwordFile != "":
-		config.Password, err = readSecret(passwordFile)
+		config.Password, err = a.readSecret("--password-file", passwordFile)
 	default:
 		if config.Password, err = a.newPassword(); errors.Is(err, errNoTerminal) {
 			err = service.Errorf(service.CodeInvalid, "%v, or --unattended", errNoTerminal)
@@ -153,7 +154,8 @@ func (a *app) showPhrase(phrase keystore.Phrase, restored bool) error {
 	}
 	return a.show(result, func(w io.Writer) {
 		if restored {
-			a.printf("Restored into %s. Next, so that it finds coins and channels on the chain:\n\n  pktcloud node --dir %s\n", a.dir, a.dir)
+			a.printf("Restored into %s. Next, so that it finds coins and channels on the chain, with the --chain flags\nand the --bootstrap of before:\n\n  pktcloud node --dir %s\n\n", a.dir, a.dir)
+			a.printf("Whoever provided adds --provider, and --tower for each tower of before: they have what it earned.\n")
 			return
 		}
 		a.printf("Write these words down, in order, on paper. They are shown this once.\nWhoever has them has the money; without them it is lost with this machine.\n\n")
@@ -165,17 +167,22 @@ func (a *app) showPhrase(phrase keystore.Phrase, restored bool) error {
 			}
 			a.printf("\n")
 		}
-		a.printf("\nThe keystore is in %s. Next, once a chain runs (\"pktcloud devnet\" is one for trying out\nand prints the flags that name it):\n\n  pktcloud node --dir %s\n", a.dir, a.dir)
+		a.printf("\nThe keystore is in %s. Next, once a chain runs (\"pktcloud devnet\" is one for trying out\nand prints the flags that name it):\n\n  pktcloud node --dir %s\n\nTo rent out this machine, add --provider. Give the other commands --dir %s too, or set PKTCLOUD_DIR.\n", a.dir, a.dir, a.dir)
 	})
 }
 
-// readSecret returns the first line of a file.
-func readSecret(path string) (string, error) {
+// readSecret returns the first line of the file that a flag names. It warns of
+// one that others can read, and takes it: secrets that are mounted into a
+// container often are like that.
+func (a *app) readSecret(flag, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", &service.Error{Code: service.CodeInvalid, Err: err}
+		return "", &service.Error{Code: service.CodeInvalid, Detail: flag, Err: err}
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && runtime.GOOS != "windows" && info.Mode().IsRegular() && info.Mode()&0o077 != 0 {
+		fmt.Fprintf(a.err, "pktcloud: others on this machine may read %s (mode %04o); to keep it a secret: chmod 600 %s\n", path, info.Mode().Perm(), path)
+	}
 	return firstLine(f)
 }
 

@@ -15,6 +15,9 @@ import (
 	"golang.org/x/term"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/manifest"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/client"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -22,7 +25,7 @@ import (
 
 func (a *app) leaseCommand() *cobra.Command {
 	c := &cobra.Command{Use: "lease", Short: "Rent a container, show it, end it"}
-	c.AddCommand(a.leaseCreate(),
+	c.AddCommand(a.leaseCreate(), a.leaseServices(), a.leaseMetrics(), a.leaseVolumes(),
 		a.leaseOne("show", "Show a lease", func(ctx context.Context, n *client.Client, name string) (service.Lease, error) {
 			return n.Lease(ctx, name)
 		}),
@@ -47,8 +50,51 @@ func (a *app) leaseCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) leaseOne(name, about string, do func(context.Context, *client.Client, string) (service.Lease, error)) *cobra.Command {
+func (a *app) leaseServices() *cobra.Command {
 	return &cobra.Command{
+		Use: "services LEASE", Short: "Show how a lease's services stand, by its provider's word", Args: exactly("LEASE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			list, err := n.LeaseServices(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(list, func(w io.Writer) {
+				printServices(w, list)
+				if volumes, err := n.LeaseVolumes(c.Context(), args[0]); err == nil && len(volumes) > 0 {
+					fmt.Fprintln(w)
+					printVolumes(w, volumes)
+				}
+			})
+		},
+	}
+}
+
+func (a *app) leaseVolumes() *cobra.Command {
+	return &cobra.Command{
+		Use: "volumes LEASE", Short: "Show how large and how free a lease's volumes are, by its provider's word", Args: exactly("LEASE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer n.Close()
+			list, err := n.LeaseVolumes(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(list, func(w io.Writer) { printVolumes(w, list) })
+		},
+	}
+}
+
+func (a *app) leaseOne(name, about string, do func(context.Context, *client.Client, string) (service.Lease, error)) *cobra.Command {
+	var all bool
+	c := &cobra.Command{
 		Use: name + " LEASE", Short: about, Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if args[0] == "" {
@@ -63,9 +109,11 @@ func (a *app) leaseOne(name, about string, do func(context.Context, *client.Clie
 			if err != nil {
 				return err
 			}
-			return a.show(lease, func(w io.Writer) { printLease(w, lease) })
+			return a.show(lease, func(w io.Writer) { printLease(w, lease, all) })
 		},
 	}
+	c.Flags().BoolVar(&all, "all", false, "show the whole history, not only its end")
+	return c
 }
 
 func (a *app) leaseCreate() *cobra.Command {
@@ -75,25 +123,45 @@ func (a *app) leaseCreate() *cobra.Command {
 	var r service.LeaseRequest
 	var limits limitFlags
 	var wait bool
+	var file string
+	var volumes []string // excludes file
+	var private registryFlags
 	c := &cobra.Command{
-		Use: "create --image REF --max-price PKT [flags] [-- COMMAND...]", Short: "Agree a lease and start it",
+		Use: "create {--image REF | --file FILE} --max-price PKT [flags] [-- COMMAND...]", Short: "Agree a lease and start it",
 		Long: `Create agrees a lease under an offer, by default the cheapest that matches, and
 returns once the provider has acknowledged it, or with --wait once its service
 runs. No more than --max-price an hour is ever agreed to. An interrupt ends the
 command, not the lease: "pktcloud lease list" shows it, "pktcloud lease close"
-ends it.`,
+ends it.
+
+One service is said by flags, several by a file: YAML or JSON, in which each has
+an image, what it may use, what it waits for, how to look whether it is healthy
+and when it is started again. docs/services.md shows one.`,
 		RunE: func(c *cobra.Command, command []string) error {
+			r.MaxRate, r.Capacity, r.Command = pktcloud.Rate(most), pktcloud.Amount(capacity), command
+			if err := cmp.Or(whatRuns(&r, file, resources.resources()), addVolumes(&r, volumes)); err != nil {
+				return err
+			}
+			need, err := needs(r)
+			if err != nil {
+				return err
+			}
+			if r.Credentials, err = private.read(a); err != nil {
+				return err
+			}
 			n, err := a.node()
 			if err != nil {
 				return err
 			}
 			defer n.Close()
-			r.Resources, r.MaxRate, r.Capacity, r.Command = resources.resources(), pktcloud.Rate(most), pktcloud.Amount(capacity), command
-			if r.Offer, err = chooseOffer(c.Context(), n, offer, r); err != nil {
+			if r.Offer, err = chooseOffer(c.Context(), n, offer, need); err != nil {
 				return err
 			}
 			if r.Limits, err = limits.of(c.Context(), n, c.Flags(), r); err != nil {
 				return err
+			}
+			if r.Resources = resources.resources(); file != "" { // the offer was chosen by the sum
+				r.Resources = service.Resources{}
 			}
 			lease, err := n.CreateLease(c.Context(), r)
 			if errors.Is(err, context.Canceled) {
@@ -102,24 +170,18 @@ ends it.`,
 			if err != nil {
 				return err
 			}
-			if wait {
-				if lease, err = a.awaitService(c.Context(), n, lease); err != nil {
-					return err
-				}
-			}
-			if capacity > 0 {
-				a.warnShort(lease)
-			}
-			return a.showCreated(lease)
+			return a.created(c.Context(), n, lease, wait, capacity > 0)
 		},
 	}
 	resources = usual()
 	f := c.Flags()
 	resources.add(f)
 	f.StringVar(&offer, "offer", "", "id of the offer (default the cheapest that matches)")
-	f.StringVar(&r.Image, "image", "", "OCI image reference")
-	f.Uint16Var(&r.Port, "port", 0, "TCP port that the service listens on, over HTTP")
-	f.StringArrayVar(&r.Env, "env", nil, "NAME=value")
+	f.StringVarP(&file, "file", "f", "", "services of the lease, YAML or JSON")
+	f.StringVar(&r.Class, "class", "", "isolation to demand: userns, or gvisor for a kernel of its own (default what\nthe file demands, or the provider does by itself)")
+	serviceFlags(f, &r)
+	f.StringArrayVar(&volumes, "volume", nil, "NAME:PATH:SIZE, such as data:/var/lib/db:2GiB: a disk beside --disk that outlives\nrestarts of the program, and ends with the lease")
+	private.add(c)
 	f.Var(&most, "max-price", "PKT per hour that are not to be exceeded")
 	f.Var(&capacity, "capacity", "PKT to lock (default what the term costs)")
 	f.BoolVar(&r.OwnChannel, "own-channel", false, "open a channel for this lease, also where the one that pays another lease\nwith this provider has room: else that one pays both")
@@ -127,12 +189,123 @@ ends it.`,
 	f.Var((*period)(&r.IntervalSeconds), "interval", "time between payments (default 5s)")
 	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")
 	limits.add(f)
-	for _, name := range []string{"image", "max-price"} {
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err) // a flag of this command
+	if err := c.MarkFlagRequired("max-price"); err != nil {
+		panic(err) // a flag of this command
+	}
+	excludeFile(c)
+	return c
+}
+
+// created shows a lease that was agreed, with wait once its service runs.
+func (a *app) created(ctx context.Context, n *client.Client, lease service.Lease, wait, warn bool) (err error) {
+	if wait {
+		if lease, err = a.awaitService(ctx, n, lease); err != nil {
+			return err
 		}
 	}
-	return c
+	if warn {
+		a.warnShort(lease)
+	}
+	return a.showCreated(lease)
+}
+
+// excludeFile wants a file, or an image and what else says one service.
+func excludeFile(c *cobra.Command) {
+	c.MarkFlagsOneRequired("image", "file")
+	for _, one := range oneService {
+		c.MarkFlagsMutuallyExclusive("file", one)
+	}
+}
+
+// oneService are the flags that say what one service is; a file says it of several.
+var oneService = []string{"image", "port", "env", "cpu", "memory", "disk", "restart", "egress", "publish", "bandwidth", "volume"}
+
+// serviceFlags say what one service is, and has of the world outside.
+func serviceFlags(f *pflag.FlagSet, r *service.LeaseRequest) {
+	f.StringVar(&r.Image, "image", "", "OCI image reference")
+	f.StringVar(&r.Restart, "restart", "", "when the program is started again: no, on-failure or always (default no: the lease ends with it)")
+	f.Uint16Var(&r.Port, "port", 0, "TCP port that the service listens on, over HTTP")
+	f.StringArrayVar(&r.Env, "env", nil, "NAME=value")
+	f.StringArrayVar(&r.Egress, "egress", nil, "where the service may connect outside: public, or a place such as example.org:443,\n*.example.org:443, 192.0.2.0/24:* (repeat for several; default nowhere)")
+	f.StringArrayVar(&r.Publish, "publish", nil, "port of the service to be reached from outside, such as 8080 or 53/udp; the provider\nchooses the address, \"lease services\" shows it")
+	f.Var((*size)(&r.Bandwidth), "bandwidth", "bytes a second that the service may send, and receive, such as 2MiB (default as the provider has it)")
+}
+
+// registryFlags say how the provider gets at private images.
+type registryFlags struct{ registry, user, file string }
+
+func (r *registryFlags) add(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&r.registry, "registry", "", "registry of private images (default the one from which all come)")
+	f.StringVar(&r.user, "registry-user", "", "user at that registry")
+	f.StringVar(&r.file, "registry-password-file", "", "password or token there, the first line of this file, or with - of standard input;\nthe provider gets it, and keeps it until the lease is over")
+	c.MarkFlagsRequiredTogether("registry-user", "registry-password-file")
+}
+
+func (r *registryFlags) read(a *app) ([]service.RegistryCredential, error) {
+	if r.file == "" && r.registry == "" {
+		return nil, nil
+	}
+	if r.file == "" {
+		return nil, service.Errorf(service.CodeInvalid, "--registry needs --registry-user and --registry-password-file")
+	}
+	password, err := "", error(nil)
+	if r.file == "-" {
+		password, err = firstLine(a.in)
+	} else {
+		password, err = a.readSecret("--registry-password-file", r.file)
+	}
+	if err == nil && password == "" {
+		err = service.Errorf(service.CodeInvalid, "the password of --registry-password-file is empty")
+	}
+	return []service.RegistryCredential{{Registry: r.registry, Username: r.user, Password: password}}, err
+}
+
+// whatRuns fills in what a request wants to run, and its resources.
+func whatRuns(r *service.LeaseRequest, file string, given service.Resources) error {
+	r.Resources = given
+	if file == "" {
+		return nil
+	}
+	if len(r.Command) != 0 {
+		return service.Errorf(service.CodeInvalid, "a command and --file exclude each other; the file has the commands of its services")
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return &service.Error{Code: service.CodeInvalid, Detail: "--file", Err: err}
+	}
+	m, err := manifest.Read(data)
+	if err != nil {
+		return wrongFile(file, err)
+	}
+	r.Manifest, r.Resources = &m, service.Resources(m.Resources())
+	r.Class = cmp.Or(r.Class, m.Isolation())
+	return nil
+}
+
+// wrongFile says what is wrong with a file of services, and at which line.
+func wrongFile(file string, err error) error {
+	if at, ok := errors.AsType[*manifest.LineError](err); ok {
+		file, err = fmt.Sprintf("%s: line %d", file, at.Line), at.Err
+	}
+	return service.Errorf(service.CodeInvalid, "%s: %s", file, lease.Plainly(err))
+}
+
+// addVolumes reads the volumes of the flags. Their bytes count when an offer is
+// chosen; of a request the disk is without them.
+func addVolumes(r *service.LeaseRequest, volumes []string) error {
+	for _, text := range volumes {
+		v, m, err := manifest.ReadVolume(text)
+		if err != nil {
+			return service.Errorf(service.CodeInvalid, "--volume: %s", lease.Plainly(err))
+		}
+		if r.Resources.DiskBytes+v.SizeBytes < v.SizeBytes {
+			return service.Errorf(service.CodeInvalid, "--volume %.80q: too large", text)
+		}
+		r.Resources.DiskBytes += v.SizeBytes
+		r.Volumes = append(r.Volumes, service.VolumeRequest{Name: v.Name, Path: m.Path, Size: v.SizeBytes})
+	}
+	return nil
 }
 
 // awaiter is what awaitService needs of a node.
@@ -183,7 +356,7 @@ func (a *app) warnShort(l service.Lease) {
 // not acknowledged ends the command with the code for what cannot be reached.
 func (a *app) showCreated(l service.Lease) error {
 	err := a.show(l, func(w io.Writer) {
-		printLease(w, l)
+		printLease(w, l, false)
 		if l.Pending() {
 			fmt.Fprintf(w, "\nThe service does not run yet. Next: %s\n", a.command("lease show", l.Label))
 		}
@@ -239,7 +412,19 @@ func (l *limitFlags) of(ctx context.Context, n *client.Client, f *pflag.FlagSet,
 	return &limits, nil
 }
 
-func chooseOffer(ctx context.Context, n *client.Client, name string, r service.LeaseRequest) (pktcloud.ID, error) {
+// needs is what a request asks of an offer.
+func needs(r service.LeaseRequest) (service.OfferQuery, error) {
+	q := service.OfferQuery{Resources: r.Resources, MaxRate: r.MaxRate, Class: r.Class}
+	if r.Manifest == nil {
+		m, err := node.Manifest(r)
+		q.Network, q.Volumes = m.Network(), len(m.Volumes) > 0
+		return q, err
+	}
+	q.Network, q.Volumes = r.Manifest.Network(), len(r.Manifest.Volumes) > 0
+	return q, nil
+}
+
+func chooseOffer(ctx context.Context, n *client.Client, name string, need service.OfferQuery) (pktcloud.ID, error) {
 	if name != "" {
 		id, err := pktcloud.ParseID(name)
 		if err != nil {
@@ -247,7 +432,7 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, r service.L
 		}
 		return id, nil
 	}
-	page, err := n.Offers(ctx, service.OfferQuery{Resources: r.Resources, MaxRate: r.MaxRate})
+	page, err := n.Offers(ctx, need)
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
@@ -256,13 +441,36 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, r service.L
 			return o.ID, nil
 		}
 	}
-	if page, err := n.Offers(ctx, service.OfferQuery{Resources: r.Resources}); err == nil {
+	return pktcloud.ID{}, noOffer(ctx, n, need)
+}
+
+// noOffer says why no offer has what is needed.
+func noOffer(ctx context.Context, n *client.Client, need service.OfferQuery) error {
+	less := need
+	less.Network, less.Volumes = market.Network{}, false
+	if page, err := n.Offers(ctx, less); err == nil && (need.Volumes || !need.Network.IsZero()) {
 		for _, o := range page.Offers {
-			if !o.Own {
-				return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less; see \"pktcloud market list\"",
-					pktcloud.Amount(r.MaxRate), pktcloud.Amount(o.Rate))
+			if lacks := o.Body.Network.Lacks(need.Network); !o.Own && lacks != "" {
+				return service.Errorf(service.CodeNotFound, "no offer at this price has the network that the lease asks for, for example: %s; see NETWORK in \"pktcloud market list\"", lacks)
+			}
+			if need.Volumes && !o.Own && !o.Body.Volumes {
+				return service.Errorf(service.CodeNotFound, "no offer at this price has volumes; see VOLUMES in \"pktcloud market list\", or leave them out")
 			}
 		}
 	}
-	return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer has these resources (%s) free; see \"pktcloud market list\"", resourceText(r.Resources))
+	less = need
+	less.MaxRate = 0
+	if page, err := n.Offers(ctx, less); err == nil {
+		for _, o := range page.Offers {
+			if !o.Own {
+				return service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less; see \"pktcloud market list\"",
+					pktcloud.Amount(need.MaxRate), pktcloud.Amount(o.Rate))
+			}
+		}
+	}
+	if need.Class != "" {
+		return service.Errorf(service.CodeNotFound, "no offer with isolation %s has these resources (%s) free; see \"pktcloud market list --class %[1]s\", or leave --class out",
+			need.Class, resourceText(need.Resources))
+	}
+	return service.Errorf(service.CodeNotFound, "no offer has these resources (%s) free; see \"pktcloud market list\"", resourceText(need.Resources))
 }

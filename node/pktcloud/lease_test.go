@@ -85,3 +85,44 @@ func TestShowCreated(t *testing.T) {
 		}
 	}
 }
+
+// TestPrintServices: a crash loop, the last exit and its reason are to be seen.
+func TestPrintServices(t *testing.T) {
+	exit, done := 137, 0
+	var out bytes.Buffer
+	printServices(&out, []service.Standing{
+		{Name: "web", State: "running", Health: "healthy", Since: 1_800_000_000, CPU: 1500, Memory: 64 << 20},
+		{Name: "db", State: "backoff", Restarts: 6, Looping: true, Exit: &exit, OOM: true, Since: 1_800_000_000, Text: "ended with exit code 137, out of memory"},
+		{Name: "migrate", State: "done", Job: true, Exit: &done, Since: 1_800_000_000, Text: "ended with exit code 0"},
+	})
+	want := `SERVICE  STATE                 HEALTH   RESTARTS  EXIT          SINCE                 CPU TIME  MEMORY
+web      running               healthy  0         -             2027-01-15 08:00:00Z  1.5s      64 MiB
+db       backoff (crash loop)  -        6         137 (memory)  2027-01-15 08:00:00Z  -         -
+migrate  done                  -        0         0             2027-01-15 08:00:00Z  -         -
+db: ended with exit code 137, out of memory
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// TestPrintVolumes: what is full, or not there, is to be seen.
+func TestPrintVolumes(t *testing.T) {
+	at := []service.LeaseMount{{Service: "db", Path: "/var/lib/db"}, {Service: "web", Path: "/srv", ReadOnly: true}}
+	var out bytes.Buffer
+	printVolumes(&out, []service.VolumeStanding{
+		{LeaseVolume: service.LeaseVolume{Name: "data", Size: 2 << 30, Mounts: at}, Free: 1 << 30, Ready: true},
+		{LeaseVolume: service.LeaseVolume{Name: "logs", Size: 300 << 20, Mounts: at[:1]}, Free: 40 << 10, Full: true, Ready: true},
+		{LeaseVolume: service.LeaseVolume{Name: "lost", Size: 300 << 20, Mounts: at[1:]}},
+	})
+	printVolumes(&out, nil)
+	want := `VOLUME  SIZE     FREE           MOUNTED
+data    2 GiB    1 GiB          db:/var/lib/db, web:/srv (read-only)
+logs    300 MiB  40 KiB (full)  db:/var/lib/db
+lost    300 MiB  - (not there)  web:/srv (read-only)
+The lease has no volumes.
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,8 +84,25 @@ func (a *app) reportUsage(c *cobra.Command, err error) int {
 		text, _, _ = strings.Cut(text, ": strconv.")
 		text += fmt.Sprintf(": %q is no whole number that fits here", num.Num)
 	}
+	text = flagsText(text)
 	fmt.Fprintf(a.err, "pktcloud: %s\nRun \"%s.\n", text, where)
 	return exitUsage
+}
+
+// flagsText says what the library says of flags that exclude or need each other.
+func flagsText(text string) string {
+	group := func(text string) string { // "[file image] …"
+		_, list, _ := strings.Cut(text, "[")
+		list, _, _ = strings.Cut(list, "]")
+		return "--" + strings.ReplaceAll(list, " ", " and --")
+	}
+	if _, set, ok := strings.Cut(text, "none of the others can be; "); ok {
+		return group(set) + " exclude each other"
+	}
+	if strings.HasPrefix(text, "at least one of the flags in the group ") {
+		return "give " + strings.ReplaceAll(group(text), " and ", " or ")
+	}
+	return text
 }
 
 func (a *app) report(err error) int {
@@ -126,7 +144,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.demoCommand(), a.initCommand(), a.restoreCommand(), a.nodeCommand(), a.loginCommand(), a.doctorCommand(), a.versionCommand(),
 		a.marketCommand(), a.offerCommand(), a.imageCommand(), a.leaseCommand(), a.execCommand(), a.logsCommand(), a.forwardCommand(),
-		a.walletCommand(), a.channelCommand(), a.towerCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(),
+		a.walletCommand(), a.channelCommand(), a.towerCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(), a.startsCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
 	)
 	a.mark(root)
@@ -140,10 +158,26 @@ func (a *app) mark(c *cobra.Command) {
 			a.running = true
 			return run(c, args)
 		}
+	} else if c.HasParent() && c.HasSubCommands() { // help alone would end with 0, whatever was asked for
+		c.Args, c.RunE = knownOnly, func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	for _, sub := range c.Commands() {
 		a.mark(sub)
 	}
+}
+
+// knownOnly refuses what is no command of a group, and names those that are.
+func knownOnly(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var known []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			known = append(known, sub.Name())
+		}
+	}
+	return fmt.Errorf("unknown command %q; %q has %s", args[0], c.CommandPath(), strings.Join(known, ", "))
 }
 
 // exactly takes arguments by their names, which it gives when one is missing.
@@ -257,6 +291,8 @@ func printReport(w io.Writer, r service.Report) {
 	}
 	t.end()
 	switch {
+	case r.OK && r.Provider && slices.ContainsFunc(r.Checks, func(c service.Check) bool { return !c.OK && c.Needed == "volumes" }):
+		fmt.Fprintln(w, "This machine can rent, and provide all but volumes.")
 	case r.OK && r.Provider:
 		fmt.Fprintln(w, "This machine can rent and provide.")
 	case r.OK:

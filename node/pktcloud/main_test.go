@@ -42,10 +42,13 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// patience is for what surely comes, however slow the machine is.
+const patience = 2 * time.Minute
+
 // waitFile waits until a file exists: "waitfile FILE".
 func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
 			return
 		}
@@ -58,7 +61,7 @@ func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 // retry runs a command until its output matches: "retry PATTERN COMMAND…".
 func retry(ts *testscript.TestScript, _ bool, args []string) {
 	want := regexp.MustCompile(args[0])
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		cmd := exec.Command(args[1], args[2:]...)
 		cmd.Dir, cmd.Env = ts.MkAbs("."), append(os.Environ(), "PATH="+ts.Getenv("PATH"))
 		text, err := cmd.Output()

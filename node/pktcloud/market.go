@@ -41,7 +41,10 @@ func (a *app) marketCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List offers that match, cheapest first", Args: cobra.NoArgs,
 		Long: `List shows the offers that have the resources free, and what these would cost an
-hour under each. The columns CORES, MEMORY and DISK are all that is free.`,
+hour under each. The columns CORES, MEMORY and DISK are all that is free; NETWORK
+is whether services may connect to the public internet, how many ports can be
+published, and the bytes a second of a lease; VOLUMES whether leases may have disks
+that outlive restarts of their programs.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			n, err := a.node()
 			if err != nil {
@@ -65,6 +68,11 @@ hour under each. The columns CORES, MEMORY and DISK are all that is free.`,
 	r.add(f)
 	f.Var(&most, "max-price", "PKT per hour for these resources, at most")
 	f.StringVar(&query.Region, "region", "", "ISO 3166 code; DE also finds DE-BE")
+	f.StringVar(&query.Class, "class", "", "isolation that the offer must have: userns, or gvisor for a kernel of its own")
+	f.BoolVar(&query.Network.Egress, "egress", false, "only where services may connect to the public internet")
+	f.Uint64Var(&query.Network.Ports, "publish", 0, "only where so many ports can be published")
+	f.Var((*size)(&query.Network.BytesPerSecond), "bandwidth", "only where a lease has so many bytes a second, such as 10MiB")
+	f.BoolVar(&query.Volumes, "volumes", false, "only where leases may have volumes")
 	f.IntVar(&query.Limit, "limit", 0, "offers to list (default 50)")
 	f.StringVar(&query.Cursor, "cursor", "", "\"next\" of the page before")
 	c.AddCommand(list)
@@ -78,7 +86,7 @@ func whyNone(ctx context.Context, n *client.Client) string {
 	}
 	least := service.Resources{MilliCPU: 1, MemoryBytes: 1}
 	if page, err := n.Offers(ctx, service.OfferQuery{Resources: least}); err == nil && len(page.Offers) > 0 {
-		return "There are offers with less room, of other regions or at other prices: ask for less with --cpu, --memory and --disk, or allow more with --max-price."
+		return "There are offers with less room or network, without volumes, of other regions or classes or at other prices: ask for less with --cpu, --memory, --disk and --publish, or allow more with --max-price."
 	}
 	return "No provider has anything free that this node knows of. New offers come in by themselves."
 }
@@ -133,25 +141,5 @@ and half of the free disk are offered.`,
 	f.Var((*period)(&spec.MaxTermSeconds), "max-term", "longest lease (default 30d)")
 	f.Var((*period)(&spec.LifetimeSeconds), "lifetime", "until it expires unless renewed (default 1h)")
 	c.AddCommand(publish)
-	return c
-}
-
-func (a *app) imageCommand() *cobra.Command {
-	c := &cobra.Command{Use: "image", Short: "The images of this provider"}
-	c.AddCommand(&cobra.Command{
-		Use: "pull REF", Short: "Bring an image here ahead of the first lease", Args: exactly("REF"),
-		RunE: func(c *cobra.Command, args []string) error {
-			n, err := a.node()
-			if err != nil {
-				return err
-			}
-			defer n.Close()
-			image, err := n.PullImage(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return a.show(image, func(io.Writer) { a.printf("%s\n", image.Digest) })
-		},
-	})
 	return c
 }

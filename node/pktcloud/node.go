@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pkt-cash/pkt-cloud/container/image"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/api"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -37,6 +38,7 @@ type nodeFlags struct {
 	api, proxy   string
 	passwordFile string
 	chains       chainFlags
+	lend         lendFlags
 	noPages      bool
 	verbose      bool
 }
@@ -51,10 +53,15 @@ commands find it there. Open its pages with "pktcloud login".`,
 	}
 	g, d := c.Flags(), &f.config
 	g.BoolVar(&d.Provider, "provider", false, "run containers for others (root on Linux)")
-	g.StringArrayVar(&d.Listen, "listen", nil, "multiaddr to listen on for peers (default a free loopback port)")
+	g.StringArrayVar(&d.Listen, "listen", nil, "multiaddr to listen on for peers (default a loopback port that is free at the\nfirst start, and the same from then on)")
 	g.StringArrayVar(&d.Announce, "announce", nil, "multiaddr that offers name instead of those of --listen")
 	g.StringArrayVar(&d.Bootstrap, "bootstrap", nil, "multiaddr with /p2p/ of a node to stay connected to")
 	g.StringArrayVar(&d.AllowDial, "allow-dial", nil, "address, address:port or prefix that is not public and may be dialled for a peer all the same")
+	d.ImageBytes = image.MaxStoreBytes
+	g.StringVar(&d.Runsc, "runsc", "", "program of gVisor, with --provider, for leases that demand the class gvisor\n(default the one in PATH, if there is one)")
+	g.Var((*size)(&d.ImageBytes), "image-space", "disk that images may take, with --provider; those that no lease uses go first")
+	g.Var((*size)(&d.ContainerIO), "container-io", "bytes a second that each container may read, and write, with --provider; 0: any")
+	f.lend.add(g, &d.LeaseNetwork)
 	g.StringArrayVar(&d.Towers, "tower", nil, "multiaddr with /p2p/ of a node that keeps this one's channels safe while it is away; several are safer")
 	d.DepositEvery = node.DefaultDepositEvery
 	g.Var((*money)(&d.DepositEvery), "deposit-every", "earned on a channel until the next deposit at the towers; 0: none")
@@ -88,13 +95,22 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	f.config.Dir = a.dir
-	if f.config.Chains, err = f.chains.read(a.dir, f.config.Chain.PollInterval); err != nil {
+	f.config.Dir, f.config.Monitor = a.dir, monitorProgram
+	if f.config.Provider {
+		lateTimers()
+	}
+	if err := f.lend.read(&f.config.LeaseNetwork); err != nil {
+		return err
+	}
+	if len(f.lend.on) > 0 && !f.config.Provider {
+		return service.Errorf(service.CodeInvalid, "--publish-on needs --provider: only a provider has services to publish")
+	}
+	if f.config.Chains, err = a.readChains(f.chains, f.config.Chain.PollInterval); err != nil {
 		return err
 	}
 	f.config.Log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	if f.passwordFile != "" {
-		if f.config.Password, err = readSecret(f.passwordFile); err != nil {
+		if f.config.Password, err = a.readSecret("--password-file", f.passwordFile); err != nil {
 			return err
 		}
 	} else if f.config.Password, err = a.storedPassword(); err != nil {
@@ -130,8 +146,8 @@ func (a *app) whyNoPort(ctx context.Context, taken error) error {
 // chainFlags say which nodes of the chain to ask.
 type chainFlags struct{ urls, cookies, users, secrets, certs []string }
 
-// read returns the nodes, with the passwords that their files hold.
-func (f chainFlags) read(dir string, poll time.Duration) ([]node.Chain, error) {
+// readChains returns the nodes, with the passwords that their files hold.
+func (a *app) readChains(f chainFlags, poll time.Duration) ([]node.Chain, error) {
 	for flag, list := range map[string][]string{
 		"--chain-cookie": f.cookies, "--chain-user": f.users, "--chain-password-file": f.secrets, "--chain-cert": f.certs,
 	} {
@@ -149,11 +165,11 @@ func (f chainFlags) read(dir string, poll time.Duration) ([]node.Chain, error) {
 	for i, url := range f.urls {
 		c := node.Chain{URL: url, CookieFile: of(f.cookies, i), User: of(f.users, i), CertFile: of(f.certs, i), PollInterval: poll}
 		if c.CookieFile == "" && c.User == "" {
-			c.CookieFile = ownDevnet(dir)
+			c.CookieFile = ownDevnet(a.dir)
 		}
 		if path := of(f.secrets, i); path != "" {
 			var err error
-			if c.Password, err = readSecret(path); err != nil {
+			if c.Password, err = a.readSecret("--chain-password-file", path); err != nil {
 				return nil, err
 			}
 		}
@@ -261,6 +277,9 @@ func (a *app) serveNode(ctx context.Context, n *node.Node, f nodeFlags, l listen
 		err = context.Cause(ctx)
 	}
 	cancel(nil)
+	if ending := n.Ending(); ending > 0 {
+		fmt.Fprintf(a.err, "The services of %s are ending; this takes up to %s.\n", counted(uint64(ending), "lease"), node.EndLimit)
+	}
 	wg.Wait()
 	if errors.Is(err, context.Canceled) {
 		a.farewell(n)
@@ -271,6 +290,9 @@ func (a *app) serveNode(ctx context.Context, n *node.Node, f nodeFlags, l listen
 
 // farewell says what goes on without the node.
 func (a *app) farewell(n *node.Node) {
+	if ending := n.Ending(); ending > 0 {
+		fmt.Fprintf(a.err, "Stopped. The services of %s have not ended yet; start this node again to have them removed.\n", counted(uint64(ending), "lease"))
+	}
 	leases, err := n.Leases(context.Background())
 	if err != nil {
 		return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"unicode"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease/manifest"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -56,9 +58,6 @@ var sizes = []struct {
 	{"", 1},
 }
 
-// leastBare is the least number of bytes that is believed without a unit.
-const leastBare = 4 << 20
-
 // size is a flag of bytes such as "512MiB".
 type size uint64
 
@@ -80,7 +79,7 @@ func (s *size) Set(text string) error {
 		if err != nil || v < 0 || v*u.bytes > math.MaxInt64 || math.IsNaN(v) {
 			break
 		}
-		if u.suffix == "" && v > 0 && v < leastBare {
+		if u.suffix == "" && v > 0 && v < manifest.LeastBare {
 			return fmt.Errorf("%q is a number of bytes; did you mean %sMiB?", text, text)
 		}
 		*s = size(math.Round(v * u.bytes))
@@ -130,6 +129,9 @@ func parseMoney(text string) (pktcloud.Amount, error) {
 	return a, err
 }
 
+// maxDays is the longest that a period can be.
+const maxDays = 1<<16 - 1
+
 // period is a flag of time: "10m", "2h", "30d", or a number of seconds.
 type period uint64
 
@@ -147,9 +149,11 @@ func (p *period) Set(text string) error {
 		return nil
 	}
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+		if n, err := strconv.ParseUint(days, 10, 64); err == nil && n <= maxDays {
 			*p = period(n * 24 * 3600)
 			return nil
+		} else if err == nil || errors.Is(err, strconv.ErrRange) {
+			return fmt.Errorf("%q is longer than anything here lasts; the most is %dd", text, uint64(maxDays))
 		}
 	}
 	d, err := time.ParseDuration(text)
@@ -189,9 +193,17 @@ func printLeases(w io.Writer, leases []service.Lease) {
 	t := newTable(w)
 	t.row("LEASE", "PHASE", "ROLE", "IMAGE", "PER HOUR", "PAID", "SERVED")
 	for _, l := range leases {
-		t.row(l.Label, l.Phase, l.Role, l.Image, pktcloud.Amount(l.Rate), l.Paid, time.Duration(l.Served)*time.Second)
+		t.row(l.Label, phaseText(l), l.Role, l.Image, pktcloud.Amount(l.Rate), l.Paid, time.Duration(l.Served)*time.Second)
 	}
 	t.end()
+}
+
+// phaseText is a lease's phase, and that nobody is at the other end.
+func phaseText(l service.Lease) string {
+	if l.Away() {
+		return l.Phase + ", " + l.Other() + " not connected"
+	}
+	return l.Phase
 }
 
 // reasons say what the code of a close record means.
@@ -213,11 +225,94 @@ func counted(n uint64, thing string) string {
 	return fmt.Sprintf("%d %s", n, thing)
 }
 
-func printLease(w io.Writer, l service.Lease) {
+// printServices shows how services stand.
+func printServices(w io.Writer, list []service.Standing) {
+	t := newTable(w)
+	t.row("SERVICE", "STATE", "HEALTH", "RESTARTS", "EXIT", "SINCE", "CPU TIME", "MEMORY")
+	for _, s := range list {
+		state, exit := s.State, "-"
+		if s.Looping {
+			state += " (crash loop)"
+		}
+		if s.Exit != nil {
+			exit = strconv.Itoa(*s.Exit)
+			if s.OOM {
+				exit += " (memory)"
+			}
+		}
+		cpu, memory := "-", "-"
+		if s.Memory != 0 {
+			cpu, memory = (time.Duration(s.CPU) * time.Millisecond).String(), byteText(s.Memory)
+		}
+		t.row(s.Name, state, orDash(s.Health), s.Restarts, exit, time.Unix(s.Since, 0).UTC().Format(time.DateTime)+"Z", cpu, memory)
+	}
+	t.end()
+	printTraffic(w, list)
+	for _, s := range list {
+		if s.Text != "" && s.State != "done" {
+			fmt.Fprintf(w, "%s: %s\n", s.Name, s.Text)
+		}
+	}
+}
+
+// printTraffic shows where services are reached from outside, and what passed.
+func printTraffic(w io.Writer, list []service.Standing) {
+	t := newTable(w)
+	for _, s := range list {
+		if s.Network == nil {
+			continue
+		}
+		for _, p := range s.Network.Published {
+			t.row(s.Name, p.Address, fmt.Sprintf("to its port %d/%s", p.Port, p.Protocol))
+		}
+		t.row(s.Name, byteText(s.Network.BytesIn)+" in", fmt.Sprintf("%s out, %d open, %d refused", byteText(s.Network.BytesOut), s.Network.Open, s.Network.Refused))
+	}
+	t.end()
+}
+
+// printVolumes shows how volumes stand.
+func printVolumes(w io.Writer, list []service.VolumeStanding) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, "The lease has no volumes.")
+		return
+	}
+	t := newTable(w)
+	t.row("VOLUME", "SIZE", "FREE", "MOUNTED")
+	for _, v := range list {
+		free := byteText(v.Free)
+		switch {
+		case !v.Ready:
+			free = "- (not there)"
+		case v.Full:
+			free += " (full)"
+		}
+		t.row(v.Name, byteText(v.Size), free, mountText(v.LeaseVolume))
+	}
+	t.end()
+}
+
+// mountText says who has a volume where.
+func mountText(v service.LeaseVolume) string {
+	var out []string
+	for _, m := range v.Mounts {
+		text := m.Service + ":" + m.Path
+		if m.ReadOnly {
+			text += " (read-only)"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
+}
+
+// lastEntries is how much of a lease's history is shown unless all is asked for.
+const lastEntries = 10
+
+// printLease shows a lease and the end of its history, or with all the whole.
+func printLease(w io.Writer, l service.Lease, all bool) {
 	t := newTable(w)
 	t.row("lease", l.Label)
 	t.row("id", l.ID)
-	t.row("phase", l.Phase)
+	t.row("phase", phaseText(l))
 	if l.CloseReason != "" {
 		because := l.CloseReason
 		if l.Fault != nil {
@@ -229,8 +324,28 @@ func printLease(w io.Writer, l service.Lease) {
 		t.row("closed because", because)
 	}
 	t.row("role", l.Role)
-	t.row("other side", l.Peer)
-	t.row("image", l.Image)
+	t.row(l.Other()+"'s identity", l.Peer)
+	if l.Class != "" {
+		t.row("isolation", l.Class)
+	}
+	if len(l.Services) > 1 {
+		for _, s := range l.Services {
+			t.row("service "+s.Name, fmt.Sprintf("%s, %s", s.Image, resourceText(s.Resources)))
+		}
+	} else {
+		t.row("image", l.Image)
+	}
+	for _, s := range l.Services {
+		if len(s.Egress) > 0 {
+			t.row("egress of "+s.Name, strings.Join(s.Egress, ", "))
+		}
+		if len(s.Publish) > 0 {
+			t.row("published by "+s.Name, strings.Join(s.Publish, ", ")+"; \"lease services\" shows where")
+		}
+	}
+	for _, v := range l.Volumes {
+		t.row("volume "+v.Name, byteText(v.Size)+" at "+mountText(v))
+	}
 	t.row("resources", resourceText(l.Resources))
 	t.row("per hour", pktcloud.Amount(l.Rate))
 	t.row("served", fmt.Sprintf("%s of %s", time.Duration(l.Served)*time.Second, time.Duration(l.Term)*time.Second))
@@ -243,13 +358,22 @@ func printLease(w io.Writer, l service.Lease) {
 		t.row("endpoint", l.Endpoint)
 	}
 	if l.Channel.Closing != "" {
-		t.row("paid out", fmt.Sprintf("%s by %s, fee %s, %s", l.Channel.Claimed, l.Channel.Closing, l.Channel.Fee, counted(l.Channel.Closed, "confirmation")))
+		out := l.Channel.Claimed.String()
+		if l.Channel.Claimed > l.Paid {
+			out = fmt.Sprintf("%s, with the other leases of its channel %s,", l.Paid, l.Channel.Claimed)
+		}
+		t.row("paid out", fmt.Sprintf("%s by %s, fee %s, %s", out, l.Channel.Closing, l.Channel.Fee, counted(l.Channel.Closed, "confirmation")))
 	}
 	if l.Problem != "" {
 		t.row("problem", l.Problem)
 	}
 	t.end()
-	for _, e := range l.History {
+	history := l.History
+	if before := len(history) - lastEntries; before > 0 && !all {
+		history = history[before:]
+		fmt.Fprintf(w, "The last %d of %d entries (\"lease show --all\" has the others, --json too):\n", lastEntries, len(l.History))
+	}
+	for _, e := range history {
 		fmt.Fprintf(w, "%s  %-10s %s\n", time.UnixMilli(e.Time).Format("15:04:05.000"), e.Kind, e.Text)
 	}
 }
@@ -261,14 +385,14 @@ func printOffers(w io.Writer, offers []service.Offer, priced service.Resources) 
 		return
 	}
 	t := newTable(w)
-	t.row("PER HOUR", "REGION", "CORES", "MEMORY", "DISK", "PROVIDER", "OFFER")
+	t.row("PER HOUR", "REGION", "CORES", "MEMORY", "DISK", "CLASSES", "NETWORK", "VOLUMES", "PROVIDER", "OFFER")
 	for _, o := range offers {
 		provider := short(o.Body.Provider.String())
 		if o.Own {
 			provider = "(this node)"
 		}
 		c := o.Body.Capacity
-		t.row(pktcloud.Amount(o.Rate), orDash(o.Body.Region), coreText(c.MilliCPU), byteText(c.MemoryBytes), byteText(c.DiskBytes), provider, o.ID)
+		t.row(pktcloud.Amount(o.Rate), orDash(o.Body.Region), coreText(c.MilliCPU), byteText(c.MemoryBytes), byteText(c.DiskBytes), strings.Join(o.Body.Isolation, ","), networkText(o.Body.Network), volumesText(o.Body.Volumes), provider, o.ID)
 	}
 	t.end()
 	if priced == (service.Resources{}) {

@@ -26,14 +26,25 @@ func (a *app) execCommand() *cobra.Command {
 	var tty bool
 	var env []string
 	c := &cobra.Command{
-		Use: "exec LEASE [-t] -- PROGRAM [ARGUMENT...]", Short: "Run a program in a lease", Args: atLeast("LEASE", "PROGRAM"),
+		Use: "exec [flags] LEASE[/SERVICE] [-t] [--] PROGRAM [ARGUMENT...]", Short: "Run a program in a lease", Args: execArguments,
+		Long: `Exec runs a program in a lease. What is typed reaches it, and with -t it has a
+terminal, as an interactive shell wants:
+
+  pktcloud exec LEASE -t sh
+  pktcloud exec LEASE/db sh -c 'ls -l /var'
+
+Flags of this command stand before the program; what stands behind its name is
+the program's own.`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if helpAsked(c) {
+				return c.Help()
+			}
 			n, err := a.node()
 			if err != nil {
 				return err
 			}
 			defer n.Close()
-			r := service.ExecRequest{Args: args[1:], Env: env, TTY: tty}
+			r := service.ExecRequest{Args: c.Flags().Args(), Env: env, TTY: tty} // those behind LEASE
 			code, err := a.exec(c.Context(), n, args[0], r)
 			if err != nil {
 				a.report(err)
@@ -46,8 +57,30 @@ func (a *app) execCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the program a terminal")
+	c.Flags().BoolP("interactive", "i", true, "pass on what is typed; it always is, and -it is taken as others have it")
 	c.Flags().StringArrayVar(&env, "env", nil, "NAME=value")
+	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// execArguments reads flags behind LEASE too, up to the program: what follows
+// that is the program's own.
+func execArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return atLeast("LEASE", "PROGRAM")(c, args)
+	}
+	if err := c.Flags().Parse(args[1:]); err != nil {
+		return err
+	}
+	if helpAsked(c) {
+		return nil
+	}
+	return atLeast("LEASE", "PROGRAM")(c, append(args[:1:1], c.Flags().Args()...))
+}
+
+func helpAsked(c *cobra.Command) bool {
+	help, err := c.Flags().GetBool("help")
+	return err == nil && help
 }
 
 // exec runs a program; a terminal is put into raw mode meanwhile.
@@ -136,9 +169,9 @@ func watchSize(ctx context.Context, last service.Size, size func() service.Size,
 
 func (a *app) logsCommand() *cobra.Command {
 	var r service.LogRequest
-	var since time.Duration
+	var since period
 	c := &cobra.Command{
-		Use: "logs LEASE", Short: "Print what a lease's service has written", Args: exactly("LEASE"),
+		Use: "logs LEASE[/SERVICE]", Short: "Print what a lease's services have written", Args: exactly("LEASE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := a.node()
 			if err != nil {
@@ -146,7 +179,7 @@ func (a *app) logsCommand() *cobra.Command {
 			}
 			defer n.Close()
 			if since > 0 {
-				r.Since = time.Now().Add(-since)
+				r.Since = time.Now().Add(-time.Duration(since) * time.Second)
 			}
 			if !a.json {
 				return n.Logs(c.Context(), args[0], r, a.out)
@@ -158,7 +191,7 @@ func (a *app) logsCommand() *cobra.Command {
 	f := c.Flags()
 	f.BoolVarP(&r.Follow, "follow", "f", false, "go on with new lines")
 	f.IntVarP(&r.Tail, "tail", "n", 0, "the last lines only")
-	f.DurationVar(&since, "since", 0, "lines of this last while, such as 10m")
+	f.Var(&since, "since", "lines of this last while, such as 10m or 1d")
 	return c
 }
 
@@ -188,7 +221,7 @@ func (j *jsonLines) Write(b []byte) (int, error) {
 
 func (a *app) forwardCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "forward LEASE [LOCAL:]PORT", Short: "Listen on this machine and connect to a port of a lease", Args: exactly("LEASE", "[LOCAL:]PORT"),
+		Use: "forward LEASE[/SERVICE] [LOCAL:]PORT", Short: "Listen on this machine and connect to a port of a lease", Args: exactly("LEASE", "[LOCAL:]PORT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := a.node()
 			if err != nil {
@@ -199,7 +232,8 @@ func (a *app) forwardCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lease, err := n.Lease(c.Context(), args[0])
+			name, _, _ := strings.Cut(args[0], "/")
+			lease, err := n.Lease(c.Context(), name)
 			if err != nil {
 				return err
 			}

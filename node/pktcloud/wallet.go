@@ -421,7 +421,7 @@ func (a *app) lockCommands() []*cobra.Command {
 	var file, newFile string
 	secret := func(file, prompt string) (string, error) {
 		if file != "" {
-			return readSecret(file)
+			return a.readSecret("--password-file", file)
 		}
 		return a.askPassword(prompt)
 	}
@@ -445,7 +445,7 @@ func (a *app) lockCommands() []*cobra.Command {
 			}
 		}
 		if newFile != "" {
-			r.New, err = readSecret(newFile)
+			r.New, err = a.readSecret("--new-password-file", newFile)
 		} else {
 			r.New, err = a.newPassword()
 		}

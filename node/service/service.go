@@ -31,6 +31,11 @@ type Market interface {
 	PublishOffer(ctx context.Context, s OfferSpec) (Offer, error)
 	// PullImage brings an image to this provider ahead of the first lease.
 	PullImage(ctx context.Context, ref string) (Image, error)
+	// Images lists what images this provider has.
+	Images(ctx context.Context) (ImageStore, error)
+	// PruneImages removes those that no container was started from and that were
+	// not used for so long.
+	PruneImages(ctx context.Context, unused time.Duration) (PrunedImages, error)
 }
 
 // MaxWait bounds one wait for a lease.
@@ -52,9 +57,20 @@ type Leases interface {
 	// CloseLease ends a lease and returns once the other side has signed or
 	// ctx has ended; the closing then goes on by itself. It is idempotent.
 	CloseLease(ctx context.Context, name string) (Lease, error)
+	// LeaseServices says how a lease's services stand now, in the manifest's
+	// order.
+	LeaseServices(ctx context.Context, name string) ([]Standing, error)
+	// LeaseMetrics says what a lease's services have used over time, in the
+	// manifest's order; by LEASE/SERVICE what one has.
+	LeaseMetrics(ctx context.Context, name string) ([]Metrics, error)
+	// LeaseVolumes says how a lease's volumes stand now, in the manifest's
+	// order.
+	LeaseVolumes(ctx context.Context, name string) ([]VolumeStanding, error)
 }
 
-// Sessions reaches into a running lease.
+// Sessions reaches into a running lease. A name may be that of a lease, or
+// LEASE/SERVICE. Without a service, Exec and Forward mean the one that is
+// probed, and Logs means all.
 type Sessions interface {
 	// Exec runs a program and returns its exit code.
 	Exec(ctx context.Context, name string, r ExecRequest, s Streams) (int, error)
@@ -100,6 +116,9 @@ type Wallet interface {
 	// CloseChannel closes a channel that came back with the phrase, together
 	// with its other side, which showed it and is connected.
 	CloseChannel(ctx context.Context, name string) (ChannelView, error)
+	// RollChannel adds money or time to a channel that this node pays by, or with
+	// Plan says what that would cost. The leases on it go on meanwhile.
+	RollChannel(ctx context.Context, name string, r RollRequest) (Roll, error)
 }
 
 // Towers shows what keeps the channels safe while this node is away.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/market"
 )
 
@@ -17,11 +18,14 @@ type Resources struct {
 
 // OfferQuery filters the market. The zero value finds everything.
 type OfferQuery struct {
-	Resources Resources     `json:"resources"`
-	MaxRate   pktcloud.Rate `json:"max_rate"` // for Resources; zero: any
-	Region    string        `json:"region"`
-	Limit     int           `json:"limit"` // zero: the book's default
-	Cursor    string        `json:"cursor"`
+	Resources Resources      `json:"resources"`
+	MaxRate   pktcloud.Rate  `json:"max_rate"` // for Resources; zero: any
+	Region    string         `json:"region"`
+	Class     string         `json:"class"`   // of isolation; empty: any
+	Network   market.Network `json:"network"` // the least
+	Volumes   bool           `json:"volumes"` // only offers that have volumes
+	Limit     int            `json:"limit"`   // zero: the book's default
+	Cursor    string         `json:"cursor"`
 }
 
 // OfferPage is part of an answer; Next is empty on the last one.
@@ -59,21 +63,71 @@ type Image struct {
 	SizeBytes uint64 `json:"size" doc:"compressed bytes"`
 }
 
+// ImageStore is what images a provider has, and the space they take.
+type ImageStore struct {
+	Images    []StoredImage `json:"images" doc:"the last used first"`
+	UsedBytes uint64        `json:"used" doc:"bytes of the disk, with layers that images share counted once"`
+	MaxBytes  uint64        `json:"max" doc:"bytes that they may take"`
+}
+
+// StoredImage is an image of a provider's store.
+type StoredImage struct {
+	Image
+	UnpackedBytes uint64 `json:"unpacked"`
+	Layers        int    `json:"layers"`
+	InUse         bool   `json:"in_use" doc:"a container was started from it"`
+	Private       bool   `json:"private" doc:"it came with credentials"`
+	LastUsed      int64  `json:"last_used" doc:"Unix seconds"`
+}
+
+// PrunedImages is what was removed.
+type PrunedImages struct {
+	Digests    []string `json:"digests"`
+	FreedBytes uint64   `json:"freed"`
+}
+
 // LeaseRequest asks for a lease under an offer. MaxRate is a limit on money
 // and must be stated.
 type LeaseRequest struct {
-	Offer           pktcloud.ID      `json:"offer"`
-	Image           string           `json:"image" doc:"OCI image reference"`
-	Command         []string         `json:"command,omitempty" doc:"replaces the image's own command"`
-	Env             []string         `json:"env,omitempty" doc:"NAME=value"`
-	Port            uint16           `json:"port,omitempty" doc:"TCP port that the service listens on"`
-	Resources       Resources        `json:"resources"`
-	MaxRate         pktcloud.Rate    `json:"max_rate" doc:"base units per hour that are not to be exceeded"`
-	IntervalSeconds uint64           `json:"interval,omitempty" doc:"seconds between payments; 5 when absent"`
-	TermSeconds     uint64           `json:"term,omitempty" doc:"one hour when absent"`
-	Capacity        pktcloud.Amount  `json:"capacity,omitempty" doc:"base units to lock in a new channel; what the term costs when absent. What a lease does not need of it pays further leases with the same provider"`
-	OwnChannel      bool             `json:"own_channel,omitempty" doc:"open a channel also where one is open to the provider that has room"`
-	Limits          *ExposureRequest `json:"limits,omitempty"`
+	Offer     pktcloud.ID     `json:"offer"`
+	Image     string          `json:"image" doc:"OCI image reference"`
+	Command   []string        `json:"command,omitempty" doc:"replaces the image's own command"`
+	Env       []string        `json:"env,omitempty" doc:"NAME=value"`
+	Port      uint16          `json:"port,omitempty" doc:"TCP port that the service listens on"`
+	Class     string          `json:"class,omitempty" doc:"isolation that the offer must have, such as gvisor; any when absent" maxLength:"32"`
+	Resources Resources       `json:"resources,omitzero"`
+	Volumes   []VolumeRequest `json:"volumes,omitempty" doc:"disks that outlive the program's restarts, and end with the lease"`
+	Restart   string          `json:"restart,omitempty" enum:"no,on-failure,always" doc:"when the program is started again after its end; with no, the default, the lease ends with it"`
+	Egress    []string        `json:"egress,omitempty" doc:"where the service may connect outside: public, or places such as example.org:443 and 192.0.2.0/24:*; nowhere when absent"`
+	Publish   []string        `json:"publish,omitempty" doc:"ports of the service that shall be reached from outside, such as 8080 or 53/udp; the provider chooses the address and port, and tells them with the services"`
+	Bandwidth uint64          `json:"bandwidth,omitempty" doc:"bytes a second that the service may send, and receive; as the provider has it when absent"`
+	Manifest  *lease.Manifest `json:"manifest,omitempty" doc:"what is to run, instead of image, command, env, port, resources, volumes, restart, egress, publish and bandwidth: several services, with what each waits for"`
+	// Credentials are of registries from which private images come.
+	Credentials     []RegistryCredential `json:"credentials,omitempty" doc:"of the registries of private images; the provider keeps them until the lease is over"`
+	MaxRate         pktcloud.Rate        `json:"max_rate" doc:"base units per hour that are not to be exceeded"`
+	IntervalSeconds uint64               `json:"interval,omitempty" doc:"seconds between payments; 5 when absent"`
+	TermSeconds     uint64               `json:"term,omitempty" doc:"one hour when absent"`
+	Capacity        pktcloud.Amount      `json:"capacity,omitempty" doc:"base units to lock in a new channel; what the term costs when absent. What a lease does not need of it pays further leases with the same provider"`
+	OwnChannel      bool                 `json:"own_channel,omitempty" doc:"open a channel also where one is open to the provider that has room"`
+	Limits          *ExposureRequest     `json:"limits,omitempty"`
+}
+
+// RegistryCredential lets the provider of one lease pull its images from a
+// registry. No answer contains it.
+type RegistryCredential struct {
+	Registry string `json:"registry,omitempty" doc:"host of the registry, with its port; when absent the one from which all images of the lease come"`
+	Username string `json:"user"`
+	Password string `json:"password" doc:"or token; sent to the provider alone, over an encrypted connection, and never shown again"`
+}
+
+// String tells the registry alone.
+func (c RegistryCredential) String() string { return "credentials of " + c.Registry }
+
+// VolumeRequest asks for a volume of the only service of a lease.
+type VolumeRequest struct {
+	Name string `json:"name"`
+	Path string `json:"path" doc:"where the service has it, absolute"`
+	Size uint64 `json:"size" doc:"bytes, whole MiB"`
 }
 
 // ExposureRequest states how much may be at risk, in seconds of price. It is
@@ -92,11 +146,15 @@ type Lease struct {
 	Label       string             `json:"label" doc:"short name, unique on this node"`
 	Role        string             `json:"role" enum:"tenant,provider"`
 	Phase       string             `json:"phase"`
-	Peer        pktcloud.PublicKey `json:"peer" doc:"the other side"`
+	Peer        pktcloud.PublicKey `json:"peer" doc:"the identity of the other side"`
+	Connected   bool               `json:"connected" doc:"the other side is connected now"`
 	Offer       pktcloud.ID        `json:"offer"`
-	Image       string             `json:"image"`
-	Port        uint16             `json:"port"`
-	Resources   Resources          `json:"resources"`
+	Image       string             `json:"image" doc:"of the service that is probed"`
+	Port        uint16             `json:"port" doc:"that is probed; 0: none"`
+	Class       string             `json:"class,omitempty" doc:"isolation that was demanded"`
+	Resources   Resources          `json:"resources" doc:"of all services, and the volumes of the disk"`
+	Services    []LeaseService     `json:"services"`
+	Volumes     []LeaseVolume      `json:"volumes,omitempty"`
 	Rate        pktcloud.Rate      `json:"rate"`
 	Interval    uint64             `json:"interval" doc:"seconds between payments"`
 	Term        uint64             `json:"term" doc:"seconds"`
@@ -115,6 +173,74 @@ type Lease struct {
 	Problem     string             `json:"problem,omitempty" doc:"what is wrong now and what to do"`
 }
 
+// LeaseService is a service of a lease, as it was agreed.
+type LeaseService struct {
+	Name      string    `json:"name"`
+	Image     string    `json:"image"`
+	Job       bool      `json:"job" doc:"it is meant to end"`
+	Ports     []uint16  `json:"ports"`
+	Resources Resources `json:"resources"`
+	Egress    []string  `json:"egress,omitempty" doc:"where it may connect outside the lease; absent: nowhere"`
+	Publish   []string  `json:"publish,omitempty" doc:"ports that are reached from outside, such as 8080/tcp"`
+	Bandwidth uint64    `json:"bandwidth,omitempty" doc:"bytes a second that it may send, and receive"`
+}
+
+// LeaseVolume is a volume of a lease, as it was agreed.
+type LeaseVolume struct {
+	Name   string       `json:"name"`
+	Size   uint64       `json:"size" doc:"bytes"`
+	Mounts []LeaseMount `json:"mounts"`
+}
+
+// LeaseMount is where a service has a volume.
+type LeaseMount struct {
+	Service  string `json:"service"`
+	Path     string `json:"path"`
+	ReadOnly bool   `json:"ro"`
+}
+
+// VolumeStanding is how a volume of a lease stands, by its provider's word.
+type VolumeStanding struct {
+	LeaseVolume
+	Free  uint64 `json:"free" doc:"bytes that can still be written; of a volume that no service has mounted, as it was when one last had"`
+	Full  bool   `json:"full" doc:"less than 1 MiB is free, so that writes fail or are about to"`
+	Ready bool   `json:"ready" doc:"it was made and is there"`
+}
+
+// Standing is how a service of a lease stands, by its provider's word.
+type Standing struct {
+	Name     string `json:"name"`
+	Job      bool   `json:"job" doc:"it is meant to end"`
+	State    string `json:"state" enum:"waiting,starting,running,stopping,backoff,done,failed,stopped"`
+	Health   string `json:"health,omitempty" enum:"starting,healthy,unhealthy" doc:"absent: it has no check, or does not run"`
+	Restarts uint64 `json:"restarts"`
+	Looping  bool   `json:"looping" doc:"it ends again and again soon after its start"`
+	Exit     *int   `json:"exit,omitempty" doc:"exit code of the last run that ended"`
+	OOM      bool   `json:"oom" doc:"that run had too little memory"`
+	Since    int64  `json:"since" doc:"Unix seconds: in this state"`
+	Text     string `json:"text,omitempty" doc:"why it does not run, or is not healthy"`
+	CPU      uint64 `json:"cpu_time" doc:"milliseconds of processor time that the present run has used"`
+	Memory   uint64 `json:"memory" doc:"bytes that it has now"`
+
+	Network *StandingNetwork `json:"network,omitempty" doc:"with the world outside its lease; absent: it has none"`
+}
+
+// StandingNetwork is a service's network with the world outside its lease.
+type StandingNetwork struct {
+	BytesIn   uint64        `json:"in" doc:"bytes that the present run has received"`
+	BytesOut  uint64        `json:"out" doc:"bytes that it has sent"`
+	Refused   uint64        `json:"refused" doc:"connections and datagrams that nothing let through"`
+	Open      uint64        `json:"open" doc:"connections that are open"`
+	Published []PublishedAt `json:"published"`
+}
+
+// PublishedAt is a port of a service, and where it is reached.
+type PublishedAt struct {
+	Port     uint16 `json:"port" doc:"of the service"`
+	Protocol string `json:"protocol" enum:"tcp,udp"`
+	Address  string `json:"address" doc:"address and port of the provider that lead there"`
+}
+
 // Pending reports whether the lease's service may still begin to run.
 func (l Lease) Pending() bool {
 	switch l.Phase {
@@ -122,6 +248,24 @@ func (l Lease) Pending() bool {
 		return true
 	}
 	return false
+}
+
+// Away reports whether a lease that is under way waits for its other side to
+// connect.
+func (l Lease) Away() bool {
+	switch l.Phase {
+	case "agreed", "funded", "starting", "active", "suspended":
+		return !l.Connected
+	}
+	return false
+}
+
+// Other is what the other side of the lease is.
+func (l Lease) Other() string {
+	if l.Role == "tenant" {
+		return "provider"
+	}
+	return "tenant"
 }
 
 // Fault is why a workload did not run.
@@ -249,7 +393,7 @@ type Report struct {
 type Check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
-	Needed string `json:"needed" enum:"tenant,provider" doc:"who cannot do without"`
+	Needed string `json:"needed" enum:"tenant,provider,volumes" doc:"who cannot do without; volumes: a provider, for leases that ask for them"`
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
 }

@@ -215,7 +215,47 @@ type ChannelView struct {
 	Height   uint64             `json:"height" doc:"of the best block known"`
 	Deadline uint64             `json:"deadline" doc:"height from which nothing more is paid"`
 	Expiry   uint64             `json:"expiry" doc:"height at which the payer may take back what was not claimed"`
-	Created  int64              `json:"created" doc:"Unix seconds; 0: not known"`
+	Created  int64              `json:"created" doc:"Unix seconds; 0: not known, as of one that another went on as"`
+	Into     string             `json:"into,omitempty" doc:"the channel that it goes on as, or went on as"`
+	From     string             `json:"from,omitempty" doc:"the channel that went on as this one"`
+	// IntoLabel and FromLabel are the short names of these.
+	IntoLabel string `json:"into_label,omitempty"`
+	FromLabel string `json:"from_label,omitempty"`
+}
+
+// Over reports whether the channel has ended.
+func (c ChannelView) Over() bool {
+	switch c.Phase {
+	case "closed", "refunded", "abandoned", "rolled":
+		return true
+	}
+	return false
+}
+
+// MaxExtendDays is by how many days one roll can make a channel end later.
+const MaxExtendDays = 366
+
+// RollRequest adds money, time or both to a channel.
+type RollRequest struct {
+	Add           pktcloud.Amount `json:"add,omitempty" doc:"base units from the wallet"`
+	ExtendSeconds uint64          `json:"extend_seconds,omitempty" maximum:"31622400" doc:"the channel ends at least so much later"`
+	MaxFee        pktcloud.Amount `json:"max_fee,omitempty" doc:"fee that is not to be exceeded; required but for a plan"`
+	Plan          bool            `json:"plan,omitempty" doc:"only say what it would cost"`
+}
+
+// Roll is what a channel becomes by more money or time: another channel, which
+// pays on where it stood.
+type Roll struct {
+	Channel  string          `json:"channel"`
+	Into     string          `json:"into,omitempty" doc:"the channel that it goes on as; absent in a plan, and until the provider has answered"`
+	Capacity pktcloud.Amount `json:"capacity"`
+	Added    pktcloud.Amount `json:"added"`
+	Fee      pktcloud.Amount `json:"fee" doc:"from the wallet; 0 for a roll that is under way already"`
+	Left     pktcloud.Amount `json:"left" doc:"what can be spent afterwards, but for change that waits for a block"`
+	Expiry   uint64          `json:"expiry" doc:"height at which the payer may take back what was not claimed"`
+	Depth    uint64          `json:"depth" doc:"confirmations until payments are signed for the new channel alone"`
+	Height   uint64          `json:"height,omitempty" doc:"of the best block known"`
+	Seconds  uint64          `json:"seconds,omitempty" doc:"about how long until expiry, by the network's block time"`
 }
 
 // Step is a part of a channel's life.

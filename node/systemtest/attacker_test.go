@@ -53,9 +53,10 @@ func (h *hostile) stranger(t *testing.T) *attacker {
 		t.Fatal(err)
 	}
 	a := h.attacker(t, key)
-	if err := a.connect(); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "a stranger gets in", func() (bool, error) {
+		err := a.connect()
+		return err == nil, err
+	})
 	return a
 }
 
@@ -78,16 +79,18 @@ func (a *attacker) stream(p protocol.ID) (network.Stream, error) {
 // or falls silent for a second.
 func (a *attacker) say(p protocol.ID, parts ...[]byte) [][]byte {
 	a.t.Helper()
-	return a.sayUntil(func([]byte) bool { return false }, p, parts...)
+	return a.sayUntil(func([]byte) bool { return false }, time.Second, p, parts...)
 }
 
-// sayUntil is say that ends after an answer that is the last one wanted.
-func (a *attacker) sayUntil(last func(answer []byte) bool, p protocol.ID, parts ...[]byte) [][]byte {
+// sayUntil is say that ends after an answer that is the last one wanted, and
+// bears so much silence after the first.
+func (a *attacker) sayUntil(last func(answer []byte) bool, silence time.Duration, p protocol.ID, parts ...[]byte) [][]byte {
 	a.t.Helper()
-	s, err := a.stream(p)
-	if err != nil {
-		a.t.Fatalf("no stream: %v", err)
-	}
+	var s network.Stream
+	eventually(a.t, "a stream is opened", func() (_ bool, err error) {
+		s, err = a.stream(p)
+		return err == nil, err
+	})
 	defer s.Reset()
 	go func() {
 		for _, part := range parts {
@@ -97,9 +100,9 @@ func (a *attacker) sayUntil(last func(answer []byte) bool, p protocol.ID, parts 
 		}
 	}()
 	var answers [][]byte
-	patience := 10 * time.Second // for the first one, on a busy machine
+	wait := patience // for the first one
 	for {
-		s.SetReadDeadline(time.Now().Add(patience))
+		s.SetReadDeadline(time.Now().Add(wait))
 		b, err := wire.ReadFrame(s, 1<<20)
 		if err != nil {
 			return answers
@@ -108,7 +111,7 @@ func (a *attacker) sayUntil(last func(answer []byte) bool, p protocol.ID, parts 
 		if last(b) {
 			return answers
 		}
-		patience = time.Second
+		wait = silence
 	}
 }
 

@@ -210,7 +210,7 @@ func (w *world) settleAll(at string, revive func()) {
 	ctx := w.t.Context()
 	var mined time.Time
 	var mine, theirs []service.Lease
-	eventually(w.t, 90*time.Second, fmt.Sprintf("after death at point %s both sides end the lease", at), func() (bool, error) {
+	eventually(w.t, fmt.Sprintf("after death at point %s both sides end the lease", at), func() (bool, error) {
 		revive()
 		tenant, provider := w.tenant.client(), w.provider.client()
 		if time.Since(mined) > 500*time.Millisecond {

@@ -49,11 +49,11 @@ func TestExecEndsWithItsClient(t *testing.T) {
 				cmd.Process.Kill()
 				cmd.Wait()
 			})
-			eventually(t, 20*time.Second, "the program runs", func() (bool, error) { return runs(program), nil })
+			eventually(t, "the program runs", func() (bool, error) { return runs(program), nil })
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 20*time.Second, "the program is gone", func() (bool, error) { return !runs(program), nil })
+			eventually(t, "the program is gone", func() (bool, error) { return !runs(program), nil })
 		})
 	}
 	w.reach(l)

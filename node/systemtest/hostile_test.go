@@ -103,7 +103,7 @@ func (h *hostile) goesOn(t *testing.T) {
 		t.Fatal("the provider has died")
 	}
 	began := h.world.lease(h.lease)
-	eventually(t, 15*time.Second, "the honest lease is paid further", func() (bool, error) {
+	eventually(t, "the honest lease is paid further", func() (bool, error) {
 		l, err := h.tenant.client().Lease(t.Context(), h.lease.ID.String())
 		return l.Phase == "active" && l.Intervals >= began.Intervals+2 && l.Paid > began.Paid && l.Paid == l.Due, err
 	})
@@ -247,9 +247,9 @@ func (h *hostile) noSession(t *testing.T, a *attacker) {
 		want lease.Code
 		part []byte
 	}{
-		{"exec", lease.CodeUnknown, head(session.Header{Command: session.CommandExec, Args: []string{"/bin/sh"}})},
+		{"exec", lease.CodeUnknown, head(session.Header{Command: session.CommandExec, Service: "web", Args: []string{"/bin/sh"}})},
 		{"logs", lease.CodeUnknown, head(session.Header{Command: session.CommandLogs})},
-		{"forward", lease.CodeUnknown, head(session.Header{Command: session.CommandForward, Port: 8080})},
+		{"forward", lease.CodeUnknown, head(session.Header{Command: session.CommandForward, Service: "web", Port: 8080})},
 		{"no command", lease.CodeMalformed, head(session.Header{Command: "sudo"})},
 		{"too long", lease.CodeMalformed, append(bits.BigEndian.AppendUint32(nil, session.MaxHeaderBytes+1), make([]byte, session.MaxHeaderBytes+1)...)},
 		{"no CBOR", lease.CodeMalformed, framed([]byte("hello"))},
@@ -278,7 +278,7 @@ func (h *hostile) turncoat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "mallory's lease runs", func() (bool, error) {
+	eventually(t, "mallory's lease runs", func() (bool, error) {
 		l, err := mallory.client().Lease(t.Context(), own.ID.String())
 		return l.Phase == "active" && l.Paid > 0, err
 	})
@@ -322,7 +322,7 @@ func (h *hostile) turncoat(t *testing.T) {
 			continue
 		}
 		var code lease.Code
-		for _, answer := range a.sayUntil(isRefusal, peer.ProtocolID, attach, message(t, c.m)) {
+		for _, answer := range a.sayUntil(isRefusal, patience, peer.ProtocolID, attach, message(t, c.m)) {
 			m, err := lease.ParseMessage(answer)
 			if err != nil {
 				t.Errorf("%s: answered with %x", c.name, answer)
@@ -343,7 +343,7 @@ func (h *hostile) turncoat(t *testing.T) {
 	h.goesOn(t)
 	mallory.start()
 	m := mallory.client()
-	eventually(t, 60*time.Second, "mallory's lease is over", func() (bool, error) {
+	eventually(t, "mallory's lease is over", func() (bool, error) {
 		l, err := m.Lease(t.Context(), own.ID.String())
 		if err == nil && !final[l.Phase] {
 			m.CloseLease(t.Context(), own.ID.String())

@@ -32,7 +32,7 @@ func TestKilledDemo(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(60*time.Second, func() { cmd.Process.Kill() })
+	late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer late.Stop()
 	reached := false
 	for lines := bufio.NewScanner(steps); !reached && lines.Scan(); {

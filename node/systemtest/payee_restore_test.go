@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node/client"
@@ -41,7 +40,7 @@ func TestPayeeRestoresFromTowers(t *testing.T) {
 	w.paidIntervals(l.ID, 2)
 	c := w.provider.client()
 	var last pktcloud.Amount // that every tower has, at least
-	eventually(t, time.Minute, "deposits at all towers", func() (bool, error) {
+	eventually(t, "deposits at all towers", func() (bool, error) {
 		before, err := channelOf(t, c)
 		if err != nil {
 			return false, err
@@ -73,7 +72,7 @@ func TestPayeeRestoresFromTowers(t *testing.T) {
 	again.start()
 	c = again.client()
 	var back service.ChannelView
-	eventually(t, time.Minute, "the channel is given back", func() (bool, error) {
+	eventually(t, "the channel is given back", func() (bool, error) {
 		back, err = channelOf(t, c)
 		return back.Restored, err
 	})
@@ -91,13 +90,13 @@ func TestPayeeRestoresFromTowers(t *testing.T) {
 		t.Errorf("the node says %q, %v; want that two towers are still asked", info.Problem, err)
 	}
 	w.mine(channelBlocks - 144 + 1) // past the late height; before the expiry
-	eventually(t, time.Minute, "the claim is mined", func() (bool, error) {
+	eventually(t, "the claim is mined", func() (bool, error) {
 		w.mine(1)
 		back, err = channelOf(t, c)
 		return back.Phase == "closed", err
 	})
 	var b service.Balance
-	eventually(t, time.Minute, "the wallet has it", func() (bool, error) {
+	eventually(t, "the wallet has it", func() (bool, error) {
 		b, err = c.WalletBalance(t.Context())
 		return b.Spendable > 0, err
 	})

@@ -43,7 +43,7 @@ func (w *world) failsAs(t *testing.T, want refusal, attr *syscall.SysProcAttr, c
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(60*time.Second, func() { cmd.Process.Kill() })
+	late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer late.Stop()
 	cmd.Wait()
 	var sentences []string
@@ -99,7 +99,7 @@ func (w *world) standing(t *testing.T) standing {
 // container, mount or control group to be left.
 func (w *world) untouched(t *testing.T, before standing) {
 	t.Helper()
-	eventually(t, 15*time.Second, "the money is free again", func() (bool, error) {
+	eventually(t, "the money is free again", func() (bool, error) {
 		if now := w.standing(t); now != before {
 			return false, fmt.Errorf("spendable and reserved are %+v, were %+v", now, before)
 		}

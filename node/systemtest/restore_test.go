@@ -41,7 +41,7 @@ func TestRestoreFromPhrase(t *testing.T) {
 	again := w.fromPhrase("again")
 	again.start()
 	c := again.client()
-	eventually(t, 30*time.Second, "the channel is found", func() (bool, error) {
+	eventually(t, "the channel is found", func() (bool, error) {
 		b, err := c.WalletBalance(t.Context())
 		return b.Reserved == l.Channel.Capacity && b.Spendable == before.Spendable, err
 	})
@@ -50,7 +50,7 @@ func TestRestoreFromPhrase(t *testing.T) {
 		t.Errorf("history: got %+v, %v; want the channel and when it returns", moves, err)
 	}
 	w.mine(channelBlocks + 1)
-	eventually(t, 60*time.Second, "the refund is mined", func() (bool, error) {
+	eventually(t, "the refund is mined", func() (bool, error) {
 		b, err := c.WalletBalance(t.Context())
 		return b.Reserved == 0 && b.Spendable > before.Spendable, err
 	})

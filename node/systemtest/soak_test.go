@@ -127,7 +127,7 @@ func (s *soak) rentAll() []pktcloud.ID {
 		s.w.run("devnet", "faucet", "--dir", s.w.dir, "--chain-dir", s.w.chainDir(), address.Address, "1 PKT")
 	}
 	s.w.mine(1)
-	eventually(s.t, 20*time.Second, "the coins arrive", func() (bool, error) {
+	eventually(s.t, "the coins arrive", func() (bool, error) {
 		b, err := c.WalletBalance(s.t.Context())
 		return b.Unconfirmed == 0 && b.Spendable >= pktcloud.Amount(s.leases+100)<<30, err
 	})
@@ -136,7 +136,7 @@ func (s *soak) rentAll() []pktcloud.ID {
 	began := time.Now()
 	for range s.leases {
 		var page service.OfferPage
-		eventually(s.t, 20*time.Second, "the tenant knows an offer", func() (_ bool, err error) {
+		eventually(s.t, "the tenant knows an offer", func() (_ bool, err error) {
 			page, err = c.Offers(s.t.Context(), service.OfferQuery{})
 			return len(page.Offers) > 0, err
 		})

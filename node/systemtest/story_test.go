@@ -5,8 +5,10 @@ package systemtest
 import (
 	"bytes"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -47,36 +49,48 @@ func TestStory(t *testing.T) {
 	w.tamper(l.ID)
 }
 
-// reach opens the page that the workload serves, through the tunnel.
+// reach opens the page that the workload serves, through the tunnel. A service
+// that has just come up, or a lease that is suspended for a moment, is asked
+// again.
 func (w *world) reach(l service.Lease) {
 	w.t.Helper()
-	conn, err := w.tenant.client().Forward(w.t.Context(), l.ID.String(), 8080)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET / HTTP/1.0\r\n\r\n")
-	answer, err := io.ReadAll(conn)
-	if err != nil || !strings.Contains(string(answer), page) {
-		w.t.Errorf("through the tunnel: got %q and %v, want the page", answer, err)
-	}
-	response, err := http.Get(l.Endpoint)
-	if err == nil {
+	eventually(w.t, "the page comes through the tunnel", func() (bool, error) {
+		conn, err := w.tenant.client().Forward(w.t.Context(), l.ID.String(), 8080)
+		if err != nil {
+			return false, err
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET / HTTP/1.0\r\n\r\n")
+		answer, err := io.ReadAll(conn)
+		if err == nil && !strings.Contains(string(answer), page) {
+			err = fmt.Errorf("got %q", answer)
+		}
+		return err == nil, err
+	})
+	endpoint := w.lease(l).Endpoint // l may be from before it ran
+	eventually(w.t, "the page is at "+endpoint, func() (bool, error) {
+		response, err := http.Get(endpoint)
+		if _, ok := errors.AsType[*net.DNSError](err); ok {
+			w.t.Logf("this machine does not find names below localhost: %v", err)
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
 		defer response.Body.Close()
 		body, _ := io.ReadAll(response.Body)
 		if !strings.Contains(string(body), page) {
-			w.t.Errorf("at %s: got %s %q, want the page", l.Endpoint, response.Status, body)
+			return false, fmt.Errorf("got %s %q", response.Status, body)
 		}
-	}
+		return true, nil
+	})
 }
 
 // enter runs a program inside and looks how it is confined.
 func (w *world) enter(l service.Lease) {
 	w.t.Helper()
 	var out bytes.Buffer
-	code, err := w.tenant.client().Exec(w.t.Context(), l.ID.String(), service.ExecRequest{
-		Args: []string{"/bin/busybox", "cat", "/proc/self/status", "/proc/self/uid_map"},
-	}, service.Streams{Stdout: &out, Stderr: &out})
+	code, err := w.exec(l.ID.String(), service.Streams{Stdout: &out, Stderr: &out}, "/bin/busybox", "cat", "/proc/self/status", "/proc/self/uid_map")
 	if err != nil || code != 0 {
 		w.t.Fatalf("exec: code %d, %v: %s", code, err, &out)
 	}
@@ -85,20 +99,21 @@ func (w *world) enter(l service.Lease) {
 			w.t.Errorf("inside, /proc/self/status lacks %q", want)
 		}
 	}
-	if code, _ := w.tenant.client().Exec(w.t.Context(), l.ID.String(), service.ExecRequest{Args: []string{"/bin/sh", "-c", "exit 7"}}, service.Streams{}); code != 7 {
-		w.t.Errorf("exec of exit 7: got code %d", code)
+	if code, err := w.exec(l.ID.String(), service.Streams{}, "/bin/sh", "-c", "exit 7"); code != 7 {
+		w.t.Errorf("exec of exit 7: got code %d, %v", code, err)
 	}
-	var logs bytes.Buffer
-	if err := w.tenant.client().Logs(w.t.Context(), l.ID.String(), service.LogRequest{}, &logs); err != nil || !strings.Contains(logs.String(), "response:200") {
-		w.t.Errorf("logs: got %q and %v, want the requests that were served", &logs, err)
-	}
+	eventually(w.t, "the log tells of a request that was served", func() (bool, error) {
+		var logs bytes.Buffer
+		err := w.tenant.client().Logs(w.t.Context(), l.ID.String(), service.LogRequest{}, &logs)
+		return strings.Contains(logs.String(), "response:200"), err
+	})
 }
 
 // payoutReaches looks whether the provider's wallet has what the chain paid.
 func (w *world) payoutReaches(l audit.Lease) {
 	w.t.Helper()
 	c := w.provider.client()
-	eventually(w.t, 20*time.Second, "the provider's wallet shows the payout", func() (bool, error) {
+	eventually(w.t, "the provider's wallet shows the payout", func() (bool, error) {
 		b, err := c.WalletBalance(w.t.Context())
 		return uint64(b.Spendable+b.Unconfirmed) == l.Claimed, err
 	})

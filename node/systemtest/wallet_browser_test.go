@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -80,7 +79,7 @@ func (s *browserStory) send() {
 	if now := s.balance(); now != left {
 		s.t.Errorf("after the payment the wallet has %d units, the review said %d", now, left)
 	}
-	eventually(s.t, 20*time.Second, "the provider has the payment", func() (bool, error) {
+	eventually(s.t, "the provider has the payment", func() (bool, error) {
 		moves, err := s.provider.client().WalletHistory(s.t.Context(), service.HistoryQuery{})
 		for _, m := range moves {
 			if uint64(m.Received) == amount && m.Depth > 0 && len(m.Addresses) == 1 && m.Addresses[0] == to.Address {
@@ -176,6 +175,39 @@ func (s *browserStory) channelInUse() {
 	}
 	t.shows(`li[aria-current="step"]`, "In use")
 	t.look("channel")
+	t.click(`nav a[href="/leases"]`)
+}
+
+// channelRolls gives the running lease's channel money and time: nothing before
+// the review is confirmed, then what it said. The lease is paid over the successor.
+func (s *browserStory) channelRolls() {
+	t := s.tab
+	t.click(`nav a[href="/channels"]`)
+	t.click("#channels td.lead a")
+	t.click(`a[href$="/roll"]`)
+	t.shows("h1", "Add money or time")
+	t.fill("#add", "1000")
+	t.submit(`form[action$="/roll"] button`)
+	t.shows("[role=alert]", "send more to an address")
+	t.look("roll-refused")
+	t.fill("#add", "0.01")
+	t.fill("#hours", "2")
+	t.look("roll")
+	t.submit(`form[action$="/roll"] button`)
+	t.shows("h2", "You are about to add")
+	t.shows("#amount", "0.01 PKT")
+	t.look("roll-review")
+	t.submit(`form[action$="/roll/confirm"] button`)
+	t.wait("the page names the successor", `[...document.querySelectorAll("dt")].some(d => d.innerText === "Goes on as")`)
+	t.look("channel-rolls")
+	t.wait("the channel has rolled", `document.querySelector("h1 + .badge")?.innerText === "rolled"`)
+	t.click(`nav a[href="/channels"]`)
+	t.click("#channels td.lead a")
+	t.wait("the successor is open", `document.querySelector("#now")?.innerText.startsWith("In use")`)
+	paid := t.units("#paid data")
+	t.wait("the lease is paid over it", fmt.Sprintf(`Number(document.querySelector("#paid data").value) > %d`, paid))
+	t.shows("main", "Went on from")
+	t.look("channel-successor")
 	t.click(`nav a[href="/leases"]`)
 }
 

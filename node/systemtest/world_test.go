@@ -45,17 +45,21 @@ func binary(t *testing.T, tags string) string {
 			return "", err
 		}
 		path := filepath.Join(dir, "pktcloud")
-		out, err := exec.Command("go", "build", "-tags", tags, "-o", path, "../pktcloud").CombinedOutput()
-		if err != nil {
-			return "", fmt.Errorf("%w: %s", err, out)
-		}
-		return path, nil
+		return path, buildFrom("../pktcloud", path, "-tags", tags)
 	}))
 	path, err := build.(func() (string, error))()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func buildFrom(folder, path string, flags ...string) error {
+	args := append([]string{"build", "-o", path}, flags...)
+	if out, err := exec.Command("go", append(args, folder)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", folder, err, out)
+	}
+	return nil
 }
 
 // runPrefix begins the names of the directories of runs of these tests.
@@ -116,6 +120,9 @@ type party struct {
 	flags  []string
 	info   service.Info
 	*process
+
+	mu   sync.Mutex     // guards last
+	last *client.Client // that was handed out
 }
 
 // process is a running command.
@@ -143,8 +150,10 @@ func (b *lockedBuffer) String() string {
 }
 
 type worldConfig struct {
+	bin           string // "": built with the tags
 	tags          string
 	blockInterval time.Duration
+	provider      []string // more of its flags
 }
 
 // newWorld starts everything and funds the tenant.
@@ -153,11 +162,14 @@ func newWorld(t *testing.T, c worldConfig) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: real containers are started")
 	}
-	w := &world{t: t, bin: binary(t, c.tags), dir: t.TempDir(), began: time.Now()}
+	w := &world{t: t, bin: c.bin, dir: t.TempDir(), began: time.Now()}
+	if w.bin == "" {
+		w.bin = binary(t, c.tags)
+	}
 	t.Cleanup(w.explain)
 	w.startRegistry()
 	w.startDevnet(c.blockInterval)
-	w.provider = w.newParty("provider", "--provider", "--allow-dial", w.registry)
+	w.provider = w.newParty("provider", append([]string{"--provider", "--allow-dial", w.registry}, c.provider...)...)
 	w.tenant = w.newParty("tenant")
 	w.provider.start()
 	w.tenant.flags = append(w.tenant.flags, "--bootstrap", w.provider.info.Addresses[0])
@@ -268,14 +280,26 @@ func (p *party) tryStart(env ...string) error {
 	return err
 }
 
-// client asks the party's node.
+// client asks the party's node. Those who poll ask for one each time: it drops
+// the connection that the last one left idle.
 func (p *party) client() *client.Client {
 	p.w.t.Helper()
 	c, err := client.Dial(p.dir)
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
-	p.w.t.Cleanup(c.Close)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil {
+		p.w.t.Cleanup(func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.last.Close()
+		})
+	} else {
+		p.last.Close()
+	}
+	p.last = c
 	return c
 }
 
@@ -322,8 +346,8 @@ func (w *world) trySpawn(env []string, ready any, args ...string) (*process, err
 	}()
 	select {
 	case err = <-decoded:
-	case <-time.After(30 * time.Second):
-		err = errors.New("it says nothing for 30 s")
+	case <-time.After(patience):
+		err = fmt.Errorf("it says nothing for %s", patience)
 	}
 	if err != nil {
 		p.kill()
@@ -363,8 +387,8 @@ func (p *process) stop(t *testing.T) {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("the process did not stop within 20 s of SIGTERM\n%s", p.log)
+	case <-time.After(patience):
+		t.Fatalf("the process did not stop within %s of SIGTERM\n%s", patience, p.log)
 	}
 }
 
@@ -408,7 +432,7 @@ func (w *world) fund(p *party, amount string) {
 	}
 	w.run("devnet", "faucet", "--dir", w.dir, "--chain-dir", w.chainDir(), address.Address, amount)
 	w.mine(1)
-	eventually(w.t, 20*time.Second, "coins arrive", func() (bool, error) {
+	eventually(w.t, "coins arrive", func() (bool, error) {
 		b, err := c.WalletBalance(w.t.Context())
 		return b.Spendable > 0, err
 	})
@@ -433,41 +457,80 @@ func (w *world) publish() service.Offer {
 	return o
 }
 
+// testCredit is that of these leases, in seconds of price. Service that a tenant
+// disputes counts against it for good: with little of it a machine that is slow
+// for some seconds would end a lease.
+const testCredit = "120"
+
 // request is a lease of the small image at 1 s intervals.
 func (w *world) request(offer pktcloud.ID) service.LeaseRequest {
 	return service.LeaseRequest{
 		Offer: offer, Image: w.image, Port: 8080, MaxRate: 1_000_000_000, IntervalSeconds: 1, TermSeconds: 600,
 		Resources: service.Resources{MilliCPU: 200, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
-		Limits:    &service.ExposureRequest{CreditSeconds: 10, UnconfirmedSeconds: 600},
+		Limits:    &service.ExposureRequest{CreditSeconds: 120, UnconfirmedSeconds: 600},
 	}
 }
 
 // rent waits for the offer to reach the tenant and agrees a lease.
-func (w *world) rent() service.Lease {
+func (w *world) rent() service.Lease { return w.rentAs(w.request(pktcloud.ID{})) }
+
+// rentAs is rent of what a request says, under a new offer.
+func (w *world) rentAs(request service.LeaseRequest) service.Lease {
 	w.t.Helper()
 	offer := w.publish()
+	request.Offer = offer.ID
 	c := w.tenant.client()
-	eventually(w.t, 20*time.Second, "the offer reaches the tenant", func() (bool, error) {
+	eventually(w.t, "the offer reaches the tenant", func() (bool, error) {
 		_, err := c.Offer(w.t.Context(), offer.ID, service.Resources{})
 		return err == nil, nil
 	})
-	l, err := c.CreateLease(w.t.Context(), w.request(offer.ID))
+	l, err := c.CreateLease(w.t.Context(), request)
 	if err != nil {
 		w.t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
 	}
 	return l
 }
 
-// paidIntervals waits until the tenant has paid after n statements.
+// paidIntervals waits until the tenant has paid after n statements, and the
+// service runs.
 func (w *world) paidIntervals(id pktcloud.ID, n uint64) service.Lease {
 	w.t.Helper()
 	var l service.Lease
 	c := w.tenant.client()
-	eventually(w.t, 60*time.Second, fmt.Sprintf("%d intervals are paid", n), func() (_ bool, err error) {
+	eventually(w.t, fmt.Sprintf("%d intervals are paid", n), func() (_ bool, err error) {
 		l, err = c.Lease(w.t.Context(), id.String())
-		return l.Intervals > n && l.Paid > 0 && l.Paid == l.Due, err
+		return l.Intervals > n && l.Phase == "active" && l.Paid > 0 && l.Paid == l.Due, err
 	})
 	return l
+}
+
+// atHand waits until the tenant can spend what it has: the change of a channel
+// that was just opened waits for its block.
+func (w *world) atHand() {
+	w.t.Helper()
+	eventually(w.t, "the tenant's money is at hand", func() (bool, error) {
+		b, err := w.tenant.client().WalletBalance(w.t.Context())
+		return b.Spendable > 0 && b.Unconfirmed == 0, err
+	})
+}
+
+// exec runs a program in a lease or one of its services, of which the name is
+// given. Where the machine stands still a lease may be suspended for a moment,
+// or the provider out of reach: then it is asked again.
+func (w *world) exec(name string, s service.Streams, args ...string) (code int, err error) {
+	w.t.Helper()
+	c := w.tenant.client()
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		code, err = c.Exec(w.t.Context(), name, service.ExecRequest{Args: args}, s)
+		if !busy(err) || time.Now().After(end) {
+			return code, err
+		}
+	}
+}
+
+// busy reports whether an error is one of a moment: nothing was done.
+func busy(err error) bool {
+	return errors.Is(err, service.CodeConflict) || errors.Is(err, service.CodeUnreachable)
 }
 
 // closeLease ends a lease and waits until the chain has paid it out.
@@ -478,7 +541,7 @@ func (w *world) closeLease(id pktcloud.ID) service.Lease {
 	if err != nil {
 		w.t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
 	}
-	eventually(w.t, 60*time.Second, "the chain pays out", func() (_ bool, err error) {
+	eventually(w.t, "the chain pays out", func() (_ bool, err error) {
 		w.mine(1)
 		l, err = c.Lease(w.t.Context(), id.String())
 		return l.Phase == "closed" && l.Channel.Closed > 0, err
@@ -506,10 +569,14 @@ func (w *world) clean() audit.Report {
 	return r
 }
 
-// eventually polls until ok or the deadline.
-func eventually(t *testing.T, within time.Duration, what string, check func() (ok bool, err error)) {
+// patience is how long these tests wait for anything that is sure to come: so
+// long that a machine may stand still for a minute meanwhile.
+const patience = 3 * time.Minute
+
+// eventually polls until ok, or patience ends.
+func eventually(t *testing.T, what string, check func() (ok bool, err error)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var err error
 	for {
@@ -519,7 +586,7 @@ func eventually(t *testing.T, within time.Duration, what string, check func() (o
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s: not within %s (last error: %v)", what, within, err)
+			t.Fatalf("%s: not within %s (last error: %v)", what, patience, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

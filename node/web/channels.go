@@ -51,6 +51,12 @@ func (p channelPage) Closable() bool {
 	return c.Restored && c.Role == "payer" && !c.Peer.IsZero() && (c.Phase == "opening" || c.Phase == "open")
 }
 
+// Rollable reports whether the owner may add money or time to the channel.
+func (p channelPage) Rollable() bool {
+	c := p.Channel
+	return !c.Restored && c.Role == "payer" && c.Phase == "open"
+}
+
 func (w *Web) channel(rw http.ResponseWriter, r *http.Request) { w.showChannel(rw, r, nil) }
 
 func (w *Web) showChannel(rw http.ResponseWriter, r *http.Request, problem error) {

@@ -17,18 +17,51 @@ import (
 type deployPage struct {
 	page
 	Form         form
+	password     string // of a registry; no template sees it
 	Field        string // the one that cannot be read
 	FieldError   string
 	Offer        service.Offer
 	Price        *price
 	PriceProblem string
+	// Of several services: what the file means, or what is wrong with it.
+	Manifest *lease.Manifest
+	Fault    *fileFault
+}
+
+// read reads the file of several services.
+func (p *deployPage) read() {
+	if p.Form.several() {
+		p.Manifest, p.Fault = p.Form.manifest()
+	}
+}
+
+// Services is what the file means.
+func (p deployPage) Services() []serviceLine {
+	if p.Manifest == nil {
+		return nil
+	}
+	return serviceLines(p.Manifest)
+}
+
+// Whole is what all services use.
+func (p deployPage) Whole() service.Resources { return service.Resources(p.Manifest.Resources()) }
+
+// Other is the address of the form for one service, or for several.
+func (p deployPage) Other(several string) string {
+	q := url.Values{"offer": {p.Form["offer"]}}
+	if several != "" {
+		q.Set("several", several)
+	}
+	return "/deploy?" + q.Encode()
 }
 
 type price struct {
+	Of              service.Resources
 	Rate            pktcloud.Rate
 	Interval, Total pktcloud.Amount
 	Credit, Prepaid pktcloud.Amount // at most at risk
 	Above           bool            // more than the form allows
+	Beyond          bool            // more than the offer has free
 }
 
 // input is one field of the form, as the template shows it.
@@ -39,7 +72,7 @@ type input struct {
 
 // Input returns a field with what was typed and what is wrong with it.
 func (p deployPage) Input(name, label, mode, unit, hint string) input {
-	i := input{Name: name, Label: label, Mode: mode, Unit: unit, Hint: hint, Value: p.Form[name], Required: name != "port" && name != "command"}
+	i := input{Name: name, Label: label, Mode: mode, Unit: unit, Hint: hint, Value: p.Form[name], Required: !slices.Contains(optionalFields, name)}
 	if p.Field == name {
 		i.Error = p.FieldError
 	}
@@ -51,25 +84,48 @@ func (p deployPage) MoreOpen() bool {
 	return slices.Contains([]string{"interval", "credit", "prepaid"}, p.Field) || p.Form["own"] != ""
 }
 
-var deployFields = []string{
-	"offer", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid", "own",
-}
+var deployFields = append([]string{
+	"offer", "several", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid", "own", "class",
+}, networkFields...)
 
 // request reads the form. Errors are *fieldError.
-func (f form) request() (service.LeaseRequest, error) {
+func (p deployPage) request() (service.LeaseRequest, error) {
+	f := p.Form
 	var r service.LeaseRequest
 	id, err := pktcloud.ParseID(f["offer"])
 	if err != nil {
 		return r, &fieldError{"offer", "The link to the offer is damaged; choose it on the market again."}
 	}
-	resources, err0 := f.resources()
-	port, err1 := f.quantity("port", "The port", 1, 65535)
+	if p.Fault != nil {
+		return r, &fieldError{"file", "The price comes once the file can be read."}
+	}
 	rate, err2 := f.money("max", "Pay at most")
 	term, err3 := f.quantity("term", "The time in hours", 3600, 24*366)
 	interval, err4 := f.quantity("interval", "The interval in seconds", 1, 3600)
 	credit, err5 := f.quantity("credit", "What the provider risks", 1, 86400)
 	prepaid, err6 := f.quantity("prepaid", "What you risk", 1, 86400)
-	if err := firstError(err0, err1, err2, err3, err4, err5, err6); err != nil {
+	r = service.LeaseRequest{
+		Offer: id, Manifest: p.Manifest, MaxRate: rate, IntervalSeconds: interval, TermSeconds: term, OwnChannel: f["own"] != "",
+		Limits: &service.ExposureRequest{CreditSeconds: credit, PrepaidSeconds: prepaid, UnconfirmedSeconds: 15 * 60},
+	}
+	if p.Manifest == nil {
+		var port uint64
+		var err0, err1 error
+		r.Resources, err0 = f.resources()
+		port, err1 = f.quantity("port", "The port", 1, 65535)
+		if err1 == nil {
+			err1 = p.network(&r)
+		}
+		if err1 == nil {
+			r.Volumes, err1 = f.volumes()
+		}
+		if err1 == nil && len(r.Volumes) > 0 && !p.Offer.Body.Volumes {
+			err1 = &fieldError{rowOf(1).Name, "This offer has no volumes; leave them out, or choose another offer."}
+		}
+		r.Image, r.Command, r.Port, r.Class = f["image"], strings.Fields(f["command"]), uint16(port), f["class"]
+		err = firstError(err0, err1)
+	}
+	if err := firstError(err, err2, err3, err4, err5, err6); err != nil {
 		return r, err
 	}
 	switch {
@@ -80,30 +136,21 @@ func (f form) request() (service.LeaseRequest, error) {
 	case interval == 0:
 		return r, &fieldError{"interval", "Payments are at least a second apart."}
 	}
-	r = service.LeaseRequest{
-		Offer: id, Image: f["image"], Command: strings.Fields(f["command"]), Port: uint16(port), Resources: resources,
-		MaxRate: rate, IntervalSeconds: interval, TermSeconds: term,
-		OwnChannel: f["own"] != "",
-		Limits:     &service.ExposureRequest{CreditSeconds: credit, PrepaidSeconds: prepaid, UnconfirmedSeconds: 15 * 60},
-	}
 	return r, nil
 }
 
-func (w *Web) offerOf(r *http.Request, f form) (service.Offer, error) {
-	id, err := pktcloud.ParseID(f["offer"])
+// offerOf is the offer that the form names, priced for what it asks for.
+func (w *Web) offerOf(r *http.Request, p *deployPage) (service.Offer, error) {
+	id, err := pktcloud.ParseID(p.Form["offer"])
 	if err != nil {
 		return service.Offer{}, service.Errorf(service.CodeNotFound, "choose an offer on the market first")
 	}
-	resources, err := f.resources()
-	if err != nil {
-		resources = service.Resources{}
-	}
-	return w.svc.Offer(r.Context(), id, resources)
+	return w.svc.Offer(r.Context(), id, p.wanted())
 }
 
 // price computes what the form asks for, or says why it cannot.
 func (p *deployPage) price() {
-	r, err := p.Form.request()
+	r, err := p.request()
 	if err != nil {
 		p.PriceProblem = err.Error()
 		return
@@ -117,11 +164,16 @@ func (p *deployPage) price() {
 		return
 	}
 	p.Price = &price{Rate: p.Offer.Rate, Interval: interval, Total: total, Credit: credit, Prepaid: prepaid, Above: p.Offer.Rate > r.MaxRate}
+	want := p.wanted()
+	p.Price.Of = want
+	free := p.Offer.Body.Capacity
+	p.Price.Beyond = want.MilliCPU > free.MilliCPU || want.MemoryBytes > free.MemoryBytes || want.DiskBytes > free.DiskBytes
 }
 
 func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
 	p := deployPage{Form: typed(r.URL.Query(), deployFields...)}
-	offer, err := w.offerOf(r, p.Form)
+	p.read()
+	offer, err := w.offerOf(r, &p)
 	if err != nil {
 		w.fail(rw, r, err)
 		return
@@ -142,14 +194,16 @@ func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
 			p.Form[name] = v
 		}
 	}
-	if p.Offer, err = w.offerOf(r, p.Form); err != nil {
+	if p.Offer, err = w.offerOf(r, &p); err != nil {
 		w.fail(rw, r, err)
 		return
 	}
-	if p.Form["max"] == "" {
+	if p.Form["max"] == "" && !p.Form.several() {
 		p.Form["max"] = roundedUp(p.Offer.Rate)
 	}
-	p.price()
+	if p.price(); p.Form.several() {
+		p.PriceProblem = ""
+	}
 	p.page = w.page(r, "Deploy", nil)
 	w.show(rw, http.StatusOK, "deploy", p)
 }
@@ -157,7 +211,7 @@ func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
 func (w *Web) deployPrice(rw http.ResponseWriter, r *http.Request) {
 	p := deployPage{Form: typed(r.URL.Query(), deployFields...)}
 	var err error
-	if p.Offer, err = w.offerOf(r, p.Form); err != nil {
+	if p.Offer, err = w.offerOf(r, &p); err != nil {
 		p.PriceProblem = sentence(err)
 	} else {
 		p.price()
@@ -166,12 +220,21 @@ func (w *Web) deployPrice(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (w *Web) deploy(rw http.ResponseWriter, r *http.Request) {
-	if err := r.ParseForm(); err != nil {
-		w.fail(rw, r, service.Errorf(service.CodeInvalid, "the form cannot be read"))
+	f, err := readForm(r)
+	if err != nil {
+		w.fail(rw, r, err)
 		return
 	}
-	p := deployPage{Form: typed(r.PostForm, deployFields...)}
-	request, err := p.Form.request()
+	p := deployPage{Form: f, password: r.PostForm.Get("registry_password")}
+	p.read()
+	if p.Offer, err = w.offerOf(r, &p); err != nil {
+		w.fail(rw, r, err)
+		return
+	}
+	request, err := p.request()
+	if err == nil {
+		request.Credentials, err = p.credentials()
+	}
 	var lease service.Lease
 	if err == nil {
 		lease, err = w.svc.CreateLease(r.Context(), request)
@@ -180,15 +243,13 @@ func (w *Web) deploy(rw http.ResponseWriter, r *http.Request) {
 		http.Redirect(rw, r, "/leases/"+url.PathEscape(lease.Label), http.StatusSeeOther)
 		return
 	}
-	var missing error
-	if p.Offer, missing = w.offerOf(r, p.Form); missing != nil {
-		w.fail(rw, r, missing)
-		return
-	}
 	status := service.CodeOf(err).Status()
 	if bad := new(fieldError); errors.As(err, &bad) {
 		p.Field, p.FieldError, status = bad.field, bad.text, http.StatusUnprocessableEntity
 		err = nil // said beside the field
+	}
+	if p.Fault != nil && p.Fault.Text == "" {
+		p.Fault.Text = "Say what runs: type or upload a file of services."
 	}
 	if p.price(); p.Field != "" {
 		p.PriceProblem = ""

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -23,6 +24,7 @@ func helpers() template.FuncMap {
 		"bytes":        byteText,
 		"key":          func(k pktcloud.PublicKey) string { return short(k.String()) },
 		"short":        short,
+		"names":        strings.Fields,
 		"duration":     duration,
 		"when":         when,
 		"clock":        func(ms int64) string { return time.UnixMilli(ms).Format("15:04:05") },
@@ -38,8 +40,17 @@ func helpers() template.FuncMap {
 		"eventName":    eventName,
 		"raised":       raised,
 		"accountName":  accountName,
+		"classes":      func() map[string]string { return classTexts },
+		"network":      networkText,
+		"lends":        lendsText,
 		"fields":       func() []string { return sendFields },
 	}
+}
+
+// classTexts say what the classes of isolation are that this program knows.
+var classTexts = map[string]string{
+	string(container.ClassUserns): "the machine's kernel, shared",
+	string(container.ClassGVisor): "a kernel of its own",
 }
 
 // pkt shows an amount in PKT, and the exact number of units to those who point
@@ -193,11 +204,11 @@ func percent(now, limit pktcloud.Amount) int {
 // tone is the colour of a phase's badge; the word beside it says the same.
 func tone(phase string) string {
 	switch phase {
-	case "active", "open", "free":
+	case "active", "open", "free", "running", "healthy", "done":
 		return "good"
-	case "opening", "waiting", "suspended", "closing", "starting", "proposed", "agreed", "funded", "restored":
+	case "opening", "waiting", "suspended", "closing", "starting", "proposed", "agreed", "funded", "restored", "stopping", "backoff":
 		return "warn"
-	case "failed", "refused":
+	case "failed", "refused", "unhealthy":
 		return "bad"
 	}
 	return ""

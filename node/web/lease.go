@@ -22,6 +22,10 @@ const (
 	logBytes     = 512 // of a line that is shown
 	liveInterval = time.Second
 	logRetry     = 3 * time.Second
+	// The provider is asked how services stand once in so many ticks, and has so
+	// long to answer.
+	servicesEvery   = 3
+	servicesTimeout = 2 * time.Second
 )
 
 type leasesPage struct {
@@ -40,8 +44,80 @@ func (w *Web) leases(rw http.ResponseWriter, r *http.Request) {
 
 type leasePage struct {
 	page
-	Lease service.Lease
-	Log   logPart
+	Lease    service.Lease
+	Service  string // whose metrics and log are shown; "": all
+	Life     bool   // metrics since the lease began, not only the last while
+	Services servicesPart
+	Metrics  metricsPart
+	Volumes  []service.VolumeStanding
+	Log      logPart
+}
+
+// At is the page's address with a service, or with another span of metrics.
+func (p leasePage) At(service string, life bool) string {
+	q := url.Values{}
+	if service != "" {
+		q.Set("service", service)
+	}
+	if life {
+		q.Set("span", "life")
+	}
+	at := "/leases/" + url.PathEscape(p.Lease.Label)
+	if len(q) > 0 {
+		at += "?" + q.Encode()
+	}
+	return at
+}
+
+// pick leads from one service to another, at a place of the page.
+type pick struct {
+	leasePage
+	Place, Label string
+}
+
+// Pick is what leads to each service's part at a place.
+func (p leasePage) Pick(place string) pick {
+	return pick{p, place, strings.ToUpper(place[:1]) + place[1:]}
+}
+
+// Live is the address of what changes on the page.
+func (p leasePage) Live() string {
+	at, query, asks := strings.Cut(p.At(p.Service, p.Life), "?")
+	if at += "/live"; asks {
+		at += "?" + query
+	}
+	return at
+}
+
+// servicesPart is how services stand. Their names lead to their metrics and logs
+// where there are several.
+type servicesPart struct {
+	Label string
+	List  []service.Standing
+}
+
+// servicesOf asks how a lease's services stand: nil when nobody says.
+func (w *Web) servicesOf(ctx context.Context, l service.Lease) []service.Standing {
+	if l.Phase != "active" && l.Phase != "suspended" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, servicesTimeout)
+	defer cancel()
+	list, err := w.svc.LeaseServices(ctx, l.ID.String())
+	if err != nil {
+		w.log.Debug("the services of a lease", "lease", l.Label, "error", err)
+		return nil
+	}
+	return list
+}
+
+// asked is the service of ?service=, "" unless the lease has it.
+func asked(r *http.Request, l service.Lease) string {
+	name := r.URL.Query().Get("service")
+	if slices.ContainsFunc(l.Services, func(s service.LeaseService) bool { return s.Name == name }) {
+		return name
+	}
+	return ""
 }
 
 // logPart is the end of a log.
@@ -88,7 +164,12 @@ func (w *Web) showLease(rw http.ResponseWriter, r *http.Request, problem error) 
 	if problem != nil {
 		status = service.CodeOf(problem).Status()
 	}
-	w.show(rw, status, "lease", leasePage{page: w.page(r, "Lease "+l.Label, problem), Lease: l, Log: logPart{Over: over(l)}})
+	p := leasePage{
+		page: w.page(r, "Lease "+l.Label, problem), Lease: l, Service: asked(r, l), Life: wantsLife(r),
+		Services: servicesPart{l.Label, w.servicesOf(r.Context(), l)}, Volumes: w.volumesOf(r.Context(), l), Log: logPart{Over: over(l)},
+	}
+	p.Metrics, _ = w.metricsOf(r.Context(), l, p.Service, p.Life)
+	w.show(rw, status, "lease", p)
 }
 
 func (w *Web) closeLease(rw http.ResponseWriter, r *http.Request) {
@@ -102,9 +183,14 @@ func (w *Web) closeLease(rw http.ResponseWriter, r *http.Request) {
 // live sends the lease's state and the end of its log whenever they change.
 func (w *Web) live(rw http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("lease")
-	if _, err := w.svc.Lease(r.Context(), name); err != nil {
+	first, err := w.svc.Lease(r.Context(), name)
+	if err != nil {
 		w.fail(rw, r, err)
 		return
+	}
+	source, part := name, asked(r, first)
+	if part != "" {
+		source += "/" + part
 	}
 	rw.Header().Set("Content-Type", "text/event-stream")
 	ctx, cancel := context.WithCancel(r.Context())
@@ -112,9 +198,13 @@ func (w *Web) live(rw http.ResponseWriter, r *http.Request) {
 	defer wg.Wait()
 	defer cancel()
 	var log tail
-	wg.Go(func() { w.follow(ctx, name, &log) })
+	wg.Go(func() { w.follow(ctx, source, &log) })
 
 	sent := map[string][]byte{}
+	var list []service.Standing
+	var volumes []service.VolumeStanding
+	var use metricsPart
+	asks, asksUse := 0, 0 // ticks until the provider is asked again
 	tick := time.NewTicker(liveInterval)
 	defer tick.Stop()
 	for {
@@ -122,7 +212,16 @@ func (w *Web) live(rw http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		for event, data := range map[string]any{"state": lease, "log": logPart{Lines: log.last(), Over: over(lease)}, "end": lease} {
+		if asks--; asks <= 0 {
+			asks, list, volumes = servicesEvery, w.servicesOf(ctx, lease), w.volumesOf(ctx, lease)
+		}
+		if asksUse--; asksUse <= 0 || over(lease) {
+			asksUse = metricsEvery
+			if now, ok := w.metricsOf(ctx, lease, part, wantsLife(r)); ok { // else what was shown stands
+				use = now
+			}
+		}
+		for event, data := range map[string]any{"state": lease, "services": servicesPart{lease.Label, list}, "volumes": volumes, "metrics": use, "log": logPart{Lines: log.last(), Over: over(lease)}, "end": lease} {
 			if event == "end" && !over(lease) {
 				continue // a confirmation that is open stays open
 			}

@@ -82,15 +82,18 @@ type marketPage struct {
 }
 
 func (w *Web) market(rw http.ResponseWriter, r *http.Request) {
-	p := marketPage{Form: typed(r.URL.Query(), "cores", "memory", "disk", "price", "region")}
+	p := marketPage{Form: typed(r.URL.Query(), "cores", "memory", "disk", "price", "region", "class", "egress", "ports", "bandwidth", "volumes")}
 	status := http.StatusOK
 	resources, err1 := p.Form.resources()
 	rate, err2 := p.Form.money("price", "The price")
+	ports, err3 := p.Form.quantity("ports", "The number of ports", 1, market.MaxPorts)
+	bandwidth, err4 := p.Form.quantity("bandwidth", "The bandwidth in MiB a second", 1<<20, 1<<20)
 	var result service.OfferPage
-	err := firstError(err1, err2)
+	err := firstError(err1, err2, err3, err4)
 	if err == nil {
 		result, err = w.svc.Offers(r.Context(), service.OfferQuery{
-			Resources: resources, MaxRate: rate, Region: strings.ToUpper(p.Form["region"]), Limit: 100,
+			Resources: resources, MaxRate: rate, Region: strings.ToUpper(p.Form["region"]), Class: p.Form["class"], Limit: 100,
+			Network: market.Network{Egress: p.Form["egress"] != "", Ports: ports, BytesPerSecond: bandwidth}, Volumes: p.Form["volumes"] != "",
 		})
 	}
 	if bad := new(fieldError); errors.As(err, &bad) || errors.Is(err, service.CodeInvalid) {
@@ -101,10 +104,16 @@ func (w *Web) market(rw http.ResponseWriter, r *http.Request) {
 	p.page = w.page(r, "Market", err)
 	p.Offers = result.Offers
 	carry := url.Values{}
-	for _, n := range []string{"cores", "memory", "disk"} {
+	for _, n := range []string{"cores", "memory", "disk", "class"} {
 		if p.Form[n] != "" {
 			carry.Set(n, p.Form[n])
 		}
+	}
+	if p.Form["egress"] != "" {
+		carry.Set("egress", egressPublic)
+	}
+	if p.Form["bandwidth"] != "" && p.Form["egress"] != "" {
+		carry.Set("bandwidth", p.Form["bandwidth"])
 	}
 	if len(carry) > 0 {
 		p.Carry = template.URL("&" + carry.Encode()) //nolint:gosec // encoded just now

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 	"github.com/pkt-cash/pkt-cloud/node/service/servicetest"
 )
@@ -197,6 +198,53 @@ func TestCoinsAndLock(t *testing.T) {
 	_, body, _ = post(t, s.URL+"/wallet/unlock", url.Values{"password": {servicetest.Password}})
 	if strings.Contains(body, ">locked<") {
 		t.Error("the right password leaves the wallet locked")
+	}
+}
+
+// TestRollChannel: what is added to a channel, its fee and what stays are shown
+// before; nothing is added at a higher fee, and nothing before it is confirmed.
+func TestRollChannel(t *testing.T) {
+	twin, s := newWeb(t)
+	all, err := twin.Channels(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := s.URL + "/channels/" + all[0].Label
+	_, body, _ := get(t, page)
+	wants(t, body, "Add money or time")
+	if _, body, _ := get(t, s.URL+"/channels/"+all[1].Label); strings.Contains(body, "Add money or time") {
+		t.Error("a channel that came back with the phrase can be added to")
+	}
+	_, body, _ = get(t, page+"/roll")
+	wants(t, body, "0.027939677", "ends at block 6000", "Review")
+	for field, form := range map[string]url.Values{"add": {}, "The money": {"add": {"much"}}, "The time in hours": {"hours": {"-1"}}} {
+		if status, body, _ := post(t, page+"/roll", form); status != http.StatusUnprocessableEntity || !strings.Contains(body, field) {
+			t.Errorf("%v: got %d", form, status)
+		}
+	}
+	if status, body, _ := post(t, page+"/roll", url.Values{"add": {"100"}}); status != service.CodeInvalid.Status() || !strings.Contains(body, "add at most 1 PKT") {
+		t.Errorf("too much: got %d", status)
+	}
+	add := url.Values{"add": {"0.5"}, "hours": {"2"}}
+	_, body, _ = post(t, page+"/roll", add)
+	wants(t, body, `id="amount"`, "0.5", `id="fee"`, "0.000003725", `id="left"`, `id="together"`, "at block 6160, now 6000", `name="most" value="4000"`)
+	if m := inline.FindString(body); m != "" {
+		t.Errorf("inline script or style: %s", m)
+	}
+	if len(twin.Rolled()) != 0 {
+		t.Error("the review added already")
+	}
+	add.Set("most", "3999")
+	if status, body, _ := post(t, page+"/roll/confirm", add); status != service.CodeMoney.Status() || !strings.Contains(body, "above the limit") {
+		t.Errorf("a fee above what was shown: got %d", status)
+	}
+	add.Set("most", "4000")
+	_, _, path := post(t, page+"/roll/confirm", add)
+	if got := twin.Rolled(); len(got) != 1 || got[0].Add != pktcloud.UnitsPerPKT/2 || got[0].ExtendSeconds != 7200 || got[0].MaxFee != 4_000 || path != "/channels/"+all[0].Label {
+		t.Errorf("got %+v at %s", got, path)
+	}
+	if status, _, _ := get(t, s.URL+"/channels/none/roll"); status != http.StatusNotFound {
+		t.Errorf("no such channel: got %d", status)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -52,7 +53,7 @@ func New(svc service.Service, log *slog.Logger) (*Web, error) {
 	}
 	funcs := helpers()
 	funcs["asset"] = func(name string) string { return "/assets/" + name + "?v=" + hashes[name] }
-	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "wallet", "send", "review", "tx", "coins", "keys", "channels", "channel"} {
+	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "wallet", "send", "review", "roll", "tx", "coins", "keys", "channels", "channel"} {
 		t, err := template.New(name).Funcs(funcs).ParseFS(sources, "templates/layout.html", "templates/"+name+".html")
 		if err != nil {
 			return nil, fmt.Errorf("web: %w", err)
@@ -93,6 +94,7 @@ func (w *Web) routes() {
 	w.mux.HandleFunc("GET /deploy", w.deployForm)
 	w.mux.HandleFunc("POST /deploy", w.deploy)
 	w.mux.HandleFunc("GET /deploy/price", w.deployPrice)
+	w.mux.HandleFunc("POST /deploy/preview", w.deployPreview)
 	w.mux.HandleFunc("GET /leases", w.leases)
 	w.mux.HandleFunc("GET /leases/{lease}", w.lease)
 	w.mux.HandleFunc("GET /leases/{lease}/live", w.live)
@@ -120,6 +122,9 @@ func (w *Web) routes() {
 	w.mux.HandleFunc("GET /channels", w.channels)
 	w.mux.HandleFunc("GET /channels/{channel}", w.channel)
 	w.mux.HandleFunc("POST /channels/{channel}/close", w.closeChannel)
+	w.mux.HandleFunc("GET /channels/{channel}/roll", w.rollForm)
+	w.mux.HandleFunc("POST /channels/{channel}/roll", w.reviewRoll)
+	w.mux.HandleFunc("POST /channels/{channel}/roll/confirm", w.rollChannel)
 	w.mux.HandleFunc("POST /channels/deposit", w.deposit)
 	w.mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		w.fail(rw, r, service.Errorf(service.CodeNotFound, "There is no page %s.", r.URL.Path))
@@ -174,9 +179,18 @@ func (w *Web) page(r *http.Request, title string, err error) page {
 	return p
 }
 
+// withoutCommands leaves out of an error what only a terminal can do: parts that
+// name a command or a flag.
+func withoutCommands(s string) string {
+	s = strings.ReplaceAll(s, `an address of "pktcloud wallet address"`, "an address that the page Wallet shows")
+	parts := strings.Split(s, "; ")
+	rest := slices.DeleteFunc(parts[1:], func(part string) bool { return strings.Contains(part, `"pktcloud `) || strings.Contains(part, " --") })
+	return strings.Join(append(parts[:1], rest...), "; ")
+}
+
 // sentence begins an error with a capital and ends it with a full stop.
 func sentence(err error) string {
-	s := err.Error()
+	s := withoutCommands(err.Error())
 	if s == "" {
 		return "Something went wrong."
 	}

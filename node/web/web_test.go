@@ -96,6 +96,8 @@ func TestPages(t *testing.T) {
 		{"/", 200, []string{"<h1>Market</h1>"}},
 		{"/market", 200, []string{"DE-BE", "0.0251457 PKT", "/deploy?offer=" + id}},
 		{"/market?region=fi", 200, []string{"FI"}},
+		{"/market?class=gvisor", 200, []string{"FI", "a kernel of its own", "class=gvisor"}},
+		{"/market?class=vault", 200, []string{"No offer matches"}},
 		{"/market?cores=2000", 422, []string{"The number of cores is a number from 0 to 1024.", `value="2000"`}},
 		{"/market?price=cheap", 422, []string{"is no amount", `value="cheap"`}},
 		{"/market?cores=100", 200, []string{"No offer matches."}},
@@ -105,7 +107,8 @@ func TestPages(t *testing.T) {
 		{"/deploy/price?offer=" + id + "&cores=1&max=0.000001&term=1&interval=10", 200, []string{"More than you pay at most."}},
 		{"/deploy/price?offer=" + id + "&cores=x", 200, []string{"The number of cores is a number"}},
 		{"/leases", 200, []string{label}},
-		{"/leases/" + label, 200, []string{"At risk now", `id="paid-until">1:39<`, "Served, not yet paid", "http://web." + label + ".localhost", "30 000 000 units"}},
+		{"/leases/" + label, 200, []string{"At risk now", `<h2 id="services">Services</h2>`, "137 (memory)", "migrate</code>", "<code>203.0.113.9:20017</code>", `id="paid-until">1:39<`, "Served, not yet paid", "http://web." + label + ".localhost", "30 000 000 units"}},
+		{"/leases/" + label + "?span=life", 200, []string{`<path class="line line-0"`, "Processor of service web", `?span=life#metrics" aria-current="true"`, "/live?span=life"}},
 		{"/leases/none", 404, []string{"No lease &#34;none&#34;."}},
 		{"/wallet", 200, []string{`id="balance"><data class="pkt" value="12415678901"`, "11.56300204 PKT", "Show an address", "waits for a block"}},
 		{"/wallet/send", 200, []string{"can be spent now", `value="normal" checked`}},
@@ -267,7 +270,7 @@ func TestErrorStandsByItsField(t *testing.T) {
 		if !at.MatchString(body) {
 			t.Errorf("%s is not marked", c.field)
 		}
-		if open := strings.Contains(body, `<details class="more" open>`); open != (c.field == "credit") {
+		if open := strings.Contains(body, `<details id="payment" class="more" open>`); open != (c.field == "credit") {
 			t.Errorf("%s: the folded fields are open: %v", c.field, open)
 		}
 	}
@@ -287,5 +290,27 @@ func TestPinnedScripts(t *testing.T) {
 		if got := hex.EncodeToString(sum[:]); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
+	}
+}
+
+// TestClass: a lease demands a class of isolation when its owner says so.
+func TestClass(t *testing.T) {
+	twin, s := newWeb(t)
+	page, err := twin.Offers(t.Context(), service.OfferQuery{Class: "gvisor"})
+	if err != nil || len(page.Offers) != 1 {
+		t.Fatalf("got %+v, %v", page, err)
+	}
+	strong := page.Offers[0].ID.String()
+	if _, body, _ := get(t, s.URL+"/deploy?class=gvisor&offer="+strong); !strings.Contains(body, `<option value="gvisor" selected>gvisor: a kernel of its own</option>`) {
+		t.Errorf("the form does not carry the class:\n%s", body)
+	}
+	if status, body := deploy(t, s, strong, func(v url.Values) { v.Set("class", "gvisor") }); status != http.StatusOK || !strings.Contains(body, "a kernel of its own") {
+		t.Errorf("got %d\n%s", status, body)
+	}
+	if r := twin.Requests(); len(r) != 1 || r[0].Class != "gvisor" {
+		t.Errorf("got %+v, want the class demanded", r)
+	}
+	if status, body := deploy(t, s, offerID(t, twin), func(v url.Values) { v.Set("class", "gvisor") }); status == http.StatusOK || !strings.Contains(body, "gvisor, the offer has userns") {
+		t.Errorf("a class that the offer lacks: got %d\n%s", status, body)
 	}
 }

@@ -19,9 +19,11 @@ const LateProtocol = "/pktcloud/late/1"
 const (
 	MaxLateAskBytes = 1 << 10
 	MaxLateText     = 200
-
-	lateLimit = 15 * time.Second // for question and answer
 )
+
+// lateLimit is for question and answer; a variable for tests alone, on machines
+// that stand still for longer.
+var lateLimit = 15 * time.Second
 
 // Kinds of an answer: the first byte of its frame.
 const (
@@ -134,17 +136,26 @@ func (m *Manager) AskLate(ctx context.Context, conn net.Conn, channel pktcloud.I
 }
 
 func lateRefused(answer []byte) error {
+	refused, err := readRefusal(answer)
+	if err != nil {
+		return err
+	}
+	return refused
+}
+
+// readRefusal returns the refusal that an answer is, or why it is none.
+func readRefusal(answer []byte) (refused, err error) {
 	var r lateRefusal
 	if len(answer) == 0 || answer[0] != answerRefuse {
-		return settle.Refuse(settle.ErrMalformed, "neither a late proof nor a refusal")
+		return nil, settle.Refuse(settle.ErrMalformed, "neither what was asked for nor a refusal")
 	}
 	if err := pktcloud.Unmarshal(answer[1:], &r, MaxLateAskBytes); err != nil {
-		return settle.Refuse(settle.ErrMalformed, "a refusal: %w", err)
+		return nil, settle.Refuse(settle.ErrMalformed, "a refusal: %w", err)
 	}
 	if r.Version != 1 || r.Code == 0 || r.Code > 1<<16-1 || len(r.Text) > MaxLateText || len(r.Ext) > settle.MaxExt {
-		return settle.Refuse(settle.ErrMalformed, "a refusal with code %d", r.Code)
+		return nil, settle.Refuse(settle.ErrMalformed, "a refusal with code %d", r.Code)
 	}
-	return settle.Refuse(settle.Code(r.Code), "the other side: %q", r.Text)
+	return settle.Refuse(settle.Code(r.Code), "the other side: %q", r.Text), nil
 }
 
 // within runs fn under the deadline of ctx, and of lateLimit.

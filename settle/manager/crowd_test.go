@@ -39,9 +39,9 @@ type crowd struct {
 	mined  []bool // whether the small coin is in a block
 }
 
-func newCrowd(t *testing.T, ledger settle.Ledger, rate pktcloud.Amount) *crowd {
+func newCrowd(t *testing.T, ledger settle.Ledger, rate pktcloud.Amount, secret []byte) *crowd {
 	t.Helper()
-	seed := sha256.Sum256([]byte("crowd"))
+	seed := sha256.Sum256(append([]byte("crowd"), secret...))
 	key, pub := btcec.PrivKeyFromBytes(seed[:])
 	return &crowd{t: t, ledger: ledger, rate: rate, key: key, script: append([]byte{txscript.OP_0, 20}, address.Hash160(pub.SerializeCompressed())...)}
 }
@@ -121,15 +121,20 @@ func (c *crowd) filled() {
 	if depth := c.depth(c.bulk); depth != 1 {
 		c.t.Fatalf("the crowd's bulky transaction: got depth %d, want it in the last block", depth)
 	}
-	waiting := 0
-	for i, coin := range c.small {
-		if c.mined[i] = c.depth(coin) > 0; !c.mined[i] {
-			waiting++
-		}
-	}
-	if waiting == 0 {
+	if c.waiting() == 0 {
 		c.t.Fatal("the last block was not full")
 	}
+}
+
+// waiting returns how many small transactions found no room yet.
+func (c *crowd) waiting() (n int) {
+	c.t.Helper()
+	for i, coin := range c.small {
+		if c.mined[i] = c.depth(coin) > 0; !c.mined[i] {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *crowd) depth(coin settle.Coin) uint64 {

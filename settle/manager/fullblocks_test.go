@@ -9,41 +9,11 @@ import (
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 	"github.com/pkt-cash/pkt-cloud/settle/settletest"
-	"github.com/pkt-cash/pkt-cloud/settle/wallet"
 )
-
-// trader is a side with a real wallet on a chain.
-type trader struct {
-	m      *manager.Manager
-	wallet *wallet.Wallet
-	device pktcloud.PublicKey
-}
-
-func newTrader(t *testing.T, n pktchain.Network, ledger settle.Ledger, device byte, marginBlocks uint64) trader {
-	t.Helper()
-	seed := seedOf(string(rune('a' + device)))
-	w, err := wallet.Open(t.Context(), seed, wallet.Config{Network: n, Ledger: ledger, Store: settletest.NewStore()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := pktchain.NewKeychain(n, seed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := pktcloud.NewPrivateKey([32]byte{device})
-	m, err := manager.New(t.Context(), manager.Config{
-		Network: n, Ledger: ledger, Store: settletest.NewStore(), Wallet: w, Keychain: keys, DeviceKey: key,
-		Reserve: reserve, MarginBlocks: marginBlocks,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return trader{m: m, wallet: w, device: key.Public()}
-}
 
 // fundedBy opens a channel to payee, mines it by mine, which lets both sides
 // look, and pays from it.
-func (payee trader) fundedBy(t *testing.T, n pktchain.Network, payer trader, blocks uint64, units pktcloud.Amount, mine func() settle.Tip) pktchain.Channel {
+func (payee *party) fundedBy(t *testing.T, payer *party, blocks uint64, units pktcloud.Amount, mine func() settle.Tip) pktchain.Channel {
 	t.Helper()
 	ctx := t.Context()
 	detail, err := payee.m.PayeeDetail(ctx)
@@ -64,14 +34,8 @@ func (payee trader) fundedBy(t *testing.T, n pktchain.Network, payer trader, blo
 		t.Fatal(err)
 	}
 	mine()
-	v, err := payer.m.Pay(ctx, id, entry("a", units))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := payee.m.Receive(ctx, v); err != nil {
-		t.Fatal(err)
-	}
-	chain, err := pktchain.ChannelOf(n, params)
+	paid(t, payer, payee, id, units)
+	chain, err := pktchain.ChannelOf(payee.cfg.Network, params)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +58,13 @@ func TestFullBlocksNearExpiry(t *testing.T) {
 		}
 	})
 	n := network(t)
-	payer, payee := newTrader(t, n, chain, 1, margin), newTrader(t, n, chain, 2, margin)
-	c := newCrowd(t, chain, rate)
+	payer := seat{network: n, ledger: chain, store: settletest.NewStore(), secret: seedOf("b"), machine: 1}.party(t)
+	payee := seat{network: n, ledger: chain, store: settletest.NewStore(), secret: seedOf("c"), machine: 2}.party(t)
+	for _, p := range []*party{payer, payee} {
+		p.cfg.MarginBlocks = margin
+		p.make()
+	}
+	c := newCrowd(t, chain, rate, nil)
 	script, err := payer.wallet.ReceiveScript(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +81,7 @@ func TestFullBlocksNearExpiry(t *testing.T) {
 		if _, err := chain.Mine(1, nil); err != nil {
 			t.Fatal(err)
 		}
-		for _, side := range []trader{payee, payer} {
+		for _, side := range []*party{payee, payer} {
 			if err := side.m.Look(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -123,5 +92,5 @@ func TestFullBlocksNearExpiry(t *testing.T) {
 		}
 		return tip
 	}
-	rush{crowd: c, paid: units, mine: mine, chain: payee.fundedBy(t, n, payer, 2*margin+4, units, mine)}.run(t)
+	rush{crowd: c, paid: units, mine: mine, chain: payee.fundedBy(t, payer, 2*margin+4, units, mine)}.run(t)
 }

@@ -216,7 +216,7 @@ func TestLifeOnDevnet(t *testing.T) {
 	}
 	until := func(m *manager.Manager, id pktcloud.ID, phase settle.Phase) manager.Status {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			if st, err := m.Status(ctx, id); err == nil && st.Phase == phase {
 				return st
 			}
@@ -249,7 +249,14 @@ func TestLifeOnDevnet(t *testing.T) {
 	// The third is claimed by the payee's deadline, by itself.
 	st = until(payee, late, settle.Open)
 	mine(int(st.Params.Deadline() - st.Height))
-	until(payee, late, settle.Closing)
+	terms, err := pktchain.ChannelOf(n, st.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "claim in the mempool", func() bool {
+		out, err := chain.Output(ctx, terms.Detail.Funding)
+		return err == nil && out.Spend != nil
+	})
 	mine(1)
 	until(payer, late, settle.Closed)
 	balance, err := wallets["payee"].Balance(ctx)

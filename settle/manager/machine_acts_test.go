@@ -1,7 +1,6 @@
 package manager_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -75,15 +74,22 @@ func (m *life) pay(c *account, e settle.Entry) {
 	m.net = append(m.net, message{to: c, voucher: &v})
 }
 
-// take chooses a message; keep leaves it under way.
-func (m *life) take(keep bool) message {
-	if len(m.net) == 0 {
+// take chooses a message, among those that fit if it is said which; keep leaves
+// it under way.
+func (m *life) take(keep bool, fits func(message) bool) message {
+	if len(m.net) == 0 && fits == nil {
 		m.actPay()
 	}
-	if len(m.net) == 0 {
+	var fit []int
+	for i, msg := range m.net {
+		if fits == nil || fits(msg) {
+			fit = append(fit, i)
+		}
+	}
+	if len(fit) == 0 {
 		m.t.Skip("nothing is under way")
 	}
-	i := rapid.IntRange(max(0, len(m.net)-8), len(m.net)-1).Draw(m.t, "message")
+	i := rapid.SampledFrom(fit[max(0, len(fit)-8):]).Draw(m.t, "message")
 	msg := m.net[i]
 	if !keep {
 		m.net = slices.Delete(m.net, i, i+1)
@@ -91,10 +97,20 @@ func (m *life) take(keep bool) message {
 	return msg
 }
 
-// deliver hands a message to the payee and judges what it does.
+// deliver hands a message over and judges what becomes of it.
 func (m *life) deliver(msg message) {
-	if msg.offer != nil {
+	switch {
+	case msg.offer != nil:
 		m.deliverOffer(msg.to, *msg.offer)
+		return
+	case msg.pair != nil:
+		m.deliverPair(msg.roll, *msg.pair)
+		return
+	case msg.answer:
+		m.deliverAnswer(msg.roll)
+		return
+	case msg.roll != nil:
+		m.deliverRoll(msg.roll)
 		return
 	}
 	c, v := msg.to, *msg.voucher
@@ -107,6 +123,9 @@ func (m *life) deliver(msg message) {
 			m.t.Fatalf("a voucher that was refused (%v) took the other's place", err)
 		}
 		return
+	}
+	if v.Body.Sequence != before.Body.Sequence && c.from != nil && !m.rolled(c) {
+		m.t.Fatal("accepted a voucher of a successor alone")
 	}
 	m.accepted(c, v.Body, before.Body)
 }
@@ -130,7 +149,7 @@ func (m *life) accepted(c *account, v, before settle.Voucher) {
 		m.t.Fatalf("accepted %d units of %d", v.Total, p.Capacity)
 	case !again && c.closed:
 		m.t.Fatal("accepted after it signed a close")
-	case !again && st.Depth < p.MinDepth && v.Total > p.Unconfirmed:
+	case !again && st.Depth < p.MinDepth && v.Total > p.Unconfirmed+m.secured(c):
 		m.t.Fatalf("accepted %d units at depth %d", v.Total, st.Depth)
 	case !again && st.Height+2*p.MarginBlocks >= p.ExpiryHeight:
 		m.t.Fatalf("accepted at height %d, expiry %d", st.Height, p.ExpiryHeight)
@@ -342,9 +361,13 @@ func (m *life) actReorg() {
 	}
 }
 
-// reorg takes blocks back; one more comes in their place, all of them empty.
 func (m *life) reorg() bool {
-	n := rapid.IntRange(1, machineReorg).Draw(m.t, "blocks")
+	return m.takeBack(rapid.IntRange(1, machineReorg).Draw(m.t, "blocks"), func() {})
+}
+
+// takeBack takes blocks back; one more comes in their place, all of them empty.
+// meanwhile is what happens before anybody looks.
+func (m *life) takeBack(n int, meanwhile func()) bool {
 	if m.trouble+n+1 > machineTrouble {
 		return false
 	}
@@ -352,9 +375,11 @@ func (m *life) reorg() bool {
 		m.back()
 	}
 	m.ledger.Reorg(n)
+	meanwhile()
 	m.trouble, m.calm = m.trouble+n+1, 0
 	m.see()
 	m.lookAll()
+	m.broadcastAgain()
 	return true
 }
 
@@ -399,7 +424,7 @@ func (m *life) actDie() {
 	case "offer":
 		step = m.actOfferClose
 	case "deliver":
-		a, step = m.payee, func() { m.deliver(m.take(true)) }
+		a, step = m.payee, func() { m.deliver(m.take(true, nil)) }
 	case "look":
 		step = func() { m.look(m.payer) }
 	case "claim":
@@ -456,7 +481,9 @@ func (m *life) actWrong() {
 	m.must(err)
 	_, err = own.Refund()
 	m.saw(err)
-	if ladder, err := m.ladder(c); err == nil && m.down == 0 && m.height < c.params.ExpiryHeight {
+	ladder, err := m.ladder(c)
+	m.must(err)
+	if m.down == 0 && m.height < c.params.ExpiryHeight {
 		if err := m.ledger.Broadcast(ctx, ladder); !errors.Is(err, settle.ErrRejected) {
 			m.t.Fatalf("a refund at height %d, expiry %d: got %v", m.height, c.params.ExpiryHeight, err)
 		}
@@ -465,18 +492,9 @@ func (m *life) actWrong() {
 
 // ladder is a refund of the channel.
 func (m *life) ladder(c *account) ([]byte, error) {
-	for index := range uint32(1000) {
-		key, err := m.payer.cfg.Keychain.RefundKey(index)
-		if err != nil {
-			return nil, err
-		}
-		if bytes.Equal(key, c.chain.Detail.Refund.Keys[0]) {
-			raws, err := m.payer.cfg.Keychain.RefundLadder(c.chain, index, []pktcloud.Amount{2_000})
-			if err != nil {
-				return nil, err
-			}
-			return raws[0], nil
-		}
+	raws, err := m.payer.cfg.Keychain.RefundLadder(c.chain, c.index, []pktcloud.Amount{2_000})
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.New("no such key")
+	return raws[0], nil
 }

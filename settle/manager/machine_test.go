@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -45,12 +46,25 @@ func newCensus() *census {
 	return &census{actions: map[string]int{}, codes: map[settle.Code]int{}, ends: map[string]int{}}
 }
 
-// allCodes are the refusals of spec/settle.md but those of rolls, which have
-// models of their own.
+// add takes in what another one counted.
+func (c *census) add(o *census) {
+	c.steps += o.steps
+	for name, n := range o.actions {
+		c.actions[name] += n
+	}
+	for code, n := range o.codes {
+		c.codes[code] += n
+	}
+	for name, n := range o.ends {
+		c.ends[name] += n
+	}
+}
+
+// allCodes are the refusals of spec/settle.md.
 func allCodes() []settle.Code {
 	var all []settle.Code
 	for c := range settle.Code(256) {
-		if !strings.HasPrefix(c.String(), "code ") && c != settle.ErrRoll && c != settle.ErrRolling {
+		if !strings.HasPrefix(c.String(), "code ") {
 			all = append(all, c)
 		}
 	}
@@ -86,7 +100,7 @@ func (c *census) report(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(c.ends)) {
 		t.Logf("ended by %-14s %7d", name, c.ends[name])
 	}
-	for _, name := range []string{"close", "claim", "late claim", "refund", "nothing"} {
+	for _, name := range []string{"close", "claim", "late claim", "refund", "nothing", "roll", "roll after a roll", "failed roll"} {
 		if c.ends[name] == 0 {
 			fail("no channel ended by %s", name)
 		}
@@ -108,6 +122,7 @@ type account struct {
 	funding  []byte
 	outpoint settle.Outpoint
 	chain    pktchain.Channel
+	index    uint32           // of the payer's keys
 	signer   *pktchain.Signer // a payer's that says anything
 	signed   pktcloud.Amount  // the highest total that left the payer
 	held     pktcloud.Amount  // the highest total that the payee acknowledged
@@ -117,6 +132,7 @@ type account struct {
 	spoilt   bool            // the payer took the funding's coins elsewhere, until a reorganisation
 	kept     pktcloud.Amount // of the last deposit that the honest tower gave a receipt for
 	absent   bool            // the payee was away when it should have claimed
+	from     *account        // what rolls into it
 }
 
 // GoString is short, for rapid prints it.
@@ -125,17 +141,25 @@ func (c *account) GoString() string { return "channel " + c.id.String() }
 // GoString is short, for rapid prints it.
 func (a *actor) GoString() string { return "actor " + a.cfg.DeviceKey.Public().String() }
 
-// message is under way from payer to payee.
+// message is under way from payer to payee, or is the answer to a roll.
 type message struct {
 	to      *account
 	voucher *pktcloud.Signed[settle.Voucher]
 	offer   *settle.CloseOffer
+	roll    *roll
+	pair    *manager.RollPayment // of the roll
+	answer  bool                 // to it
 }
 
 // GoString is short, for rapid prints it.
 func (msg message) GoString() string {
-	if msg.offer != nil {
+	switch {
+	case msg.offer != nil:
 		return fmt.Sprintf("close of %d units of %#v", msg.offer.Final, msg.to)
+	case msg.pair != nil:
+		return fmt.Sprintf("payment of %d units over %#v", msg.pair.To.Body.Total, msg.roll)
+	case msg.roll != nil:
+		return fmt.Sprintf("%#v, answer: %v", msg.roll, msg.answer)
 	}
 	return fmt.Sprintf("voucher of %d units of %#v", msg.voucher.Body.Total, msg.to)
 }
@@ -146,7 +170,10 @@ type life struct {
 	count        *census
 	ledger       *settletest.Ledger
 	payer, payee *actor
-	channels     []*account
+	channels     []*account // that both have
+	rolls        []*roll
+	index        uint32            // that of the payer's next channel, mostly
+	payeeKeys    map[string]uint32 // by key
 	net          []message
 	towers       towers
 	offset       time.Duration // of the machines' clocks
@@ -157,12 +184,12 @@ type life struct {
 }
 
 func newLife(t *rapid.T, n pktchain.Network, count *census) *life {
-	m := &life{t: t, count: count, ledger: settletest.NewLedger(n)}
+	m := &life{t: t, count: count, ledger: settletest.NewLedger(n), payeeKeys: map[string]uint32{}}
 	m.payer, m.payee = m.actor(n, "payer"), m.actor(n, "payee")
 	m.payee.cfg.DepositEvery = machineEvery
 	m.towers = towers{byTx: map[[32]byte]leak{}, refunds: map[settle.Outpoint]bool{}, away: map[*actor]bool{}}
 	m.towers.honest, m.towers.hostile = m.keeper(9, tower.Quota{}), m.keeper(8, tower.Quota{ClientDeposits: 1})
-	for range 6 {
+	for range 10 {
 		script, err := m.payer.wallet.ReceiveScript(context.Background())
 		m.must(err)
 		m.ledger.Mint(script, 40_000_000)
@@ -202,6 +229,7 @@ func (m *life) restart(a *actor) {
 	a.store = a.store.Clone()
 	a.cfg.Store = a.store
 	m.start(a)
+	m.adopt()
 	m.remembers()
 }
 
@@ -215,6 +243,7 @@ func (m *life) remembers() {
 			m.t.Fatalf("the payer knows of %d units after a crash, it signed %d", got, c.signed)
 		}
 	}
+	m.remembersRolls()
 }
 
 func (m *life) total(a *actor, c *account) pktcloud.Amount {
@@ -320,15 +349,23 @@ func (m *life) open() *account {
 	if m.saw(err); err != nil {
 		return nil
 	}
+	c := m.account(id, params, funding)
+	m.channels = append(m.channels, c)
+	return c
+}
+
+// account is that of a new channel of the payer.
+func (m *life) account(id pktcloud.ID, params settle.Params, funding []byte) *account {
 	chain, err := pktchain.ChannelOf(m.payer.cfg.Network, params)
 	m.must(err)
 	c := &account{id: id, params: params, funding: funding, chain: chain, outpoint: chain.Detail.Funding}
-	for index := uint32(0); c.signer == nil; index++ {
-		if c.signer, err = m.payer.cfg.Keychain.Signer(chain, index); index > 1000 {
+	for try := uint32(0); c.signer == nil; try++ { // mostly the next one
+		c.index = (m.index + try) % 1_000
+		if c.signer, err = m.payer.cfg.Keychain.Signer(chain, c.index); try > 1_000 {
 			m.must(err)
 		}
 	}
-	m.channels = append(m.channels, c)
+	m.index = c.index + 1
 	return c
 }
 
@@ -343,6 +380,7 @@ func (m *life) check() {
 			}
 		}
 	}
+	m.checkRolls()
 }
 
 // finish lets time pass until all channels are at rest, sometimes without the
@@ -354,6 +392,7 @@ func (m *life) finish() {
 	}
 	m.ledger.SetFeeRate(1_000)
 	m.towers.away[m.payee] = m.chance(2, "without the payee")
+	due := slices.DeleteFunc(m.dueRolls(), func(r *roll) bool { return m.height+machineMargin/2 >= r.from.params.Deadline() })
 	pass := func(blocks uint64) {
 		for last := m.height + blocks; m.height < last; {
 			m.mined(4, 0)
@@ -366,6 +405,8 @@ func (m *life) finish() {
 	for _, c := range m.channels {
 		m.count.ends[m.judge(c)]++
 	}
+	m.judgeStrays()
+	m.judgeDue(due)
 }
 
 // judge compares what the chain paid with what both sides had agreed.
@@ -373,6 +414,9 @@ func (m *life) judge(c *account) string {
 	out, err := m.ledger.Output(context.Background(), c.outpoint)
 	m.must(err)
 	if !out.Known {
+		if c.from != nil {
+			return m.judgeFailed(c)
+		}
 		if c.held > c.params.Unconfirmed {
 			m.t.Fatalf("a channel without funding, the payee holds %d units", c.held)
 		}
@@ -381,8 +425,15 @@ func (m *life) judge(c *account) string {
 	if out.Spend == nil || out.Spend.Depth < machineDepth {
 		m.t.Fatalf("channel %s never ended: %+v", c.id, out)
 	}
+	if m.judgeRolled(c, out.Spend) {
+		if c.from != nil {
+			return "roll after a roll"
+		}
+		return "roll"
+	}
 	end, err := c.chain.EndOf(out.Spend.Raw)
 	m.must(err)
+	m.agree(c)
 	if end.Payee+end.Payer+end.Fee != c.params.Capacity {
 		m.t.Fatalf("money was made or lost: %+v of %d", end, c.params.Capacity)
 	}
@@ -392,7 +443,7 @@ func (m *life) judge(c *account) string {
 	switch {
 	case end.Refund:
 		if c.held > 0 && !c.absent || c.kept > 0 {
-			m.t.Fatalf("the refund won while the payee held %d units and a tower a deposit of %d", c.held, c.kept)
+			m.t.Fatalf("%#v: the refund won while the payee held %d units and a tower a deposit of %d", c, c.held, c.kept)
 		}
 		return "refund"
 	case end.Payee == st.Final && end.Payee >= c.held && (!c.closed || c.final == st.Final):
@@ -400,35 +451,47 @@ func (m *life) judge(c *account) string {
 	case c.absent:
 		return m.judgeAbsent(c, end, total)
 	case end.Payee+end.Fee != total+c.params.Reserve || total < c.held:
-		m.t.Fatalf("the claim paid %d units and a fee of %d, the payee held %d", end.Payee, end.Fee, c.held)
+		m.t.Fatalf("%#v: the claim paid %d units and a fee of %d, the payee held %d", c, end.Payee, end.Fee, c.held)
 	case end.Payer < c.params.Capacity-c.signed-c.params.Reserve && c.signed >= total:
-		m.t.Fatalf("the payer gets %d units, it had signed %d", end.Payer, c.signed)
+		m.t.Fatalf("%#v: the payer gets %d units, it had signed %d", c, end.Payer, c.signed)
 	}
 	return "claim"
 }
 
+// act is something that can happen, and how often.
+type act struct {
+	do     func()
+	weight int // more for what often finds nothing to do
+}
+
+// acts are all that can happen; those of rolls often times as often.
+func (m *life) acts(often int) map[string]act {
+	all := map[string]act{
+		"open": {m.actOpen, 4}, "announce": {m.actAnnounce, 1}, "abandon": {m.actAbandon, 1}, "pay": {m.actPay, 5},
+		"deliver": {func() { m.deliver(m.take(false, nil)) }, 2}, "deliver and double": {func() { m.deliver(m.take(true, nil)) }, 2},
+		"lose": {func() { m.take(false, nil) }, 3}, "forge a voucher": {m.actForge, 4}, "offer a close": {m.actOfferClose, 4},
+		"forge a close": {m.actForgeClose, 3}, "claim": {m.actClaim, 2}, "double spend": {m.actDoubleSpend, 5},
+		"block": {m.actBlock, 1}, "blocks": {m.actBlocks, 1}, "full block": {m.actFullBlock, 3}, "fees move": {m.actFees, 3},
+		"reorganise": {m.actReorg, 4}, "chain in and out": {m.actSight, 2}, "clock jumps": {m.actClock, 2},
+		"crash payer": {m.actCrashPayer, 2}, "crash payee": {m.actCrashPayee, 1}, "die at a write": {m.actDie, 3}, "wrong call": {m.actWrong, 2},
+		"deposit": {m.actDeposit, 4}, "tower looks": {m.lookTower, 3}, "crash tower": {m.actCrashTower, 2},
+		"hostile tower": {m.actHostile, 4}, "go away": {m.actAway, 4},
+	}
+	for name, a := range m.rollActs() {
+		all[name] = act{a.do, a.weight * often}
+	}
+	return all
+}
+
 // history runs one.
-func history(t *rapid.T, n pktchain.Network, count *census) {
+func history(t *rapid.T, n pktchain.Network, count *census, often int) {
 	m := newLife(t, n, count)
 	actions := map[string]func(*rapid.T){"": func(t *rapid.T) { m.t = t; m.check() }}
-	for name, act := range map[string]struct {
-		do     func()
-		weight int // more for what often finds nothing to do
-	}{
-		"open": {m.actOpen, 2}, "announce": {m.actAnnounce, 1}, "abandon": {m.actAbandon, 1}, "pay": {m.actPay, 4},
-		"deliver": {func() { m.deliver(m.take(false)) }, 2}, "deliver and double": {func() { m.deliver(m.take(true)) }, 2},
-		"lose": {func() { m.take(false) }, 3}, "forge a voucher": {m.actForge, 4}, "offer a close": {m.actOfferClose, 2},
-		"forge a close": {m.actForgeClose, 2}, "claim": {m.actClaim, 2}, "double spend": {m.actDoubleSpend, 3},
-		"block": {m.actBlock, 1}, "blocks": {m.actBlocks, 1}, "full block": {m.actFullBlock, 3}, "fees move": {m.actFees, 2},
-		"reorganise": {m.actReorg, 3}, "chain in and out": {m.actSight, 2}, "clock jumps": {m.actClock, 2},
-		"crash payer": {m.actCrashPayer, 2}, "crash payee": {m.actCrashPayee, 1}, "die at a write": {m.actDie, 3}, "wrong call": {m.actWrong, 2},
-		"deposit": {m.actDeposit, 4}, "tower looks": {m.lookTower, 2}, "crash tower": {m.actCrashTower, 2},
-		"hostile tower": {m.actHostile, 4}, "go away": {m.actAway, 4},
-	} {
-		for i := range act.weight {
+	for name, a := range m.acts(often) {
+		for i := range a.weight {
 			actions[fmt.Sprint(name, " ", i)] = func(t *rapid.T) {
 				m.t = t
-				act.do()
+				a.do()
 				count.steps++
 				count.actions[name]++
 			}
@@ -439,29 +502,70 @@ func history(t *rapid.T, n pktchain.Network, count *census) {
 	m.finish()
 }
 
-// runMachine runs histories of a mean length until there were so many steps.
-func runMachine(t *testing.T, steps, length int) {
-	for name, value := range map[string]string{"rapid.steps": fmt.Sprint(length), "rapid.checks": fmt.Sprint(max(1, min(100, steps/length/4)))} {
-		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
-			if err := f.Value.Set(value); err != nil {
-				t.Fatal(err)
-			}
-			defer f.Value.Set(f.DefValue)
-		}
+// setFlag sets one of rapid's that was not given, until the function that it
+// returns is called.
+func setFlag(t *testing.T, name, value string) (undo func()) {
+	f := flag.Lookup(name)
+	if f.Value.String() != f.DefValue {
+		return func() {}
 	}
+	if err := f.Value.Set(value); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = f.Value.Set(f.DefValue) }
+}
+
+// minutes is the network of the machine, whose clock is simple.
+func minutes(t *testing.T) pktchain.Network {
 	n := network(t)
 	n.BlockTime = time.Minute
-	count := newCensus()
-	for count.steps < steps {
-		rapid.Check(t, func(t *rapid.T) { history(t, n, count) })
+	return n
+}
+
+// runMachine runs histories of a mean length until there were so many steps, by
+// so many workers.
+func runMachine(t *testing.T, steps, length, workers int) {
+	defer setFlag(t, "rapid.steps", fmt.Sprint(length))()
+	defer setFlag(t, "rapid.checks", fmt.Sprint(max(1, min(100, steps/length/4/workers))))()
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // little lives, much passes
+	n := minutes(t)
+	counts := make([]*census, workers)
+	t.Run("workers", func(t *testing.T) {
+		for i := range counts {
+			counts[i] = newCensus()
+			t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+				t.Parallel()
+				for counts[i].steps < steps/workers && !t.Failed() {
+					rapid.Check(t, func(t *rapid.T) { history(t, n, counts[i], 1) })
+				}
+			})
+		}
+	})
+	all := newCensus()
+	for _, c := range counts {
+		all.add(c)
 	}
-	count.report(t)
+	all.report(t)
 }
 
 // TestMachine lets two managers and two towers live through random histories: a
 // chain with reorganisations, full blocks and fees that move, a network that
 // loses and doubles, clocks that jump, machines that die, owners that go away,
-// sides and a tower that cheat.
+// channels that roll into others, sides and a tower that cheat.
 //
 // make soak does a million steps, and judges how often each thing happened.
-func TestMachine(t *testing.T) { runMachine(t, 1_000, 250) }
+func TestMachine(t *testing.T) { runMachine(t, 1_000, 250, 1) }
+
+// TestMachineRolls lets them live through histories that are the same each time,
+// and full of rolls.
+func TestMachineRolls(t *testing.T) {
+	defer setFlag(t, "rapid.steps", "120")()
+	defer setFlag(t, "rapid.checks", "1")()
+	n, count := minutes(t), newCensus()
+	for seed := range 12 {
+		undo := setFlag(t, "rapid.seed", fmt.Sprint(seed+1))
+		rapid.Check(t, func(t *rapid.T) { history(t, n, count, 4) })
+		undo()
+	}
+	count.report(t)
+}

@@ -220,18 +220,17 @@ func (m *life) leak(p tower.Parcel) {
 			continue
 		}
 		from := tx.TxIn[0].PreviousOutPoint
-		i := slices.IndexFunc(m.channels, func(c *account) bool { return c.outpoint == settle.Outpoint{TxID: from.Hash, Index: from.Index} })
-		if i < 0 {
+		c := m.accountAt(settle.Outpoint{TxID: from.Hash, Index: from.Index})
+		if c == nil {
 			m.t.Fatalf("a deposit for %v, which is no channel", from)
 		}
-		c := m.channels[i]
 		end, err := c.chain.EndOf(raw)
 		m.must(err)
 		l := leak{of: c, raw: raw}
 		if !end.Refund {
 			l.total = end.Payee + end.Fee - c.params.Reserve
-			if l.total > c.held || end.Payer != c.params.Capacity-l.total-c.params.Reserve {
-				m.t.Fatalf("a deposit of %+v, the payee holds %d units", end, c.held)
+			if l.total > m.total(m.payee, c) || end.Payer != c.params.Capacity-l.total-c.params.Reserve {
+				m.t.Fatalf("a deposit of %+v, the payee holds %d units", end, m.total(m.payee, c))
 			}
 		}
 		m.towers.byTx[tx.TxHash()] = l
@@ -346,7 +345,7 @@ func (m *life) actAway() {
 		m.towers.away[a] = true
 	}
 	for until = min(until, m.height+100); m.height < until; {
-		switch rapid.SampledFrom([]string{"block", "block", "block", "full", "fees", "reorg", "attack", "crash", "sight"}).Draw(m.t, "meanwhile") {
+		switch rapid.SampledFrom([]string{"block", "block", "block", "block", "block", "block", "full", "full", "fees", "reorg", "reorg", "attack", "attack", "crash", "sight"}).Draw(m.t, "meanwhile") {
 		case "full":
 			if !m.mayBeFull() {
 				m.mined(1, 0)
@@ -380,7 +379,7 @@ func (m *life) judgeAbsent(c *account, end pktchain.End, total pktcloud.Amount) 
 	got := end.Payee + end.Fee - c.params.Reserve
 	switch {
 	case got < c.kept || got > total:
-		m.t.Fatalf("away, the payee was paid %d units of %d, its last deposit was of %d", got, total, c.kept)
+		m.t.Fatalf("%#v: away, the payee was paid %d units of %d, its last deposit was of %d", c, got, total, c.kept)
 	case end.Payer != c.params.Capacity-got-c.params.Reserve:
 		m.t.Fatalf("the payer gets %d units, %d were claimed", end.Payer, got)
 	}

@@ -46,7 +46,7 @@ type Store interface {
 // goroutines at once.
 type Wallet interface {
 	// Fund builds and signs a transaction with these outputs first, in order,
-	// change after them. It spends confirmed native segwit coins only, none
+	// change after them. It spends confirmed P2WPKH coins only, none
 	// signalling replacement (sequence 0xfffffffe). feeRate is in units per
 	// 1000 virtual bytes. Its coins are reserved until Release, or until they
 	// are spent on the chain.
@@ -159,6 +159,7 @@ type Manager struct {
 
 	searching chan struct{} // holds one token while nobody searches
 	blocks    chan struct{} // a token when there was a new block
+	judging   chan struct{} // holds a token for each roll that is being judged
 }
 
 // New loads the channels of a store and reserves the coins of those that are
@@ -182,7 +183,7 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, self: cfg.DeviceKey.Public(),
 		payees: map[string]payeeRecord{}, channels: map[pktcloud.ID]*channel{}, funded: map[settle.Outpoint]pktcloud.ID{},
-		sight: settle.Sight{Lost: true}, lates: map[pktcloud.ID]lateState{}, rolls: map[pktcloud.ID]rollRecord{},
+		sight: settle.Sight{Lost: true}, lates: map[pktcloud.ID]lateState{}, rolls: map[pktcloud.ID]rollRecord{}, judging: make(chan struct{}, MaxRollJudgements),
 		restored: map[settle.Outpoint]*restored{}, recalled: map[settle.Outpoint]*recalled{}, searching: make(chan struct{}, 1), blocks: make(chan struct{}, 1),
 	}
 	m.searching <- struct{}{}

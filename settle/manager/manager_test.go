@@ -109,14 +109,7 @@ func (s *side) start() {
 	if s.m, err = manager.New(context.Background(), s.cfg); err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		if err := s.m.Run(ctx); err != nil {
-			s.t.Errorf("%s: Run: %v", s.name, err)
-		}
-	})
-	s.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
+	s.stop = run(s.t, s.name, s.m.Run)
 }
 
 // crash ends the side and starts it from what its store holds.
@@ -174,7 +167,7 @@ func (w *world) settled() pktcloud.ID {
 func (s *side) until(id pktcloud.ID, what string, ok func(manager.Status) bool) manager.Status {
 	s.t.Helper()
 	var st manager.Status
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		var err error
 		if st, err = s.m.Status(s.t.Context(), id); err != nil {
 			s.t.Fatal(err)
@@ -183,7 +176,7 @@ func (s *side) until(id pktcloud.ID, what string, ok func(manager.Status) bool) 
 			return st
 		}
 	}
-	s.t.Fatalf("%s: no %s within a minute: %s at height %d, depth %d, closing depth %d", s.name, what, st.Phase, st.Height, st.Depth, st.ClosingDepth)
+	s.t.Fatalf("%s: no %s within two minutes: %s at height %d, depth %d, closing depth %d", s.name, what, st.Phase, st.Height, st.Depth, st.ClosingDepth)
 	return st
 }
 

@@ -98,6 +98,7 @@ type channel struct {
 	funding []byte
 	chain   pktchain.Channel
 	turn    chan struct{} // holds one token while nobody has the turn
+	asks    chan struct{} // the same for the questions for a roll of it, which take longer
 	state   atomic.Pointer[state]
 	signs   *pktchain.Signer // made when first needed, by whoever has the turn
 }
@@ -121,9 +122,10 @@ func newChannel(n pktchain.Network, r channelRecord, st state) (*channel, error)
 	}
 	ch := &channel{
 		id: st.Channel.ID, role: r.Role, index: uint32(r.Index), order: r.Order, funding: r.Funding, chain: chain,
-		turn: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1), asks: make(chan struct{}, 1),
 	}
 	ch.turn <- struct{}{}
+	ch.asks <- struct{}{}
 	ch.state.Store(&st)
 	return ch, nil
 }

@@ -96,48 +96,21 @@ func overRPC(t *testing.T, blocks int) (*devnet.Chain, *counter, pktd.Config) {
 	return chain, count, pktd.Config{URL: proxy.URL, CookieFile: cookie, Magic: devnet.Magic, PollInterval: 10 * time.Millisecond}
 }
 
-// machine is a payer, made anew from its store at each start.
-type machine struct {
-	wallet *wallet.Wallet
-	m      *manager.Manager
-	stop   func()
-}
-
-func startMachine(t *testing.T, store *settletest.Store, ledger settle.Ledger) machine {
+// payerOn is a payer, made anew from its store at each start.
+func payerOn(t *testing.T, store *settletest.Store, ledger settle.Ledger) *party {
 	t.Helper()
-	ctx := t.Context()
-	secret := bytes.Repeat([]byte{3}, wallet.SeedBytes)
-	w, err := wallet.Open(ctx, secret, wallet.Config{Network: network(t), Ledger: ledger, Store: store, New: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := pktchain.NewKeychain(network(t), secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := manager.New(ctx, manager.Config{
-		Network: network(t), Ledger: ledger, Store: store, Wallet: w, Keychain: keys, DeviceKey: pktcloud.NewPrivateKey([32]byte{3}), Reserve: reserve,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		if err := m.Run(running); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	stop := sync.OnceFunc(func() { cancel(); wait.Wait() })
-	t.Cleanup(stop)
-	return machine{wallet: w, m: m, stop: stop}
+	p := seat{
+		network: network(t), ledger: ledger, store: store, secret: bytes.Repeat([]byte{3}, wallet.SeedBytes), machine: 3, fresh: true,
+	}.party(t)
+	p.start()
+	return p
 }
 
-// count waits until the phases of the machine's channels are as many as wanted.
-func (p machine) count(t *testing.T, want map[settle.Phase]int) {
+// count waits until the phases of the party's channels are as many as wanted.
+func (p *party) count(t *testing.T, want map[settle.Phase]int) {
 	t.Helper()
 	var got map[settle.Phase]int
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		got = map[settle.Phase]int{}
 		fresh := true
 		for _, s := range p.m.List() {
@@ -148,7 +121,7 @@ func (p machine) count(t *testing.T, want map[settle.Phase]int) {
 			return
 		}
 	}
-	t.Fatalf("got %v within 30 s, want %v", got, want)
+	t.Fatalf("got %v within two minutes, want %v", got, want)
 }
 
 // TestRestartReadsBlocksOnce: a restart with 50 channels, open, closing and
@@ -159,7 +132,7 @@ func TestRestartReadsBlocksOnce(t *testing.T) {
 	const old = 1900
 	chain, blocks, cfg := overRPC(t, old)
 	store := settletest.NewStore()
-	payer := startMachine(t, store, chain)
+	payer := payerOn(t, store, chain)
 	payee := (&world{t: t, net: network(t), ledger: settletest.NewLedger(network(t)), clock: &clock{now: time.Now()}}).side("payee")
 	payee.stop()
 	payee.cfg.Ledger, payee.cfg.Now = chain, nil
@@ -226,7 +199,7 @@ func TestRestartReadsBlocksOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	payer = startMachine(t, store.Clone(), driver)
+	payer = payerOn(t, store.Clone(), driver)
 	payer.count(t, want)
 	if err := payer.wallet.Restore(ctx); err != nil {
 		t.Fatal(err)

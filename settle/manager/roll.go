@@ -3,10 +3,13 @@ package manager
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/crash"
 	"github.com/pkt-cash/pkt-cloud/settle"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 )
@@ -34,6 +37,9 @@ type RollRequest struct {
 	// LifetimeBlocks makes the successor expire at the tip and this; zero means
 	// when the predecessor does.
 	LifetimeBlocks uint64
+	// ExtendBlocks, with no LifetimeBlocks, makes it expire so many blocks later
+	// than the predecessor.
+	ExtendBlocks uint64
 	// MinDepth is the successor's, if that is more than the predecessor's.
 	MinDepth uint64
 }
@@ -87,41 +93,41 @@ func (m *Manager) rollOf(predecessor pktcloud.ID) (rollRecord, bool) {
 // [settle.ErrCapacity], [settle.ErrFee] or [settle.ErrLedgerUnavailable], or are
 // the Wallet's.
 func (m *Manager) Roll(ctx context.Context, channel pktcloud.ID, r RollRequest) (settle.RollOffer, error) {
+	return m.rollWithin(ctx, channel, r, nil)
+}
+
+// RollWithin is Roll for a fee that must not be above most: [settle.ErrFee].
+func (m *Manager) RollWithin(ctx context.Context, channel pktcloud.ID, r RollRequest, most pktcloud.Amount) (settle.RollOffer, error) {
+	return m.rollWithin(ctx, channel, r, &most)
+}
+
+func (m *Manager) rollWithin(ctx context.Context, channel pktcloud.ID, r RollRequest, most *pktcloud.Amount) (settle.RollOffer, error) {
 	ch, err := m.channel(channel)
 	if err != nil {
 		return settle.RollOffer{}, err
 	}
-	switch record, rolls := m.rollOf(channel); {
-	case ch.role != settle.Payer:
-		return settle.RollOffer{}, settle.Refuse(settle.ErrRole, "only the payer offers a roll")
-	case rolls:
+	if record, rolls := m.rollOf(channel); rolls && ch.role == settle.Payer {
 		return settle.ParseRollOffer(record.Offer)
-	case m.isRestored(ch):
-		return settle.RollOffer{}, settle.Refuse(settle.ErrClosed, "the channel came back by its phrase: what it paid may be lost, so it does not roll")
 	}
-	tip, err := m.askTip(ctx)
+	p, err := m.successorOf(ctx, ch, r)
 	if err != nil {
 		return settle.RollOffer{}, err
 	}
-	p := ch.chain.Params
-	p.MinDepth = max(p.MinDepth, r.MinDepth)
-	if r.LifetimeBlocks > 0 {
-		p.ExpiryHeight = tip.Height + r.LifetimeBlocks
-	}
-	switch {
-	case r.Capacity >= p.Capacity:
-		p.Capacity = r.Capacity
-	case r.Capacity > 0:
-		return settle.RollOffer{}, settle.Refuse(settle.ErrParams, "a roll takes no money out of a channel of %d units", uint64(p.Capacity))
-	}
-	if err := ch.state.Load().Channel.At(tip.Height).CanRoll(p); err != nil { // before anything is spent on it
+	if err := m.ready(ctx); err != nil {
 		return settle.RollOffer{}, err
 	}
-	plan, raw, err := m.planRoll(ctx, ch, p, r.Capacity > 0)
+	index, err := m.takeIndex(ctx, settle.Payer, nil)
+	if err != nil {
+		return settle.RollOffer{}, err
+	}
+	plan, raw, err := m.planRoll(ctx, ch, p, index, r.Capacity > 0)
 	if err != nil {
 		return settle.RollOffer{}, err
 	}
 	p.Capacity = plan.Capacity
+	if err = m.cheap(ctx, ch, raw, most); err != nil {
+		return settle.RollOffer{}, errors.Join(err, m.cfg.Wallet.Release(ctx, raw))
+	}
 	offer, err := m.offerRoll(ctx, ch, p, plan, raw)
 	if err != nil {
 		if e := m.cfg.Wallet.Release(ctx, raw); e != nil {
@@ -131,21 +137,81 @@ func (m *Manager) Roll(ctx context.Context, channel pktcloud.ID, r RollRequest) 
 	return offer, err
 }
 
-// planRoll takes an index for the successor and makes the roll without its
+// PlanRoll says what [Manager.Roll] would make of a channel: the successor's
+// parameters but for the detail, and the fee. It changes nothing. Errors are those
+// of Roll.
+func (m *Manager) PlanRoll(ctx context.Context, channel pktcloud.ID, r RollRequest) (p settle.Params, fee pktcloud.Amount, err error) {
+	ch, err := m.channel(channel)
+	if err != nil {
+		return p, 0, err
+	}
+	if _, rolls := m.rollOf(channel); rolls {
+		return p, 0, settle.Refuse(settle.ErrRolling, "the channel rolls already")
+	}
+	if p, err = m.successorOf(ctx, ch, r); err != nil {
+		return p, 0, err
+	}
+	plan, raw, err := m.planRoll(ctx, ch, p, 0, r.Capacity > 0)
+	if err != nil {
+		return p, 0, err
+	}
+	p.Capacity, p.Detail = plan.Capacity, nil
+	fee, err = m.rollFee(ctx, ch, raw)
+	return p, fee, errors.Join(err, m.cfg.Wallet.Release(ctx, raw))
+}
+
+// rollFee is what a roll of this side's pays.
+func (m *Manager) rollFee(ctx context.Context, ch *channel, raw []byte) (pktcloud.Amount, error) {
+	return ch.chain.RollFee(raw, func(at settle.Outpoint) (settle.Output, error) { return m.cfg.Ledger.Output(ctx, at) })
+}
+
+// cheap holds a roll to the most that its fee may be, if that was said.
+func (m *Manager) cheap(ctx context.Context, ch *channel, raw []byte, most *pktcloud.Amount) error {
+	if most == nil {
+		return nil
+	}
+	fee, err := m.rollFee(ctx, ch, raw)
+	if err == nil && fee > *most {
+		err = settle.Refuse(settle.ErrFee, "the fee is above the limit: it would be %s, the limit is %s", fee, *most)
+	}
+	return err
+}
+
+// successorOf are the parameters of what a channel would roll into, but for the
+// detail and what a fee takes.
+func (m *Manager) successorOf(ctx context.Context, ch *channel, r RollRequest) (settle.Params, error) {
+	switch {
+	case ch.role != settle.Payer:
+		return settle.Params{}, settle.Refuse(settle.ErrRole, "only the payer offers a roll")
+	case m.isRestored(ch):
+		return settle.Params{}, settle.Refuse(settle.ErrClosed, "the channel came back by its phrase: what it paid may be lost, so it does not roll")
+	}
+	tip, err := m.askTip(ctx)
+	if err != nil {
+		return settle.Params{}, err
+	}
+	p := ch.chain.Params
+	p.MinDepth = max(p.MinDepth, r.MinDepth)
+	if p.ExpiryHeight += min(r.ExtendBlocks, math.MaxUint32); r.LifetimeBlocks > 0 {
+		p.ExpiryHeight = tip.Height + r.LifetimeBlocks
+	}
+	switch {
+	case r.Capacity >= p.Capacity:
+		p.Capacity = r.Capacity
+	case r.Capacity > 0:
+		return settle.Params{}, settle.Refuse(settle.ErrParams, "a roll takes no money out of a channel of %d units", uint64(p.Capacity))
+	}
+	return p, ch.state.Load().Channel.At(tip.Height).CanRoll(p) // before anything is spent on it
+}
+
+// planRoll makes the roll into a successor with the keys of an index, without its
 // first signatures.
-func (m *Manager) planRoll(ctx context.Context, ch *channel, p settle.Params, wallet bool) (pktchain.Plan, []byte, error) {
+func (m *Manager) planRoll(ctx context.Context, ch *channel, p settle.Params, index uint32, wallet bool) (pktchain.Plan, []byte, error) {
 	rate, err := m.rate(ctx, pktchain.FundingFeeFactor)
 	if err != nil {
 		return pktchain.Plan{}, nil, err
 	}
 	rate = min(rate, (pktchain.MaxRollFeeFactor-1)*m.cfg.Network.RelayFloor)
-	if err := m.ready(ctx); err != nil {
-		return pktchain.Plan{}, nil, err
-	}
-	index, err := m.takeIndex(ctx, settle.Payer, nil)
-	if err != nil {
-		return pktchain.Plan{}, nil, err
-	}
 	d := ch.chain.Detail
 	plan := pktchain.Plan{
 		Index: index, Expiry: p.ExpiryHeight, Capacity: p.Capacity, PayerScript: d.PayerScript,
@@ -293,9 +359,11 @@ func (m *Manager) beginRoll(ctx context.Context, ch *channel, b begunRoll) error
 		kept.record = *late
 		puts = append(puts, put{keyLates + to.id.Hex(), kept.record})
 	}
-	if err := m.apply(ctx, puts...); err != nil {
+	crash.Point("roll begins")
+	if err := m.apply(context.WithoutCancel(ctx), puts...); err != nil { // all of it, or nothing is known of it
 		return err
 	}
+	crash.Point("roll begins")
 	m.mu.Lock()
 	m.rolls[ch.id] = roll
 	if late != nil {
@@ -336,6 +404,9 @@ func (m *Manager) AcceptRoll(ctx context.Context, o settle.RollOffer) (raw []byt
 	if err := ch.state.Load().Channel.At(tip.Height).CanRoll(o.Successor); err != nil { // before anything that takes longer
 		return nil, err
 	}
+	if want := m.cfg.Depth.For(o.Successor.Capacity); o.Successor.MinDepth < want { // [SETTLE-38]
+		return nil, settle.Refuse(settle.ErrParams, "the successor is settled at a depth of %d, this side wants %d for %d units", o.Successor.MinDepth, want, uint64(o.Successor.Capacity))
+	}
 	to, err := pktchain.ChannelOf(m.cfg.Network, o.Successor)
 	if err != nil {
 		return nil, err
@@ -343,6 +414,12 @@ func (m *Manager) AcceptRoll(ctx context.Context, o settle.RollOffer) (raw []byt
 	roll, err := ch.chain.ReadRoll(to, o.Tx)
 	if err != nil {
 		return nil, err
+	}
+	select { // what a stranger's scripts may cost at once [ROLL-35]
+	case m.judging <- struct{}{}:
+		defer func() { <-m.judging }()
+	default:
+		return nil, settle.Refuse(settle.ErrBusy, "other rolls are being judged; offer it again")
 	}
 	output := m.cfg.Ledger.Output
 	if coins, ok := m.cfg.Ledger.(settle.CoinReader); ok { // strangers name the inputs
@@ -437,9 +514,11 @@ func (m *Manager) CompleteRoll(ctx context.Context, channel pktcloud.ID, raw []b
 	if err := roll.Completed(raw); err != nil {
 		return err
 	}
+	crash.Point("roll answered")
 	if err := m.keepRoll(ctx, ch, to, raw); err != nil {
 		return err
 	}
+	crash.Point("roll answered")
 	return m.cfg.Ledger.Broadcast(ctx, raw)
 }
 
@@ -468,15 +547,20 @@ func (m *Manager) offeredRoll(ch *channel) (*channel, pktchain.Roll, error) {
 // keepRoll makes a roll with both signatures durable: from then on it is
 // broadcast until it is mined.
 func (m *Manager) keepRoll(ctx context.Context, ch, to *channel, raw []byte) error {
-	return m.changePair(ctx, ch, to, func(from, next state) (state, state, []put, error) {
+	var kept rollRecord
+	err := m.changePair(ctx, ch, to, func(from, next state) (state, state, []put, error) {
 		record, ok := m.rollOf(ch.id)
 		if !ok || len(record.Raw) > 0 && next.Announced {
 			return from, next, nil, errUnchanged
 		}
 		record.Raw, next.Announced = raw, true
-		m.mu.Lock()
-		m.rolls[ch.id] = record // what a crash forgets, the payee or the chain says again
-		m.mu.Unlock()
+		kept = record
 		return from, next, []put{{keyRolls + ch.id.Hex(), record}}, nil
 	})
+	if err == nil && len(kept.Raw) > 0 {
+		m.mu.Lock()
+		m.rolls[ch.id] = kept
+		m.mu.Unlock()
+	}
+	return err
 }

@@ -8,7 +8,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
-	"github.com/pkt-cash/pkt-cloud/settle/internal/btcdtest"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/nodetest"
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
 )
 
@@ -38,8 +38,8 @@ const (
 // scene is a roll between two owners on a real chain.
 type scene struct {
 	t            *testing.T
-	node         *btcdtest.Node
-	payer, payee *owner
+	node         *nodetest.Node
+	payer, payee *party
 	id, to       pktcloud.ID
 	offer        settle.RollOffer
 	raw          []byte          // the payee's answer
@@ -49,18 +49,9 @@ type scene struct {
 	payeeHad     pktcloud.Amount
 }
 
-func newScene(t *testing.T, node *btcdtest.Node, payer, payee *owner, trust pktcloud.Amount) *scene {
+func newScene(t *testing.T, node *nodetest.Node, payer, payee *party, trust pktcloud.Amount) *scene {
 	t.Helper()
-	for range 3 {
-		script, err := payer.wallet.ReceiveScript(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := node.Fund(t.Context(), script, 4*sceneCapacity); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mine(t, node, 1)
+	funded(t, node, payer, 3, 4*sceneCapacity)
 	s := &scene{t: t, node: node, payer: payer, payee: payee}
 	detail, err := payee.m.PayeeDetail(t.Context())
 	s.must(err)
@@ -76,7 +67,7 @@ func newScene(t *testing.T, node *btcdtest.Node, payer, payee *owner, trust pktc
 	payee.until(t, s.id, "open channel", phase(settle.Open))
 	s.payerHad, s.payeeHad = s.balance(payer)+sceneCapacity, s.balance(payee)
 	s.signed = params.Spendable() - 100_000 // what is left is less than what will be paid
-	paid(t, payer.party, payee.party, s.id, s.signed)
+	paid(t, payer, payee, s.id, s.signed)
 	s.held = s.signed
 	return s
 }
@@ -88,7 +79,7 @@ func (s *scene) must(err error) {
 	}
 }
 
-func (s *scene) balance(o *owner) pktcloud.Amount {
+func (s *scene) balance(o *party) pktcloud.Amount {
 	s.t.Helper()
 	b, err := o.wallet.Balance(s.t.Context())
 	s.must(err)
@@ -150,7 +141,7 @@ func (s *scene) prepareElsewhere() {
 }
 
 // seen waits until owners that run know the best block.
-func (s *scene) seen(owners ...*owner) {
+func (s *scene) seen(owners ...*party) {
 	s.t.Helper()
 	tip, err := s.node.Ledger.Tip(s.t.Context())
 	s.must(err)
@@ -171,7 +162,7 @@ func (s *scene) takeAway() { s.must(s.node.Ledger.Broadcast(s.t.Context(), s.els
 
 // finish lets the chain grow, and a side that is honest do what it does, until
 // nothing is left to do for it.
-func (s *scene) finish(honest *owner) {
+func (s *scene) finish(honest *party) {
 	s.t.Helper()
 	rests := func() bool {
 		for _, id := range []pktcloud.ID{s.id, s.to} {
@@ -233,13 +224,13 @@ var rollAttacks = []rollAttack{
 	{"completed: the payer stops answering", stepCompleted, true, rollFees, func(s *scene) { s.payer.stop() }},
 	{"mined: the payer double-spends in a reorganisation of 6", stepMined, true, sceneAlone + rollFees, func(s *scene) {
 		mine(s.t, s.node, sceneReorg-1)
-		s.must(s.node.Invalidate(s.t.Context(), sceneReorg))
+		s.must(s.node.TakeBack(s.t.Context(), sceneReorg))
 		s.takeAway()
 		mine(s.t, s.node, sceneReorg+1)
 	}},
 	{"mined: the payer stops answering", stepMined, true, rollFees, func(s *scene) { s.payer.stop() }},
 	{"done: the payer double-spends in a reorganisation of 6", stepDone, true, rollFees, func(s *scene) {
-		s.must(s.node.Invalidate(s.t.Context(), sceneReorg))
+		s.must(s.node.TakeBack(s.t.Context(), sceneReorg))
 		if err := s.node.Ledger.Broadcast(s.t.Context(), s.elsewhere); !errors.Is(err, settle.ErrRejected) {
 			s.t.Errorf("the roll's coin after it was buried: got %v", err)
 		}
@@ -265,7 +256,7 @@ var rollAttacks = []rollAttack{
 	{"completed: the payee stops answering", stepCompleted, false, rollFees, func(s *scene) { s.payee.stop() }},
 	{"mined: the payee claims in a reorganisation of 6", stepMined, false, reserve + rollFees, func(s *scene) {
 		mine(s.t, s.node, sceneReorg-1)
-		s.must(s.node.Invalidate(s.t.Context(), sceneReorg))
+		s.must(s.node.TakeBack(s.t.Context(), sceneReorg))
 		if _, err := s.payee.m.Claim(s.t.Context(), s.id); err != nil && !errors.Is(err, settle.ErrRejected) && !errors.Is(err, settle.ErrClosed) {
 			s.t.Fatal(err)
 		}
@@ -274,7 +265,7 @@ var rollAttacks = []rollAttack{
 	{"mined: the payee stops answering", stepMined, false, rollFees, func(s *scene) { s.payee.stop() }},
 	{"done: the payee stops answering in a reorganisation of 6", stepDone, false, rollFees, func(s *scene) {
 		s.payee.stop()
-		s.must(s.node.Invalidate(s.t.Context(), sceneReorg))
+		s.must(s.node.TakeBack(s.t.Context(), sceneReorg))
 		mine(s.t, s.node, sceneReorg+1)
 	}},
 }
@@ -300,22 +291,13 @@ func (s *scene) claim() {
 }
 
 // TestRollAttacked lets either side attack a roll at each of its steps, on a real
-// btcd under standard policy. Whoever is honest keeps what it was promised, but
+// node under standard policy. Whoever is honest keeps what it was promised, but
 // for the limits.
 func TestRollAttacked(t *testing.T) {
-	node, err := btcdtest.Start(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := node.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	payer, payee := newOwner(t, node, 1), newOwner(t, node, 2)
-	for _, o := range []*owner{payer, payee} {
-		o.stop()
-		o.cfg.MarginBlocks, o.cfg.DepositEvery = sceneMargin, 0
+	node := nodetest.New(t)
+	payer, payee := sat(t, node, 1, 1), sat(t, node, 2, 2)
+	for _, o := range []*party{payer, payee} {
+		o.cfg.MarginBlocks = sceneMargin
 		o.start()
 	}
 	// lost runs an attack, and returns what the honest side is short of.
@@ -323,7 +305,7 @@ func TestRollAttacked(t *testing.T) {
 		t.Helper()
 		s := newScene(t, node, payer, payee, trust)
 		defer func() { // whoever was gone is back for the next
-			for _, o := range []*owner{payer, payee} {
+			for _, o := range []*party{payer, payee} {
 				o.stop()
 				o.start()
 			}

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -12,13 +13,16 @@ import (
 var errUnchanged = errors.New("settle: nothing to change")
 
 // hold takes the channel's turn.
-func (ch *channel) hold(ctx context.Context) (done func(), err error) {
+func (ch *channel) hold(ctx context.Context) (done func(), err error) { return take(ctx, ch.turn) }
+
+// take waits for the token and returns what gives it back.
+func take(ctx context.Context, turn chan struct{}) (done func(), err error) {
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-ch.turn:
+	case <-turn:
 	}
-	return func() { ch.turn <- struct{}{} }, nil
+	return func() { turn <- struct{}{} }, nil
 }
 
 // changePair is change for a predecessor and its successor: both states become
@@ -164,6 +168,11 @@ func (m *Manager) ReceiveRolling(ctx context.Context, r RollPayment) error {
 // match [settle.ErrRole] or [settle.ErrClosed], once the roll was seen or more was
 // paid over the successor [ROLL-10].
 func (m *Manager) WithdrawRoll(ctx context.Context, channel pktcloud.ID) error {
+	return m.withdraw(ctx, channel, nil)
+}
+
+// withdraw takes back the offer that was refused, and no other; nil: whichever.
+func (m *Manager) withdraw(ctx context.Context, channel pktcloud.ID, refused []byte) error {
 	ch, err := m.channel(channel)
 	if err != nil {
 		return err
@@ -176,7 +185,11 @@ func (m *Manager) WithdrawRoll(ctx context.Context, channel pktcloud.ID) error {
 		return err
 	}
 	err = m.changePair(ctx, ch, to, func(a, b state) (state, state, []put, error) {
-		if record, rolls := m.rollOf(channel); !rolls || len(record.Raw) > 0 {
+		record, rolls := m.rollOf(channel)
+		if refused != nil && !bytes.Equal(record.Offer, refused) {
+			return a, b, nil, settle.Refuse(settle.ErrRolling, "another offer has taken its place")
+		}
+		if !rolls || len(record.Raw) > 0 {
 			return a, b, nil, settle.Refuse(settle.ErrClosed, "the payee has signed the roll")
 		}
 		p, err := settle.Pair{From: a.Channel, To: b.Channel}.Withdraw()
@@ -230,7 +243,7 @@ func (m *Manager) rollSides(ch *channel, c settle.Channel) (from, to *channel, e
 		to, err = m.channel(c.Into.Channel)
 		return ch, to, err
 	}
-	if !c.From.Channel.IsZero() && c.Phase == settle.Opening { // a crash may have come between its end and the predecessor's
+	if !c.From.Channel.IsZero() && (c.Phase == settle.Opening || c.Phase == settle.Closing) { // it may look funded until after the predecessor's end
 		from, err = m.channel(c.From.Channel)
 		return from, ch, err
 	}

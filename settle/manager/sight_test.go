@@ -2,6 +2,7 @@ package manager_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -110,6 +111,23 @@ func TestStalledNode(t *testing.T) {
 	w.payee.until(id, "raise", func(s manager.Status) bool { tx := w.endOf(s); return tx != first && tx != [32]byte{} })
 }
 
+// storedTip waits until a block is in the store, with the time at which it was seen.
+func (s *side) storedTip(height uint64) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprintf("block %d in the store", height), func() bool {
+		var tip struct {
+			Height uint64 `cbor:"height"`
+			Seen   int64  `cbor:"seen"`
+		}
+		if err := s.store.Load(s.t.Context(), "settle/tip", func(_ string, value []byte) error {
+			return pktcloud.Unmarshal(value, &tip, pktcloud.MaxRecordBytes)
+		}); err != nil {
+			s.t.Fatal(err)
+		}
+		return tip.Height == height
+	})
+}
+
 // TestStandsStillAcrossARestart: a side that starts again with the same old block
 // does not take it for a new one, even if the block claims to be.
 func TestStandsStillAcrossARestart(t *testing.T) {
@@ -117,6 +135,7 @@ func TestStandsStillAcrossARestart(t *testing.T) {
 	id := w.open(nil)
 	st := w.payee.until(id, "status", func(manager.Status) bool { return true })
 	seen := st.Height
+	w.payee.storedTip(seen)
 	w.payee.stop()
 	tip, err := w.ledger.Tip(t.Context())
 	if err != nil {
@@ -130,7 +149,7 @@ func TestStandsStillAcrossARestart(t *testing.T) {
 	w.mineNow(1)
 	w.clock.Add(-24 * time.Hour)
 	w.payee.until(id, "block", func(s manager.Status) bool { return s.Height == seen+1 })
-	time.Sleep(20 * time.Millisecond) // it is stored
+	w.payee.storedTip(seen + 1)
 	w.clock.Add(2 * time.Hour)
 	w.payee.crash()
 	w.payee.until(id, "estimate", func(s manager.Status) bool { return s.Height == seen+1+7200/45 })

@@ -4,6 +4,7 @@ package manager_test
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -20,6 +21,6 @@ func TestMachineForLong(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	runMachine(t, steps, 200)
+	runMachine(t, steps, 200, runtime.GOMAXPROCS(0))
 	t.Logf("%d steps in %.0f s", steps, time.Since(start).Seconds())
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,83 +14,40 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/settle"
-	"github.com/pkt-cash/pkt-cloud/settle/internal/btcdtest"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/nodetest"
 	"github.com/pkt-cash/pkt-cloud/settle/manager"
 	"github.com/pkt-cash/pkt-cloud/settle/pktchain"
 	"github.com/pkt-cash/pkt-cloud/settle/settletest"
 	"github.com/pkt-cash/pkt-cloud/settle/tower"
-	"github.com/pkt-cash/pkt-cloud/settle/wallet"
 )
 
-// owner is a party that can go away and come back, and its supply of towers.
-type owner struct {
-	party
-	t     *testing.T
-	cfg   manager.Config
-	stop  func()
-	keys  *pktchain.Keychain
-	store *settletest.Store
-}
-
-func newOwner(t *testing.T, node *btcdtest.Node, seed byte) *owner {
+// newOwner is a party that deposits with towers.
+func newOwner(t *testing.T, node *nodetest.Node, seed byte) *party {
 	t.Helper()
-	ledger, err := node.Driver()
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := bytes.Repeat([]byte{seed}, wallet.SeedBytes)
-	o := &owner{t: t, store: settletest.NewStore()}
-	if o.wallet, err = wallet.Open(t.Context(), secret, wallet.Config{Network: node.Network, Ledger: ledger, Store: o.store}); err != nil {
-		t.Fatal(err)
-	}
-	if o.keys, err = pktchain.NewKeychain(node.Network, secret); err != nil {
-		t.Fatal(err)
-	}
-	device := pktcloud.NewPrivateKey([32]byte{seed})
-	o.device = device.Public()
-	o.cfg = manager.Config{
-		Network: node.Network, Ledger: ledger, Store: o.store, Wallet: o.wallet, Keychain: o.keys, DeviceKey: device,
-		Reserve: reserve, DepositEvery: 50_000,
-	}
-	o.start()
-	t.Cleanup(func() { o.stop() })
-	return o
-}
-
-func (o *owner) start() {
-	o.t.Helper()
-	var err error
-	if o.m, err = manager.New(context.Background(), o.cfg); err != nil {
-		o.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		if err := o.m.Run(ctx); err != nil {
-			o.t.Errorf("Run: %v", err)
-		}
-	})
-	o.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
+	p := sat(t, node, seed, seed)
+	p.cfg.DepositEvery = 50_000
+	p.start()
+	return p
 }
 
 // supply brings towers up to date over TCP.
-func (o *owner) supply(towers ...tower.Target) {
-	o.t.Helper()
-	key, err := o.keys.TowerKey()
+func (p *party) supply(towers ...tower.Target) {
+	p.t.Helper()
+	key, err := p.keys.TowerKey()
 	if err != nil {
-		o.t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	d, err := tower.NewDepositor(o.t.Context(), tower.DepositorConfig{Network: o.cfg.Network, Key: key, Parcels: o.m.Parcels, Store: o.store, Towers: towers})
+	d, err := tower.NewDepositor(p.t.Context(), tower.DepositorConfig{Network: p.cfg.Network, Key: key, Parcels: p.m.Parcels, Store: p.store, Towers: towers})
 	if err != nil {
-		o.t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	if err := d.Supply(o.t.Context()); err != nil {
-		o.t.Fatal(err)
+	if err := d.Supply(p.t.Context()); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
 // keep runs a tower on the node, reached over TCP. stop ends it.
-func keep(t *testing.T, node *btcdtest.Node, key byte, store *settletest.Store) (target tower.Target, stop func()) {
+func keep(t *testing.T, node *nodetest.Node, key byte, store *settletest.Store) (target tower.Target, stop func()) {
 	t.Helper()
 	ledger, err := node.Driver()
 	if err != nil {
@@ -105,16 +61,9 @@ func keep(t *testing.T, node *btcdtest.Node, key byte, store *settletest.Store) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	for _, run := range []func() error{func() error { return tw.Run(ctx) }, func() error { return tw.Serve(ctx, l) }} {
-		wait.Go(func() {
-			if err := run(); err != nil {
-				t.Errorf("tower: %v", err)
-			}
-		})
-	}
-	stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
+	runs := run(t, "tower", tw.Run)
+	serves := run(t, "tower", func(ctx context.Context) error { return tw.Serve(ctx, l) })
+	stop = func() { runs(); serves() }
 	t.Cleanup(stop)
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
@@ -123,22 +72,22 @@ func keep(t *testing.T, node *btcdtest.Node, key byte, store *settletest.Store) 
 }
 
 // chainOf is a channel's ledger view.
-func (o *owner) funding(id pktcloud.ID) settle.Outpoint {
-	o.t.Helper()
-	st, err := o.m.Status(o.t.Context(), id)
+func (p *party) funding(id pktcloud.ID) settle.Outpoint {
+	p.t.Helper()
+	st, err := p.m.Status(p.t.Context(), id)
 	if err != nil {
-		o.t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	d, err := pktchain.ParseDetail(st.Params.Detail)
 	if err != nil {
-		o.t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	return d.Funding
 }
 
 // spender waits until the mempool or a block has a spender of an output that
 // ok likes.
-func spender(t *testing.T, node *btcdtest.Node, at settle.Outpoint, what string, ok func(*settle.Spend) bool) *settle.Spend {
+func spender(t *testing.T, node *nodetest.Node, at settle.Outpoint, what string, ok func(*settle.Spend) bool) *settle.Spend {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if o, err := node.Ledger.Output(t.Context(), at); err == nil && o.Spend != nil && ok(o.Spend) {
@@ -156,11 +105,11 @@ func is(raw []byte) func(*settle.Spend) bool {
 }
 
 // pay pays and deposits every total in turn; it returns the parcels.
-func payAndDeposit(t *testing.T, payer, payee *owner, id pktcloud.ID, towers []tower.Target, totals ...pktcloud.Amount) []manager.Parcel {
+func payAndDeposit(t *testing.T, payer, payee *party, id pktcloud.ID, towers []tower.Target, totals ...pktcloud.Amount) []manager.Parcel {
 	t.Helper()
 	var parcels []manager.Parcel
 	for _, total := range totals {
-		paid(t, payer.party, payee.party, id, total)
+		paid(t, payer, payee, id, total)
 		if ids := payee.m.WantLate(); len(ids) != 1 || ids[0] != id {
 			t.Fatalf("got %v wanted, want the channel", ids)
 		}
@@ -182,7 +131,7 @@ func payAndDeposit(t *testing.T, payer, payee *owner, id pktcloud.ID, towers []t
 }
 
 // mineUntil mines to a height, in steps that a ledger of a poor machine follows.
-func mineUntil(t *testing.T, node *btcdtest.Node, height uint64) {
+func mineUntil(t *testing.T, node *nodetest.Node, height uint64) {
 	t.Helper()
 	tip, err := node.Ledger.Tip(t.Context())
 	if err != nil {
@@ -193,11 +142,11 @@ func mineUntil(t *testing.T, node *btcdtest.Node, height uint64) {
 	}
 }
 
-func (o *owner) lockOf(id pktcloud.ID) (late, expiry uint64) {
-	o.t.Helper()
-	st, err := o.m.Status(o.t.Context(), id)
+func (p *party) lockOf(id pktcloud.ID) (late, expiry uint64) {
+	p.t.Helper()
+	st, err := p.m.Status(p.t.Context(), id)
 	if err != nil {
-		o.t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	return st.Params.LateHeight(), st.Params.ExpiryHeight
 }
@@ -212,7 +161,7 @@ func outputOf(t *testing.T, raw []byte, i int) pktcloud.Amount {
 }
 
 // refused demands that the node takes none of a parcel's transactions.
-func refused(t *testing.T, node *btcdtest.Node, what string, p manager.Parcel) {
+func refused(t *testing.T, node *nodetest.Node, what string, p manager.Parcel) {
 	t.Helper()
 	for i, raw := range p.Txs {
 		if err := node.Ledger.Broadcast(t.Context(), raw); !errors.Is(err, settle.ErrRejected) {
@@ -221,33 +170,16 @@ func refused(t *testing.T, node *btcdtest.Node, what string, p manager.Parcel) {
 	}
 }
 
-// TestTowerOverBtcd has owners that are away while a real btcd under standard
+// TestTowerOverNode has owners that are away while a real node under standard
 // policy mines past the lock times, towers that act for them, and towers in
 // wrong hands.
-func TestTowerOverBtcd(t *testing.T) {
-	node, err := btcdtest.Start(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := node.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+func TestTowerOverNode(t *testing.T) {
+	node := nodetest.New(t)
 	payer, payee := newOwner(t, node, 1), newOwner(t, node, 2)
-	for range 5 {
-		script, err := payer.wallet.ReceiveScript(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := node.Fund(t.Context(), script, 2*capacity); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mine(t, node, 1)
+	funded(t, node, payer, 5, 2*capacity)
 
 	t.Run("the payee is away, the payer waits for the refund", func(t *testing.T) {
-		id := opened(t, node, payer.party, payee.party)
+		id := opened(t, node, payer, payee)
 		at := payee.funding(id)
 		honest, _ := keep(t, node, 11, settletest.NewStore())
 		second, stop := keep(t, node, 12, settletest.NewStore())
@@ -263,7 +195,7 @@ func TestTowerOverBtcd(t *testing.T) {
 		refused(t, node, "an older deposit", parcels[0])
 		mineUntil(t, node, expiry+2)
 		payee.start()
-		for name, p := range map[string]party{"payer": payer.party, "payee": payee.party} {
+		for name, p := range map[string]*party{"payer": payer, "payee": payee} {
 			st := p.until(t, id, "end", phase(settle.Closed))
 			if st.ClosingTxID != sent.TxID || st.Settled != outputOf(t, parcels[1].Txs[0], 1) {
 				t.Errorf("%s: got %d units by %x, want the tower's %x", name, uint64(st.Settled), st.ClosingTxID, sent.TxID)
@@ -277,7 +209,7 @@ func TestTowerOverBtcd(t *testing.T) {
 		}
 	})
 	t.Run("a hostile tower is first with an older deposit", func(t *testing.T) {
-		id := opened(t, node, payer.party, payee.party)
+		id := opened(t, node, payer, payee)
 		at := payee.funding(id)
 		store := settletest.NewStore()
 		honest, stop := keep(t, node, 13, store)
@@ -306,10 +238,10 @@ func TestTowerOverBtcd(t *testing.T) {
 		}
 	})
 	t.Run("a hostile tower against an online payee", func(t *testing.T) {
-		id := opened(t, node, payer.party, payee.party)
+		id := opened(t, node, payer, payee)
 		at := payee.funding(id)
 		parcels := payAndDeposit(t, payer, payee, id, nil, 200_000, 400_000)
-		paid(t, payer.party, payee.party, id, 430_000) // after the last deposit
+		paid(t, payer, payee, id, 430_000) // after the last deposit
 		late, _ := payee.lockOf(id)
 		mineUntil(t, node, late-margin) // the deadline
 		claim := spender(t, node, at, "claim", any1)
@@ -327,7 +259,7 @@ func TestTowerOverBtcd(t *testing.T) {
 		}
 	})
 	t.Run("the payer is away, its refund ladder is kept", func(t *testing.T) {
-		id := opened(t, node, payer.party, payee.party)
+		id := opened(t, node, payer, payee)
 		at := payee.funding(id)
 		honest, _ := keep(t, node, 14, settletest.NewStore())
 		payer.supply(honest)
@@ -355,13 +287,13 @@ func TestTowerOverBtcd(t *testing.T) {
 
 // lostPayee loses the payee's machine while the payer withholds everything. A new
 // machine with the seed alone asks two towers, of which one is gone.
-func lostPayee(t *testing.T, node *btcdtest.Node, payer, payee *owner) {
-	id := opened(t, node, payer.party, payee.party)
+func lostPayee(t *testing.T, node *nodetest.Node, payer, payee *party) {
+	id := opened(t, node, payer, payee)
 	at := payee.funding(id)
 	honest, _ := keep(t, node, 15, settletest.NewStore())
 	gone, stop := keep(t, node, 16, settletest.NewStore())
 	parcels := payAndDeposit(t, payer, payee, id, []tower.Target{honest, gone}, 300_000, 700_000)
-	paid(t, payer.party, payee.party, id, 730_000) // after the last deposit
+	paid(t, payer, payee, id, 730_000) // after the last deposit
 	late, _ := payee.lockOf(id)
 	stop()
 	payer.stop()

@@ -48,6 +48,21 @@ func TestResumeVectors(t *testing.T) {
 	add("shown-good", "ok", "a channel that is shown, its parts not judged", shown(func(*manager.Shown) {}))
 	add("shown-version", "malformed", "an unknown version", shown(func(s *manager.Shown) { s.Version = 0 }))
 	add("shown-long-funding", "malformed", "a funding transaction that is too long", shown(func(s *manager.Shown) { s.Funding = make([]byte, pktchain.MaxFundingBytes+1) }))
+	refused := func(name, expect, about string, refusal error) {
+		b, err := manager.RefusalBytes(refusal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, vector.New("refused-"+name, expect, about).With("bytes", b))
+	}
+	_, none := newWorld(t).payer.m.Status(t.Context(), pktcloud.ID{7})
+	refused("unknown-channel", "unknown-channel", "an answer about a channel that is not here", none)
+	refused("busy", "busy", "what has no code is the other side's own trouble", errors.New("disk full"))
+	refused("long-text", "fee", "a longer text is sent shortened", settle.Refuse(settle.ErrFee, "%s", strings.Repeat("x", 2*manager.MaxLateText)))
+	refused("no-code", "malformed", "code 0 is no refusal", settle.Refuse(0, ""))
+	made = append(made,
+		vector.New("refused-kind", "malformed", "an answer of a kind that is none").With("bytes", []byte{9}),
+		vector.New("refused-empty", "malformed", "an answer of no bytes").With("bytes", []byte{}))
 	cases, err := vector.Sync("../../spec/vectors/resume", "", made, *update)
 	if err != nil {
 		t.Fatal(err)
@@ -55,10 +70,13 @@ func TestResumeVectors(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
 			var err error
-			if strings.HasPrefix(c.Name, "ask-") {
+			switch kind, _, _ := strings.Cut(c.Name, "-"); kind {
+			case "ask":
 				_, err = manager.ParseResumeAsk(c.Bytes("bytes"))
-			} else {
+			case "shown":
 				_, err = manager.ParseShown(c.Bytes("bytes"))
+			case "refused":
+				err = manager.Refused(c.Bytes("bytes"))
 			}
 			got := "ok"
 			if refusal, ok := errors.AsType[*settle.Error](err); ok {

@@ -226,7 +226,7 @@ func TestFundingShapes(t *testing.T) {
 		{"a last sequence", 0, 0, nil, func(tx *wire.MsgTx) { tx.TxIn[0].Sequence = 0xffffffff }},
 		{"an output that there is not", settle.ErrFunding, 3, nil, func(*wire.MsgTx) {}},
 		{"a second coin", 0, 0, one(coinScript), func(tx *wire.MsgTx) { add(tx, other) }},
-		{"a P2WSH coin", 0, 0, one(append([]byte{0, 32}, witnessScript[:]...)), func(tx *wire.MsgTx) { add(tx, other) }},
+		{"a P2WSH coin", settle.ErrFunding, 0, one(append([]byte{0, 32}, witnessScript[:]...)), func(tx *wire.MsgTx) { add(tx, other) }},
 		{"a taproot coin", settle.ErrFunding, 0, one(taproot), func(tx *wire.MsgTx) { add(tx, other) }},
 		{"most inputs", 0, 0, mostCoins, most},
 		{"more inputs", settle.ErrFunding, 0, moreCoins, more},

@@ -79,6 +79,34 @@ func (k *Keychain) RollAlone(c Channel, p *Plan, rate pktcloud.Amount) ([]byte, 
 // SIGHASH_ALL [ROLL-20]. Signing the same again gives the same bytes.
 func (s *Signer) SignRoll(r Roll) ([]byte, error) { return s.channel.sign(r.tx, wholeSig, s.key) }
 
+// RollFee is what a roll of the channel pays, as its payer knows it: output
+// answers for the wallet's coins. Errors match [settle.ErrMalformed] or
+// [settle.ErrRoll], or are those of output.
+func (c Channel) RollFee(raw []byte, output func(settle.Outpoint) (settle.Output, error)) (pktcloud.Amount, error) {
+	tx, err := decodeTx(raw)
+	if err != nil {
+		return 0, err
+	}
+	in := c.Params.Capacity
+	for _, from := range tx.TxIn[1:] { // decodeTx wants one at least
+		o, err := output(settle.Outpoint{TxID: from.PreviousOutPoint.Hash, Index: from.PreviousOutPoint.Index})
+		if err != nil {
+			return 0, err
+		}
+		if in, err = in.Add(o.Amount); err != nil {
+			return 0, settle.Refuse(settle.ErrRoll, "inputs: %w", err)
+		}
+	}
+	var out pktcloud.Amount
+	for _, o := range tx.TxOut {
+		out += pktcloud.Amount(o.Value)
+	}
+	if out > in {
+		return 0, settle.Refuse(settle.ErrRoll, "outputs exceed inputs")
+	}
+	return in - out, nil
+}
+
 // ReadRoll reads a roll of this channel into a successor and judges what it
 // shows by itself [ROLL-20] to [ROLL-22]. Errors match [settle.ErrRoll],
 // [settle.ErrParams] or [settle.ErrMalformed].
@@ -162,12 +190,16 @@ func (r Roll) Verify(to Channel, sig []byte, output func(settle.Outpoint) (settl
 		prev[i+1] = o
 		fetch.AddPrevOut(in.PreviousOutPoint, wire.NewTxOut(int64(o.Amount), o.Script))
 	}
+	r, err := r.weigh(to, added)
+	if err != nil { // costs nothing, scripts do
+		return Roll{}, err
+	}
 	for i := 1; i < len(r.tx.TxIn); i++ {
 		if err := runScript(r.tx, i, prev[i].Script, prev[i].Amount, fetch); err != nil {
 			return Roll{}, settle.Refuse(settle.ErrRoll, "%w", err)
 		}
 	}
-	return r.weigh(to, added)
+	return r, nil
 }
 
 // weigh judges what goes in and out.

@@ -2,6 +2,7 @@ package pktchain_test
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
@@ -231,6 +232,7 @@ func rollTxVectors(t *testing.T) []vector.Case {
 		shape("capacity", "roll", "the output has one unit less than the capacity", func(_ *wire.MsgTx, p *settle.Params) { p.Capacity++ }),
 		shape("expiry", "roll", "the script has another expiry", func(_ *wire.MsgTx, p *settle.Params) { p.ExpiryHeight++ }),
 		shape("unknown-coin", "funding", "a coin that the chain does not know as unspent", func(tx *wire.MsgTx, _ *settle.Params) { tx.TxIn[1].PreviousOutPoint.Index = 1 }),
+		withCoin(shape("other-script", "funding", "a coin that is not P2WPKH", nil), append([]byte{0, 32}, make([]byte, 32)...)),
 		made("wrong-witness", "roll", "a coin's signature that does not hold", nil, func(tx *wire.MsgTx) { tx.TxIn[1].Witness[0][10] ^= 1 }, nil),
 		made("unsigned-coin", "roll", "a coin without signature", nil, func(tx *wire.MsgTx) { tx.TxIn[1].Witness = nil }, nil),
 		made("signed-before", "roll", "input 0 has a witness", nil, func(tx *wire.MsgTx) { tx.TxIn[0].Witness = wire.TxWitness{{1}} }, nil),
@@ -239,6 +241,16 @@ func rollTxVectors(t *testing.T) []vector.Case {
 			return append(slices.Clone(sig[:len(sig)-1]), byte(txscript.SigHashSingle))
 		}),
 	}
+}
+
+// withCoin is a vector whose roll spends another coin.
+func withCoin(c vector.Case, script []byte) vector.Case {
+	for i := range c.Lines {
+		if c.Lines[i].Key == "coin-script" {
+			c.Lines[i].Value = hex.EncodeToString(script)
+		}
+	}
+	return c
 }
 
 func runRollTx(t *testing.T, c vector.Case) error {

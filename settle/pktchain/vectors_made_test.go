@@ -187,6 +187,23 @@ func stepVectors(t *testing.T) []vector.Case {
 	}
 }
 
+// turnVectors are steps of one side alone in a channel from which nothing was
+// paid.
+func turnVectors(t *testing.T) []vector.Case {
+	f := fund(t, pktchain.RefundKeys{}, nil)
+	turn := func(name, expect, about, side, turn string, height uint64) vector.Case {
+		return vector.New("turn-"+name, expect, about).With("params", mustEncode(t, f.params)).With("side", side).With("height", height).With("turn", turn)
+	}
+	return []vector.Case{
+		turn("refund", "ok", "at the expiry height", "payer", "refund", expiry),
+		turn("refund-early", "early", "one block before the expiry height", "payer", "refund", expiry-1),
+		turn("refund-by-payee", "wrong-side", "by the side that is paid", "payee", "refund", expiry),
+		turn("claim-by-payer", "wrong-side", "by the side that pays", "payer", "claim", 150),
+		turn("abandon", "closed", "a funding that the chain has", "payer", "abandon", 150),
+		turn("abandon-by-payee", "wrong-side", "by the side that did not fund it", "payee", "abandon", 150),
+	}
+}
+
 func keyVectors(t *testing.T) []vector.Case {
 	var cases []vector.Case
 	for _, n := range pktchain.Networks() {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ var runners = map[string]func(t *testing.T, c vector.Case) error{
 		return err
 	},
 	"detail": func(_ *testing.T, c vector.Case) error { _, err := pktchain.ParseDetail(c.Bytes("bytes")); return err },
-	"step":   runStep, "keys": runKeys, "script": runScript, "note": runNote, "funding": runFunding,
+	"step":   runStep, "turn": runTurn, "keys": runKeys, "script": runScript, "note": runNote, "funding": runFunding,
 	"claim": runClaim, "proof": runProof, "close": runClose, "refund": runRefund, "money": runMoney,
 	"late": runLate, "ending": runEnding, "channel": runChannel, "depth": runDepth,
 	"recall": runRecall, "shown": runShown, "resume": runResume,
@@ -46,7 +47,7 @@ var runners = map[string]func(t *testing.T, c vector.Case) error{
 // TestVectors makes the vectors of spec/settle.md, compares them with the
 // files, and answers what the files ask.
 func TestVectors(t *testing.T) {
-	made := slices.Concat(recordVectors(t), detailVectors(t), stepVectors(t), keyVectors(t), fundingVectors(t), claimVectors(t), endVectors(t),
+	made := slices.Concat(recordVectors(t), detailVectors(t), stepVectors(t), turnVectors(t), keyVectors(t), fundingVectors(t), claimVectors(t), endVectors(t),
 		lateVectors(t), endingVectors(t), manyVectors(t), restoreVectors(t))
 	cases, err := vector.Sync(vectorDir, "", made, *update)
 	if err != nil {
@@ -170,6 +171,32 @@ func runStep(t *testing.T, c vector.Case) error {
 	after, err := ch.Accept(v, rail)
 	if err == nil && uint64(after.Paid()) != number(t, c, "paid") {
 		t.Errorf("paid: got %d, want %s", uint64(after.Paid()), c.Value("paid"))
+	}
+	return err
+}
+
+// turns are the steps that a side takes without the other.
+var turns = map[string]func(settle.Channel) (settle.Channel, error){
+	"refund": settle.Channel.Refund, "claim": settle.Channel.Claim, "abandon": settle.Channel.Abandon,
+}
+
+func runTurn(t *testing.T, c vector.Case) error {
+	p, err := settle.ParseParams(c.Bytes("params"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := settle.Payer
+	if c.Value("side") == "payee" {
+		role = settle.Payee
+	}
+	ch, err := settle.NewChannel(p, role, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch = ch.Observe(settle.Observation{Height: number(t, c, "height"), Funded: true, Depth: p.MinDepth})
+	after, err := turns[c.Value("turn")](ch)
+	if err != nil && !reflect.DeepEqual(after, ch) {
+		t.Errorf("a step that is refused left %+v, want %+v", after, ch)
 	}
 	return err
 }

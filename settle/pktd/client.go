@@ -28,7 +28,15 @@ const (
 	callTimeout  = 30 * time.Second
 	maxCookie    = 1 << 10
 	maxErrorText = 300
+
+	// BusyTries is how often a question is put to a node that has no room for it,
+	// with a longer pause each time. A pktd answers ten at once, whoever asks.
+	BusyTries = 7
+	busyPause = 20 * time.Millisecond // before the second try
 )
+
+// errBusy marks a question that the node did not look at.
+var errBusy = errors.New("the node answers too many questions at once (HTTP 503); if this stays, start it with a higher --rpcmaxclients")
 
 // client asks one node, one question a POST.
 type client struct {
@@ -99,7 +107,7 @@ func (c *client) call(ctx context.Context, result any, method string, params ...
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", method, err)
 	}
-	reply, err := c.post(ctx, body)
+	reply, err := c.ask(ctx, body)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -120,6 +128,23 @@ func (c *client) call(ctx context.Context, result any, method string, params ...
 		return fmt.Errorf("%w: %s: unexpected result: %w", settle.ErrLedgerUnavailable, method, err)
 	}
 	return nil
+}
+
+// ask is post for a node that may be busy [LEDGER-62].
+func (c *client) ask(ctx context.Context, body []byte) (reply []byte, err error) {
+	for try := range BusyTries {
+		if try > 0 {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(busyPause << (try - 1)):
+			}
+		}
+		if reply, err = c.post(ctx, body); !errors.Is(err, errBusy) {
+			return reply, err
+		}
+	}
+	return nil, err
 }
 
 func (c *client) post(ctx context.Context, body []byte) ([]byte, error) {
@@ -144,6 +169,8 @@ func (c *client) post(ctx context.Context, body []byte) ([]byte, error) {
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
 		return nil, fmt.Errorf("the node refuses this user and password (HTTP %d)", resp.StatusCode)
+	case resp.StatusCode == http.StatusServiceUnavailable:
+		return nil, errBusy
 	case len(reply) > MaxReplyBytes:
 		return nil, fmt.Errorf("answer longer than %d bytes", MaxReplyBytes)
 	case len(reply) == 0:

@@ -60,6 +60,8 @@ type Driver struct {
 	rpc  *client
 	bell bell
 
+	maxFound int // MaxFoundBytes, but in tests
+
 	naming sync.Mutex
 	named  []settle.Watch // not taken into the view yet
 
@@ -104,7 +106,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	cfg.FeeRate = max(cfg.FeeRate, settle.RelayFloor)
 	return &Driver{
-		cfg: cfg, rpc: rpc, reading: newGate(), mu: newGate(),
+		cfg: cfg, rpc: rpc, maxFound: MaxFoundBytes, reading: newGate(), mu: newGate(),
 		scripts: map[string]watched{}, points: map[wire.OutPoint]watched{},
 	}, nil
 }

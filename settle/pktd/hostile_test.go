@@ -1,6 +1,7 @@
 package pktd
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,4 +98,45 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
+}
+
+// TestBusyNode shows [LEDGER-62]: a node that has no room for a question for a
+// moment gets it again; one that never has is unavailable, which says why.
+func TestBusyNode(t *testing.T) {
+	for away, want := range map[int]int{1: 2, BusyTries - 1: BusyTries, 1000: BusyTries} {
+		asked := 0
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if asked++; asked <= away {
+				http.Error(w, "503 Too busy.  Try again later.", http.StatusServiceUnavailable) // as a pktd does
+				return
+			}
+			fmt.Fprint(w, `{"result":7,"error":null,"id":1}`)
+		}))
+		c, err := newClient(Config{URL: server.URL, User: "u", Password: "p"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var count int
+		err = c.call(t.Context(), &count, "getblockcount")
+		if good := away < BusyTries; good && (err != nil || count != 7) || !good && (!errors.Is(err, settle.ErrLedgerUnavailable) || !strings.Contains(err.Error(), "--rpcmaxclients")) {
+			t.Errorf("sent away %d times: got %d, %v", away, count, err)
+		}
+		if asked != want {
+			t.Errorf("sent away %d times: asked %d times, want %d", away, asked, want)
+		}
+		server.Close()
+	}
+	stopped, cancel := context.WithCancel(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		cancel()
+		http.Error(w, "503 Too busy.", http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	c, err := newClient(Config{URL: server.URL, User: "u", Password: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.call(stopped, new(int), "getblockcount"); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: got %v, want the context's error", err)
+	}
 }

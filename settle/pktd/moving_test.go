@@ -189,16 +189,21 @@ func TestSearchOfTwoBranches(t *testing.T) {
 // TestSearchIsBounded: blocks that are full of what is searched for do not come all
 // at once, and nothing is left out.
 func TestSearchIsBounded(t *testing.T) {
+	const most = 64 << 10
 	blocks := chainOf(8, 1)
 	for i := range blocks { // each nearly half of what one search may return
 		b := &blocks[i]
-		b.Transactions[0].TxOut[0].PkScript = make([]byte, MaxFoundBytes*4/10)
+		b.Transactions[0].TxOut[0].PkScript = make([]byte, most*4/10)
 		b.Header.MerkleRoot = b.Transactions[0].TxHash()
 		if i > 0 {
 			b.Header.PrevBlock = blocks[i-1].BlockHash()
 		}
 	}
 	d := answering(t, blocks, func(height int) wire.MsgBlock { return blocks[height] })
+	if d.maxFound != MaxFoundBytes {
+		t.Errorf("a search ends at %d bytes, want %d", d.maxFound, MaxFoundBytes)
+	}
+	d.maxFound = most // so much less to send
 	var after settle.Tip
 	for _, want := range []uint64{3, 6, 7, 7} {
 		found, next, err := d.Search(t.Context(), after, func([]byte) bool { return true })

@@ -8,22 +8,14 @@ import (
 	"time"
 
 	"github.com/pkt-cash/pkt-cloud/settle"
-	"github.com/pkt-cash/pkt-cloud/settle/internal/btcdtest"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/nodetest"
 	"github.com/pkt-cash/pkt-cloud/settle/pktd"
 )
 
-// TestNoticesOfBtcd: a real node tells of its blocks, and of those it takes back,
+// TestNoticesOfNode: a real node tells of its blocks, and of those it takes back,
 // to a driver that asks by itself once an hour.
-func TestNoticesOfBtcd(t *testing.T) {
-	node, err := btcdtest.Start(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := node.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+func TestNoticesOfNode(t *testing.T) {
+	node := nodetest.New(t)
 	cfg := node.Config()
 	cfg.PollInterval = time.Hour
 	d, err := pktd.New(cfg)
@@ -46,8 +38,8 @@ func TestNoticesOfBtcd(t *testing.T) {
 	}
 	for _, step := range []struct {
 		change func(context.Context, int) error
-		up     int64
-	}{{node.Mine, 1}, {node.Mine, 1}, {node.Invalidate, -1}} {
+		other  bool // the block before, or one more of another branch
+	}{{node.Mine, false}, {node.Mine, false}, {node.TakeBack, true}} {
 		began := time.Now()
 		came := make(chan settle.Tip, 1)
 		go func() {
@@ -64,8 +56,8 @@ func TestNoticesOfBtcd(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := <-came
-		if int64(next.Height-last.Height) != step.up {
-			t.Errorf("got block %d after %d, want %d more", next.Height, last.Height, step.up)
+		if up := int64(next.Height - last.Height); up != 1 && (up != -1 || !step.other) {
+			t.Errorf("got block %+v after %+v", next, last)
 		}
 		last = next
 	}

@@ -3,29 +3,23 @@
 package pktd_test
 
 import (
-	"net/url"
-	"os"
 	"testing"
 
 	"github.com/pkt-cash/pkt-cloud/settle"
+	"github.com/pkt-cash/pkt-cloud/settle/internal/nodetest"
 	"github.com/pkt-cash/pkt-cloud/settle/pktd"
 )
 
-// TestRealPktd reads from the node that PKTD_RPC names, as in
-// https://user:password@host:port. It cannot mine, so it changes nothing.
+// TestRealPktd reads from the node that PKTD_RPC names, of whatever network: it
+// makes no block and changes nothing.
 func TestRealPktd(t *testing.T) {
-	address := os.Getenv("PKTD_RPC")
-	if address == "" {
+	cfg, ok, err := nodetest.Named()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ok {
 		t.Skip("PKTD_RPC names no real PKT node")
 	}
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal("PKTD_RPC is no address")
-	}
-	password, _ := u.User.Password()
-	cfg := pktd.Config{User: u.User.Username(), Password: password, CertFile: os.Getenv("PKTD_CERT")}
-	u.User = nil
-	cfg.URL = u.String()
 	d, err := pktd.New(cfg)
 	if err != nil {
 		t.Fatal(err)

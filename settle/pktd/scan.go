@@ -43,7 +43,7 @@ func (d *Driver) Search(ctx context.Context, after settle.Tip, match func(script
 	}
 	var found []settle.Found
 	last, size := after, 0
-	for h := from; h <= count && h < from+settle.MaxSearchBlocks && size < MaxFoundBytes; h++ {
+	for h := from; h <= count && h < from+settle.MaxSearchBlocks && size < d.maxFound; h++ {
 		b, err := d.blockAt(ctx, h)
 		if err != nil {
 			return nil, after, err

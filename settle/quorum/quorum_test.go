@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -166,7 +167,7 @@ func of(t *testing.T, chain *settletest.Ledger, bad *server) *quorum.Ledger {
 
 func over(t *testing.T, servers ...quorum.Server) *quorum.Ledger {
 	t.Helper()
-	return within(t, 20*time.Second, servers...)
+	return within(t, 2*time.Minute, servers...)
 }
 
 func within(t *testing.T, patience time.Duration, servers ...quorum.Server) *quorum.Ledger {
@@ -376,7 +377,9 @@ func TestTipOfMost(t *testing.T) {
 }
 
 // TestSilentServerIsLeftAlone: a server that does not answer costs one wait.
-func TestSilentServerIsLeftAlone(t *testing.T) {
+func TestSilentServerIsLeftAlone(t *testing.T) { synctest.Test(t, silentServer) }
+
+func silentServer(t *testing.T) {
 	chain := twin(t)
 	l := of(t, chain, &server{before: silent})
 	began := time.Now()
@@ -429,7 +432,7 @@ func TestQuorumOverDevnet(t *testing.T) {
 		}
 		members = append(members, quorum.Member{Name: fmt.Sprint(i), Server: d})
 	}
-	l, err := quorum.New(members, quorum.Config{PollInterval: 10 * time.Millisecond})
+	l, err := quorum.New(members, quorum.Config{Patience: 2 * time.Minute, PollInterval: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

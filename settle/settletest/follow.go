@@ -17,7 +17,7 @@ func ledgerFollow(ctx context.Context, f LedgerFixture) error {
 	if !ok {
 		return nil
 	}
-	name, to := newTestKey("followed"), newTestKey("followed to")
+	name, to := f.key("followed"), f.key("followed to")
 	first, err := l.Follow(ctx, 0, [][]byte{name.script}) // the other is known only later
 	if err != nil {
 		return err

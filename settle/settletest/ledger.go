@@ -16,11 +16,15 @@ import (
 // test needs. Nobody else may use the chain meanwhile.
 type LedgerFixture struct {
 	Ledger settle.Ledger
+	// Salt makes the test's scripts others than those of earlier runs on the same
+	// chain; empty where there are none.
+	Salt string
 	// Mine adds n blocks; what waits in the mempool goes into the first.
 	Mine func(ctx context.Context, n int) error
 	// Fund pays amount to script in a confirmed transaction with one such output.
 	Fund func(ctx context.Context, script []byte, amount pktcloud.Amount) error
-	// Invalidate takes the best n blocks back; nil where the chain cannot.
+	// Invalidate takes the best n blocks back, or lets n+1 empty ones overtake
+	// them; what they held waits in the mempool again. nil where the chain cannot.
 	Invalidate func(ctx context.Context, n int) error
 	// Restart returns a ledger over the same chain that has learnt nothing yet;
 	// nil where a ledger keeps all there is.
@@ -107,7 +111,7 @@ func ledgerUnknown(ctx context.Context, f LedgerFixture) error {
 	if out.Known || out.Spend != nil {
 		return fmt.Errorf("unknown output: got %+v", out)
 	}
-	coins, err := f.Ledger.Coins(ctx, newTestKey("nobody").script)
+	coins, err := f.Ledger.Coins(ctx, f.key("nobody").script)
 	if err != nil {
 		return fmt.Errorf("coins of an unused script: %w", err)
 	}
@@ -119,7 +123,7 @@ func ledgerUnknown(ctx context.Context, f LedgerFixture) error {
 
 // fundKey pays a fresh key and returns its coin.
 func fundKey(ctx context.Context, f LedgerFixture, name string) (testKey, settle.Coin, error) {
-	key := newTestKey(name)
+	key := f.key(name)
 	if err := f.Fund(ctx, key.script, ledgerSum); err != nil {
 		return key, settle.Coin{}, fmt.Errorf("fund: %w", err)
 	}
@@ -150,7 +154,7 @@ func ledgerLife(ctx context.Context, f LedgerFixture) error {
 	if !before.Known || before.Amount != ledgerSum || before.Depth != coin.Depth || before.Spend != nil || !bytes.Equal(before.Script, key.script) {
 		return fmt.Errorf("funded output: got %+v", before)
 	}
-	to := newTestKey("life to")
+	to := f.key("life to")
 	spend, err := key.spend(coin, to.script, ledgerFee, spendOptions{})
 	if err != nil {
 		return err
@@ -186,7 +190,7 @@ func ledgerSpentAgain(ctx context.Context, f LedgerFixture, key testKey, first t
 	if err != nil || len(coins) != 1 {
 		return fmt.Errorf("coins of the spend: got %d, %w", len(coins), err)
 	}
-	second, err := key.spend(coins[0], newTestKey("life end").script, ledgerFee, spendOptions{})
+	second, err := key.spend(coins[0], f.key("life end").script, ledgerFee, spendOptions{})
 	if err != nil {
 		return err
 	}
@@ -245,7 +249,7 @@ func ledgerRefusals(ctx context.Context, f LedgerFixture) error {
 	}
 	missing := coin
 	missing.At.TxID[0] ^= 1
-	to := newTestKey("refusals to").script
+	to := f.key("refusals to").script
 	for _, c := range []struct {
 		name string
 		coin settle.Coin
@@ -253,7 +257,7 @@ func ledgerRefusals(ctx context.Context, f LedgerFixture) error {
 		fee  pktcloud.Amount
 		opt  spendOptions
 	}{
-		{"wrong key", coin, newTestKey("thief"), ledgerFee, spendOptions{prevScript: key.script}},
+		{"wrong key", coin, f.key("thief"), ledgerFee, spendOptions{prevScript: key.script}},
 		{"fee below the floor", coin, key, 1, spendOptions{}},
 		{"dust", coin, key, ledgerSum - 10, spendOptions{}},
 		{"locked until a later block", coin, key, ledgerFee, spendOptions{lockTime: uint32(tip.Height) + 5}},
@@ -299,7 +303,7 @@ func orNone(err error) error {
 
 // ledgerCoins wants a script's coins oldest first, the mempool's last.
 func ledgerCoins(ctx context.Context, f LedgerFixture) error {
-	key := newTestKey("coins")
+	key := f.key("coins")
 	sums := []pktcloud.Amount{30_000, 10_000, 20_000}
 	for _, sum := range sums {
 		if err := f.Fund(ctx, key.script, sum); err != nil {
@@ -338,10 +342,10 @@ func ledgerReplacement(ctx context.Context, f LedgerFixture) error {
 	if err != nil {
 		return err
 	}
-	low, errLow := key.spend(coin, newTestKey("low").script, ledgerFee, spendOptions{replaceable: true})
-	step, errStep := key.spend(coin, newTestKey("step").script, ledgerFee+1, spendOptions{replaceable: true})
-	high, errHigh := key.spend(coin, newTestKey("high").script, 5*ledgerFee, spendOptions{})
-	other, errOther := key.spend(coin, newTestKey("other").script, 20*ledgerFee, spendOptions{})
+	low, errLow := key.spend(coin, f.key("low").script, ledgerFee, spendOptions{replaceable: true})
+	step, errStep := key.spend(coin, f.key("step").script, ledgerFee+1, spendOptions{replaceable: true})
+	high, errHigh := key.spend(coin, f.key("high").script, 5*ledgerFee, spendOptions{})
+	other, errOther := key.spend(coin, f.key("other").script, 20*ledgerFee, spendOptions{})
 	if err := errors.Join(errLow, errStep, errHigh, errOther); err != nil {
 		return err
 	}
@@ -382,7 +386,7 @@ func ledgerOneState(ctx context.Context, f LedgerFixture) error {
 	if err != nil {
 		return err
 	}
-	tx, err := key.spend(coin, newTestKey("state to").script, ledgerFee, spendOptions{})
+	tx, err := key.spend(coin, f.key("state to").script, ledgerFee, spendOptions{})
 	if err != nil {
 		return err
 	}
@@ -428,7 +432,7 @@ func ledgerReorg(ctx context.Context, f LedgerFixture) error {
 	if err != nil {
 		return err
 	}
-	tx, err := key.spend(coin, newTestKey("reorg to").script, ledgerFee, spendOptions{})
+	tx, err := key.spend(coin, f.key("reorg to").script, ledgerFee, spendOptions{})
 	if err != nil {
 		return err
 	}
@@ -447,7 +451,15 @@ func ledgerReorg(ctx context.Context, f LedgerFixture) error {
 	if err := f.Invalidate(ctx, 3); err != nil {
 		return fmt.Errorf("invalidate: %w", err)
 	}
-	if err := wantSpent(ctx, f, coin, tx, coin.Depth, 0); err != nil {
+	low, err := f.Ledger.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	if low == before {
+		return errors.New("after three blocks were taken back: the best block is the same")
+	}
+	depth := coin.Depth + 3 + low.Height - before.Height
+	if err := wantSpent(ctx, f, coin, tx, depth, 0); err != nil {
 		return fmt.Errorf("after three blocks were taken back: %w", err)
 	}
 	// The other branch grows longer than the first.
@@ -458,10 +470,10 @@ func ledgerReorg(ctx context.Context, f LedgerFixture) error {
 	if err != nil {
 		return err
 	}
-	if after.Height != before.Height+1 {
-		return fmt.Errorf("height on the other branch: got %d, want %d", after.Height, before.Height+1)
+	if after.Height != low.Height+4 {
+		return fmt.Errorf("height on the other branch: got %d, want %d", after.Height, low.Height+4)
 	}
-	return wantSpent(ctx, f, coin, tx, coin.Depth+4, 4)
+	return wantSpent(ctx, f, coin, tx, depth+4, 4)
 }
 
 func ledgerFeeRate(ctx context.Context, f LedgerFixture) error {
@@ -486,7 +498,7 @@ func ledgerBroken(ctx context.Context, f LedgerFixture) error {
 	_, tip := f.Ledger.Tip(ctx)
 	_, wait := f.Ledger.WaitTip(ctx, last)
 	_, output := f.Ledger.Output(ctx, settle.Outpoint{})
-	_, coins := f.Ledger.Coins(ctx, newTestKey("broken").script)
+	_, coins := f.Ledger.Coins(ctx, f.key("broken").script)
 	send := f.Ledger.Broadcast(ctx, emptyTx)
 	for name, err := range map[string]error{"Tip": tip, "WaitTip": wait, "Output": output, "Coins": coins, "Broadcast": send} {
 		if !errors.Is(err, settle.ErrLedgerUnavailable) {

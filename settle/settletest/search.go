@@ -56,7 +56,7 @@ func ledgerSearch(ctx context.Context, f LedgerFixture) error {
 	if !ok {
 		return nil
 	}
-	to := newTestKey("search to").script
+	to := f.key("search to").script
 	match := func(script []byte) bool { return bytes.Equal(script, to) }
 	_, after, err := searchAll(ctx, searcher, settle.Tip{}, match)
 	if err != nil {

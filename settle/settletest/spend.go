@@ -18,8 +18,9 @@ type testKey struct {
 	script []byte
 }
 
-func newTestKey(name string) testKey {
-	seed := sha256.Sum256([]byte("settletest " + name))
+// key is a key of this run of the test.
+func (f LedgerFixture) key(name string) testKey {
+	seed := sha256.Sum256([]byte("settletest " + f.Salt + name))
 	key, _ := btcec.PrivKeyFromBytes(seed[:])
 	hash := address.Hash160(key.PubKey().SerializeCompressed())
 	return testKey{key, append([]byte{txscript.OP_0, txscript.OP_DATA_20}, hash...)}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/btcsuite/btcd/address/v2"
@@ -137,6 +138,52 @@ func (w *Wallet) fund(ctx context.Context, first settle.Coin, vbytes uint64, out
 		}
 		in.Witness = witness
 		w.reserved[in.PreviousOutPoint] = true
+	}
+	return rawOf(tx), nil
+}
+
+// Elsewhere returns a transaction that pays the wallet's coins of another one
+// back to it: a double spend. It reserves nothing.
+func (w *Wallet) Elsewhere(ctx context.Context, raw []byte, feeRate pktcloud.Amount) ([]byte, error) {
+	other := new(wire.MsgTx)
+	if err := other.Deserialize(bytes.NewReader(raw)); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tx := wire.NewMsgTx(2)
+	fetch := txscript.NewMultiPrevOutFetcher(nil)
+	var signers []*btcec.PrivateKey
+	var have pktcloud.Amount
+	for _, in := range other.TxIn {
+		at := in.PreviousOutPoint
+		out, err := w.ledger.Output(ctx, settle.Outpoint{TxID: at.Hash, Index: at.Index})
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(w.scripts, func(s []byte) bool { return bytes.Equal(s, out.Script) })
+		if i < 0 {
+			continue // another's, or not there
+		}
+		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: at, Sequence: wire.MaxTxInSequenceNum - 1})
+		fetch.AddPrevOut(at, wire.NewTxOut(int64(out.Amount), out.Script))
+		signers = append(signers, w.keys[i])
+		have += out.Amount
+	}
+	if len(signers) == 0 {
+		return nil, ErrFunds
+	}
+	tx.AddTxOut(wire.NewTxOut(0, w.fresh()))
+	fee := pktchain.Fee(sizeOf(tx)+28*uint64(len(signers)), feeRate)
+	tx.TxOut[0].Value = int64(have.SubFloor(fee))
+	hashes := txscript.NewTxSigHashes(tx, fetch)
+	for i, in := range tx.TxIn {
+		prev := fetch.FetchPrevOutput(in.PreviousOutPoint)
+		witness, err := txscript.WitnessSignature(tx, hashes, i, prev.Value, prev.PkScript, txscript.SigHashAll, signers[i], true)
+		if err != nil {
+			return nil, err
+		}
+		in.Witness = witness
 	}
 	return rawOf(tx), nil
 }

@@ -20,13 +20,13 @@ func ledgerWatch(ctx context.Context, f LedgerFixture) error {
 		return err
 	}
 	from := tip.Height + 1
-	name := newTestKey("watched")
+	name := f.key("watched")
 	w.Watch(settle.Watch{Script: name.script, From: from})
 	key, coin, err := fundKey(ctx, f, "watched")
 	if err != nil {
 		return err
 	}
-	to := newTestKey("watched to")
+	to := f.key("watched to")
 	tx, err := key.spend(coin, to.script, ledgerFee, spendOptions{})
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func watched(ctx context.Context, f LedgerFixture, key testKey, coin settle.Coin
 	if err := wantSpent(ctx, f, coin, tx, coin.Depth+2, 2); err != nil {
 		return err
 	}
-	to := newTestKey("watched to").script
+	to := f.key("watched to").script
 	want := settle.Output{Known: true, Amount: coin.Amount - ledgerFee, Script: to, Depth: 2}
 	if err := wantOutput(ctx, f, settle.Outpoint{TxID: tx.txid}, want); err != nil {
 		return err
@@ -81,7 +81,7 @@ func watched(ctx context.Context, f LedgerFixture, key testKey, coin settle.Coin
 			return fmt.Errorf("[LEDGER-13] script %x: got not used, want used", script)
 		}
 	}
-	used, err := w.Used(ctx, newTestKey("watched by nobody").script)
+	used, err := w.Used(ctx, f.key("watched by nobody").script)
 	if err == nil && used {
 		err = errors.New("[LEDGER-13] a script that was never paid: got used")
 	}

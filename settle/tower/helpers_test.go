@@ -181,6 +181,24 @@ func (c channel) lateDeposit(total pktcloud.Amount, fees ...pktcloud.Amount) []b
 	return c.deposit(c.payee, c.late(total, fees...))
 }
 
+// by is a deposit of the payee's late claims under a client key of its own.
+func (c channel) by(client pktcloud.PrivateKey, total pktcloud.Amount, fees ...pktcloud.Amount) []byte {
+	c.t.Helper()
+	owner, err := c.payee.SignClient(c.chain, pktchain.EndLate, c.index, client.Public())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	d, err := tower.Seal(client, network(c.t), owner, c.late(total, fees...).Txs)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	b, err := d.Encode()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return b
+}
+
 // sealed is the encoding of a record signed by a key, valid or not.
 func sealed[B pktcloud.Body](t testing.TB, key pktcloud.PrivateKey, body B) []byte {
 	t.Helper()
@@ -260,9 +278,9 @@ func wantCode(t testing.TB, what string, err error, want settle.Code) {
 // until polls for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("no %s within 20 s", what)
+			t.Fatalf("no %s within two minutes", what)
 		}
 	}
 }

@@ -276,20 +276,7 @@ func TestTwoClients(t *testing.T) {
 	c := open(t, l, 0)
 	w := newWatch(t, l, nil)
 	w.take(c.lateDeposit(1_000_000, 400))
-	second := pktcloud.NewPrivateKey([32]byte{66})
-	owner, err := c.payee.SignClient(c.chain, pktchain.EndLate, 0, second.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := tower.Seal(second, network(t), owner, c.late(2_000_000, 9_000).Txs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := d.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = w.Accept(t.Context(), b)
+	_, err := w.Accept(t.Context(), c.by(pktcloud.NewPrivateKey([32]byte{66}), 2_000_000, 9_000))
 	wantCode(t, "a second client", err, settle.ErrRole)
 	far := openUntil(t, l, 1, tower.MaxAheadBlocks+margin+100, margin)
 	_, err = w.Accept(t.Context(), far.lateDeposit(1_000_000, 400))

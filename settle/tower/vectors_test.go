@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the vectors anew")
 const vectorDir = "../../spec/vectors/tower"
 
 func TestVectors(t *testing.T) {
-	cases, err := vector.Sync(vectorDir, "", slices.Concat(recordVectors(t), keepVectors(t)), *update)
+	cases, err := vector.Sync(vectorDir, "", slices.Concat(recordVectors(t), keepVectors(t), refuseVectors(t)), *update)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +32,7 @@ func TestVectors(t *testing.T) {
 		"query":   func(c vector.Case) error { _, err := tower.ParseQuery(c.Bytes("bytes")); return err },
 		"hello":   func(c vector.Case) error { _, err := tower.ParseHello(c.Bytes("bytes")); return err },
 		"keep":    func(c vector.Case) error { return runKeep(t, c) },
+		"refuse":  func(c vector.Case) error { return tower.ParseRefusal(c.Bytes("bytes")) },
 	}
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
@@ -156,9 +157,28 @@ func keepVectors(t *testing.T) []vector.Case {
 		keep("last-block", "ok", "one block before its lock height", good, line("height", strconv.Itoa(lock-1))),
 		keep("unconfirmed", "funding", "the funding is in no block", good, line("funding-depth", "0")),
 		keep("amount", "proof", "the funding output has another amount", good, line("funding-amount", beyond)),
+		over(keep("other-client", "wrong-side", "the owner's deposit under another client key", c.by(pktcloud.NewPrivateKey([32]byte{66}), 1_600_000, 400, 5_400))),
 		keep("small", "funding", "a channel below the least value", good, line("least-value", beyond)),
 		keep("fees", "fee", "levels of which the second would not replace the first", c.lateDeposit(1_600_000, 5_400, 5_500)),
 		over(keep("quota", "quota", "the client has as many as it may", c.deposit(c.payee, open(t, l, 3).late(1_000_000, 400)), line("client-deposits", "1"))),
+	}
+}
+
+// refuseVectors are refusals as they travel.
+func refuseVectors(t *testing.T) []vector.Case {
+	made := func(name, expect, about string, err error) vector.Case {
+		b, err := tower.RefusalBytes(err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return vector.New("refuse-"+name, expect, about).With("bytes", b)
+	}
+	return []vector.Case{
+		made("quota", "quota", "a refusal with its reason", settle.Refuse(settle.ErrQuota, "no room")),
+		made("busy", "busy", "what has no code is the tower's own trouble", errors.New("disk full")),
+		made("escape", "fee", "a text with what a terminal would obey is sent without it", settle.Refuse(settle.ErrFee, "\x1b[2Jtoo\nlow")),
+		made("long", "fee", "a longer text is sent shortened", settle.Refuse(settle.ErrFee, "%s", strings.Repeat("x", 2*tower.MaxRefuseText))),
+		made("no-code", "malformed", "code 0 is no refusal", settle.Refuse(0, "")),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -214,7 +215,7 @@ func (w *Wallet) pick(d *draft, total pktcloud.Amount) (rest pktcloud.Amount, er
 		}
 	}
 	need = max(need, total)
-	text := fmt.Sprintf("%s needed with the fee, %s at hand in %d coins, %s not yet confirmed", need, sum, len(d.picked), later)
+	text := fmt.Sprintf("%s needed with the fee, %s at hand in %s, %s not yet confirmed", need, sum, coins(len(d.picked)), later)
 	if len(d.picked) == d.maxInputs {
 		text += fmt.Sprintf("; one payment spends at most %d coins, so send less at a time", d.maxInputs)
 	}
@@ -235,7 +236,7 @@ func (w *Wallet) pickAll(d *draft) error {
 	d.size = d.sizeWith(len(d.picked), false)
 	d.fee = pktchain.Fee(d.size, d.rate)
 	if sum <= d.fee {
-		return fmt.Errorf("%w: %s at hand in %d coins, a fee of %s, %s not yet confirmed", ErrFunds, sum, len(d.picked), d.fee, later)
+		return fmt.Errorf("%w: %s at hand in %s, a fee of %s, %s not yet confirmed", ErrFunds, sum, coins(len(d.picked)), d.fee, later)
 	}
 	d.outputs = []settle.Payment{{Script: d.outputs[0].Script, Amount: sum - d.fee}}
 	return w.checkOutput(d.outputs[0])
@@ -329,4 +330,12 @@ func decodeTx(raw []byte) (*wire.MsgTx, error) {
 		return nil, settle.Refuse(settle.ErrMalformed, "transaction: bytes left over or no input")
 	}
 	return tx, nil
+}
+
+// coins is a number of them, for a sentence.
+func coins(n int) string {
+	if n == 1 {
+		return "1 coin"
+	}
+	return strconv.Itoa(n) + " coins"
 }

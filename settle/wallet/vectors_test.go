@@ -191,12 +191,20 @@ func derive(t *testing.T, n pktchain.Network, path string) []byte {
 }
 
 func TestVectors(t *testing.T) {
-	cases, err := vector.Sync(vectorDir, "", makeVectors(t), *update)
+	cases, err := vector.Sync(vectorDir, "", slices.Concat(makeVectors(t), callVectors(), shapeVectors(t)), *update)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
+			if strings.HasPrefix(c.Name, "call-") {
+				testCall(t, c)
+				return
+			}
+			if strings.HasPrefix(c.Name, "tx-") {
+				testShape(t, c)
+				return
+			}
 			n := networkNamed(t, c.Value("network"))
 			if strings.HasPrefix(c.Name, "wif-") {
 				testKey(t, n, c)

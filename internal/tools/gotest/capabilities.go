@@ -17,6 +17,7 @@ type capability struct{ kind, name, purpose string }
 const (
 	byDoctor = "doctor"   // a check of pktcloud doctor by this name must be good
 	byPath   = "command"  // a command of this name must be on PATH
+	byTool   = "tool"     // a program that make builds must be in this user's cache
 	optional = "optional" // tests that name it may be skipped
 )
 
@@ -27,8 +28,8 @@ func parseCapabilities(text string) ([]capability, error) {
 		if len(f) == 0 || f[0][0] == '#' {
 			continue
 		}
-		if len(f) < 3 || !slices.Contains([]string{byDoctor, byPath, optional}, f[0]) {
-			return nil, fmt.Errorf("capabilities: want %q, %q or %q, a name and a purpose, got %q", byDoctor, byPath, optional, strings.TrimSpace(line))
+		if len(f) < 3 || !slices.Contains([]string{byDoctor, byPath, byTool, optional}, f[0]) {
+			return nil, fmt.Errorf("capabilities: want %q, %q, %q or %q, a name and a purpose, got %q", byDoctor, byPath, byTool, optional, strings.TrimSpace(line))
 		}
 		list = append(list, capability{f[0], f[1], strings.Join(f[2:], " ")})
 	}
@@ -74,7 +75,7 @@ func askDoctor(command string) (doctorReport, error) {
 
 // checkCapabilities prints what the machine must offer and returns an error that
 // names all that it lacks.
-func checkCapabilities(w io.Writer, list []capability, report doctorReport, found func(command string) bool) error {
+func checkCapabilities(w io.Writer, list []capability, report doctorReport, found, built func(program string) bool) error {
 	fmt.Fprintln(w, "this machine must offer")
 	var missing []string
 	for _, c := range list {
@@ -85,6 +86,10 @@ func checkCapabilities(w io.Writer, list []capability, report doctorReport, foun
 		case byPath:
 			if !found(c.name) {
 				why = "the command is not on PATH"
+			}
+		case byTool:
+			if !built(c.name) {
+				why = "it is not built; make " + c.name
 			}
 		default:
 			continue

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-const list = "# what is needed\ndoctor root containers\ndoctor cgroups limits on memory\ndoctor loop-devices disks\n\ncommand gcc the part in C\noptional PKTD_RPC a real node\n"
+const list = "# what is needed\ndoctor root containers\ndoctor cgroups limits on memory\ndoctor loop-devices disks\n\ncommand gcc the part in C\ntool runsc a kernel\noptional PKTD_RPC a real node\n"
 
 func TestCapabilities(t *testing.T) {
 	caps, err := parseCapabilities(list)
@@ -22,11 +22,12 @@ func TestCapabilities(t *testing.T) {
 		commands     []string
 		want         string // part of what is printed or returned; "" for all there
 	}{
-		{"all there", doctor, []string{"gcc"}, ""},
-		{"no command", doctor, nil, "lacks gcc"},
-		{"a check fails", strings.Replace(doctor, `"cgroups","ok":true`, `"cgroups","ok":false,"detail":"read only","remedy":"mount it"`, 1), []string{"gcc"}, "MISSING: read only; mount it"},
-		{"doctor does not know it", strings.Replace(doctor, "cgroups", "groups", 1), []string{"gcc"}, "doctor has no check of this name"},
-		{"doctor found nothing", `{"checks":[]}`, []string{"gcc"}, "lacks root, cgroups, loop-devices"},
+		{"all there", doctor, []string{"gcc", "runsc"}, ""},
+		{"no command", doctor, []string{"runsc"}, "lacks gcc"},
+		{"no tool", doctor, []string{"gcc"}, "MISSING: it is not built; make runsc"},
+		{"a check fails", strings.Replace(doctor, `"cgroups","ok":true`, `"cgroups","ok":false,"detail":"read only","remedy":"mount it"`, 1), []string{"gcc", "runsc"}, "MISSING: read only; mount it"},
+		{"doctor does not know it", strings.Replace(doctor, "cgroups", "groups", 1), []string{"gcc", "runsc"}, "doctor has no check of this name"},
+		{"doctor found nothing", `{"checks":[]}`, []string{"gcc", "runsc"}, "lacks root, cgroups, loop-devices"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			report, err := askDoctor("echo " + strings.ReplaceAll(c.doctor, ": ", ":"))
@@ -34,7 +35,8 @@ func TestCapabilities(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out strings.Builder
-			err = checkCapabilities(&out, caps, report, func(name string) bool { return slices.Contains(c.commands, name) })
+			there := func(name string) bool { return slices.Contains(c.commands, name) }
+			err = checkCapabilities(&out, caps, report, there, there)
 			if err != nil {
 				out.WriteString(err.Error())
 			}

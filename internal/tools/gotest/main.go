@@ -15,6 +15,7 @@ import (
 	"go/parser"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -67,7 +68,7 @@ func run(args []string) error {
 		if err != nil {
 			return err
 		}
-		if err := checkCapabilities(os.Stdout, list, report, onPath); err != nil {
+		if err := checkCapabilities(os.Stdout, list, report, onPath, isBuilt); err != nil {
 			return err
 		}
 		s.noSkips, s.optional = true, optionalNames(list)
@@ -143,4 +144,14 @@ func namesTag(line, tag string) bool {
 func onPath(command string) bool {
 	_, err := exec.LookPath(command)
 	return err == nil
+}
+
+// isBuilt reports whether a program is where scripts/NAME puts what it builds.
+func isBuilt(program string) bool {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return false
+	}
+	found, _ := filepath.Glob(filepath.Join(cache, "pktcloud-tools", program+"-*"))
+	return len(found) > 0
 }

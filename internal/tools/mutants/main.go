@@ -9,7 +9,9 @@
 //	test: ./settle -run TestChannelModel
 //
 // old occurs exactly once in the file. The test is arguments of go test. A
-// mutant that does not compile proves nothing and counts as broken.
+// mutant that does not compile proves nothing and counts as broken, and so does
+// one whose test fails without it. A test that does not end in time notices
+// nothing either, unless the block has the line "hangs: yes".
 //
 // Besides, it sweeps over the channel core: every change that the operators of
 // package operators can make there must be noticed too, or stand in a
@@ -22,6 +24,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"regexp"
@@ -46,8 +49,10 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
 	pattern := flags.String("run", ".", "only mutants whose name matches this `regexp`; of a sweep, file, function, operator and change")
 	workers := flags.Int("j", 2, "how many at once")
-	timeout := flags.Duration("timeout", 3*time.Minute, "how long a test may take; one that hangs has noticed")
+	timeout := flags.Duration("timeout", 3*time.Minute, "how long a test may take")
 	tags := flags.String("tags", "", "build `tags` of all tests")
+	check := flags.Bool("baseline", true, "first run each test without a mutant: it must pass")
+	verbose := flags.Bool("v", false, "show how each mutant was noticed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -79,9 +84,13 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("no mutant matches %q", *pattern)
 	}
 	if len(chosen) > 0 && ctx.Err() == nil {
-		results, err := tryAll(ctx, chosen, *workers, trial{timeout: *timeout, tags: *tags})
+		t := trial{timeout: *timeout, tags: *tags}
+		if *check {
+			t.healthy = new(baseline)
+		}
+		results, err := tryAll(ctx, chosen, *workers, t, *verbose)
 		if err == nil {
-			err = report(results)
+			err = report(os.Stdout, results)
 		}
 		faults = append(faults, err)
 	}
@@ -89,7 +98,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 // tryAll tries the mutants, each worker in its own copy of the tree.
-func tryAll(ctx context.Context, chosen []mutant, workers int, t trial) ([]result, error) {
+func tryAll(ctx context.Context, chosen []mutant, workers int, t trial, verbose bool) ([]result, error) {
 	temp, err := os.MkdirTemp("", "pktcloud-mutants-")
 	if err != nil {
 		return nil, err
@@ -116,7 +125,10 @@ func tryAll(ctx context.Context, chosen []mutant, workers int, t trial) ([]resul
 					continue // interrupted: no verdict
 				}
 				printing.Lock()
-				fmt.Printf("%-8s %s (%.1f s)\n", results[i].verdict, chosen[i].Name, results[i].took.Seconds())
+				fmt.Printf("%-9s %s (%.1f s)\n", results[i].verdict, chosen[i].Name, results[i].took.Seconds())
+				if verbose {
+					fmt.Println(results[i].detail)
+				}
 				printing.Unlock()
 			}
 		})
@@ -132,32 +144,31 @@ func tryAll(ctx context.Context, chosen []mutant, workers int, t trial) ([]resul
 	return results, ctx.Err()
 }
 
-// report prints the table and returns an error that names what was not caught.
-func report(results []result) error {
-	var survived, broken []string
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+// report prints the table and returns an error that names what was not noticed.
+func report(w io.Writer, results []result) error {
+	counts := map[verdict]int{}
+	var missed []string
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "\nmutant\tfile\tverdict\tseconds\ttest")
 	for _, r := range results {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%.1f\t%s\n", r.Name, r.File, r.verdict, r.took.Seconds(), r.Test)
-		switch r.verdict {
-		case caught:
-		case survives:
-			survived = append(survived, r.Name)
-		case unusable:
-			broken = append(broken, r.Name)
+		counts[r.verdict]++
+		if !r.verdict.noticed() {
+			missed = append(missed, r.Name)
 		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, r := range results {
-		if r.verdict != caught {
-			fmt.Printf("\n%s (%s): %s\n", r.Name, r.list, r.detail)
+		if !r.verdict.noticed() {
+			fmt.Fprintf(w, "\n%s (%s): %s\n", r.Name, r.list, r.detail)
 		}
 	}
-	fmt.Printf("\n%d mutants: %d caught, %d survive, %d broken\n", len(results), len(results)-len(survived)-len(broken), len(survived), len(broken))
-	if len(survived)+len(broken) > 0 {
-		return fmt.Errorf("not caught: %s", strings.Join(append(survived, broken...), ", "))
+	fmt.Fprintf(w, "\n%d mutants: %d caught, %d timed out as they may, %d timed out, %d survive, %d broken\n",
+		len(results), counts[caught], counts[hung], counts[tookLong], counts[survives], counts[unusable])
+	if len(missed) > 0 {
+		return fmt.Errorf("not noticed: %s", strings.Join(missed, ", "))
 	}
 	return nil
 }

@@ -14,6 +14,9 @@ import (
 type mutant struct {
 	Name, File, Old, New, Test string
 
+	// Hangs says that the mutant may keep its test from ending.
+	Hangs bool
+
 	list string // the file and line where it stands
 }
 
@@ -89,9 +92,13 @@ func parseMutants(name, text string) ([]mutant, error) {
 			m.list, begun = fmt.Sprintf("%s:%d", name, number), true
 		}
 		key, value, _ := strings.Cut(line, ":")
+		if key == "hangs" && strings.TrimSpace(value) == "yes" && !m.Hangs {
+			m.Hangs = true
+			continue
+		}
 		field := map[string]*string{"name": &m.Name, "file": &m.File, "old": &m.Old, "new": &m.New, "test": &m.Test}[key]
 		if field == nil || *field != "" {
-			faults = append(faults, fmt.Errorf("%s:%d: want one each of name, file, old, new and test, got %q", name, number, line))
+			faults = append(faults, fmt.Errorf("%s:%d: want one each of name, file, old, new and test, and perhaps hangs: yes, got %q", name, number, line))
 			continue
 		}
 		*field = strings.TrimSpace(value)

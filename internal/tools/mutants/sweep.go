@@ -57,6 +57,7 @@ type swept struct {
 	file    string
 	line    int
 	verdict verdict
+	late    bool   // its test was ended
 	because string // why it survives
 }
 
@@ -278,17 +279,21 @@ func (r *sweepRun) baseline(ctx context.Context, bin string) error {
 	return nil
 }
 
-// exec runs a test program with a mutant.
+// exec runs a test program with a mutant. One that took too long is ended, and
+// the error is context.DeadlineExceeded.
 func (r *sweepRun) exec(ctx context.Context, b binary, number int) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	limited, cancel := context.WithTimeout(ctx, b.limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, b.file, b.args...)
+	cmd := exec.CommandContext(limited, b.file, b.args...)
 	cmd.Dir = filepath.Join(r.dir, filepath.FromSlash(b.pkg))
 	cmd.Env = append(os.Environ(), operators.Variable+"="+strconv.Itoa(number), "GOMAXPROCS=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		err = context.DeadlineExceeded
+	}
 	return string(out), err
 }
 
@@ -302,7 +307,7 @@ func (r *sweepRun) tryAll(ctx context.Context, workers int) error {
 				m.verdict = survives
 				for _, b := range r.binaries {
 					if _, err := r.exec(ctx, b, m.number); err != nil {
-						m.verdict = caught
+						m.verdict, m.late = caught, errors.Is(err, context.DeadlineExceeded)
 						break
 					}
 				}

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSweep sweeps over a tiny module, whose second function no test looks at.
@@ -52,5 +55,31 @@ func TestSweep(t *testing.T) {
 				t.Errorf("got %v, %v, want %v and %q", tried, err, c.tried, c.want)
 			}
 		})
+	}
+}
+
+// TestSweepLate: a test that was ended is told from one that failed.
+func TestSweepLate(t *testing.T) {
+	r := &sweepRun{dir: t.TempDir()}
+	for _, c := range []struct {
+		name, script string
+		limit        time.Duration
+		fails, late  bool
+	}{
+		{"passes", "exit 0", time.Minute, false, false},
+		{"fails", "exit 1", time.Minute, true, false},
+		{"hangs", "while :; do :; done", 100 * time.Millisecond, true, true},
+	} {
+		_, err := r.exec(t.Context(), binary{file: "/bin/sh", args: []string{"-c", c.script}, limit: c.limit}, 1)
+		if (err != nil) != c.fails || errors.Is(err, context.DeadlineExceeded) != c.late {
+			t.Errorf("%s: got %v", c.name, err)
+		}
+	}
+	var got tally
+	got.add(&swept{verdict: caught, late: true})
+	got.add(&swept{verdict: caught})
+	got.add(&swept{verdict: survives, because: "nobody looks"})
+	if want := (tally{made: 3, killed: 2, late: 1, survived: 1, explained: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

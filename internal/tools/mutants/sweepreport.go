@@ -61,7 +61,23 @@ func parseSurvivors(name, text string) (map[string]string, error) {
 }
 
 // tally counts the mutants of an operator.
-type tally struct{ made, killed, survived, explained int }
+type tally struct{ made, killed, late, survived, explained int }
+
+func (t *tally) add(m *swept) {
+	t.made++
+	switch {
+	case m.verdict == caught:
+		t.killed++
+		if m.late {
+			t.late++
+		}
+	case m.because != "":
+		t.survived++
+		t.explained++
+	default:
+		t.survived++
+	}
+}
 
 // report prints the table by operator and returns what is wrong: a survivor
 // that nobody explains, an explanation of none, and for a whole sweep too few
@@ -80,16 +96,7 @@ func (r *sweepRun) report(explained map[string]string, whole bool) error {
 		}
 		m.because = explained[m.key()]
 		for _, t := range []*tally{t, &sum} {
-			t.made++
-			switch {
-			case m.verdict == caught:
-				t.killed++
-			case m.because != "":
-				t.survived++
-				t.explained++
-			default:
-				t.survived++
-			}
+			t.add(m)
 		}
 		switch {
 		case m.verdict != caught && m.because == "":
@@ -120,9 +127,9 @@ func (r *sweepRun) report(explained map[string]string, whole bool) error {
 
 func (r *sweepRun) table(byOperator map[string]*tally, sum tally) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\noperator\tmade\tkilled\tsurvived\texplained\t")
+	fmt.Fprintln(table, "\noperator\tmade\tkilled\ttimed out\tsurvived\texplained\t")
 	row := func(name string, t tally) {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t\n", name, t.made, t.killed, t.survived, t.explained)
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%d\t\n", name, t.made, t.killed, t.late, t.survived, t.explained)
 	}
 	for _, name := range operators.Names {
 		if t := byOperator[name]; t != nil {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -17,15 +21,20 @@ type verdict string
 
 const (
 	caught   verdict = "caught"
+	hung     verdict = "timed out" // its test did not end, and its block says that it hangs
+	tookLong verdict = "TIMED OUT" // its test did not end, which shows nothing: a slow machine does that too
 	survives verdict = "SURVIVES"
-	unusable verdict = "BROKEN" // it cannot be applied, does not compile, or its test does not exist
+	unusable verdict = "BROKEN" // it cannot be applied, does not compile, or its test does not exist or fails without it
 )
+
+// noticed reports whether a mutant is dealt with.
+func (v verdict) noticed() bool { return v == caught || v == hung }
 
 // result is a mutant that was tried.
 type result struct {
 	mutant
 	verdict verdict
-	detail  string // for a reader, when it was not caught
+	detail  string // for a reader: why it was not noticed, or the end of what its test said
 	took    time.Duration
 }
 
@@ -33,6 +42,31 @@ type result struct {
 type trial struct {
 	timeout time.Duration
 	tags    string
+
+	// If not nil, the tests are first run without their mutants.
+	healthy *baseline
+}
+
+// baseline remembers how tests end without a mutant.
+type baseline struct {
+	mu     sync.Mutex
+	faults map[string]func() string
+}
+
+// fault returns what is wrong with the tests that a line names, or "". find is
+// called once for a line.
+func (b *baseline) fault(line string, find func() string) string {
+	b.mu.Lock()
+	known := b.faults[line]
+	if known == nil {
+		known = sync.OnceValue(find)
+		if b.faults == nil {
+			b.faults = map[string]func() string{}
+		}
+		b.faults[line] = known
+	}
+	b.mu.Unlock()
+	return known()
 }
 
 // try applies a mutant in the copy at dir, runs its test, and undoes it.
@@ -45,6 +79,15 @@ func (t trial) try(ctx context.Context, dir string, m mutant) result {
 }
 
 func (t trial) judge(ctx context.Context, dir string, m mutant) (detail string, v verdict) {
+	args, err := splitArgs(m.Test)
+	if err != nil {
+		return err.Error(), unusable
+	}
+	if t.healthy != nil {
+		if fault := t.healthy.fault(m.Test, func() string { return t.fault(ctx, dir, args) }); fault != "" {
+			return "go test " + m.Test + " without the mutant: " + fault, unusable
+		}
+	}
 	restore, err := m.apply(dir)
 	if err != nil {
 		return err.Error(), unusable
@@ -54,52 +97,143 @@ func (t trial) judge(ctx context.Context, dir string, m mutant) (detail string, 
 			detail, v = err.Error(), unusable
 		}
 	}()
-	args, err := splitArgs(m.Test)
-	if err != nil {
-		return err.Error(), unusable
-	}
-	// Compiled first, so that what fails afterwards is a test.
-	build := append([]string{"test", "-tags", t.tags, "-count=1", "-run", "^$"}, packages(args)...)
-	if out, err := t.run(ctx, dir, 4*t.timeout, build); err != nil {
-		return "does not compile:\n" + out, unusable
-	}
-	// What rapid noted of a failure must not help to catch the next mutant.
-	for _, pkg := range packages(args) {
-		defer os.RemoveAll(filepath.Join(dir, pkg, "testdata", "rapid")) //nolint:errcheck // a temporary folder
-	}
-	out, err := t.run(ctx, dir, t.timeout, append([]string{"test", "-tags", t.tags, "-count=1"}, args...))
-	switch {
-	case ctx.Err() != nil:
-		return "interrupted", unusable
-	case err != nil && strings.Contains(out, "[setup failed]"):
-		return out, unusable
-	case err != nil:
-		return "", caught
-	case strings.Contains(out, "[no tests to run]") || strings.Contains(out, "[no test files]"):
-		return "its test does not exist: " + m.Test, unusable
+	switch detail, end := t.test(ctx, dir, args); {
+	case end == overdue && m.Hangs:
+		return detail, hung
+	case end == overdue:
+		return "its test did not end. If the mutant makes something wait for ever, its block says hangs: yes\n" + detail, tookLong
+	case end == failed:
+		return detail, caught
+	case end == untested:
+		return detail, unusable
 	}
 	return "go test " + m.Test + " passes with\n  - " + m.Old + "\n  + " + m.New, survives
 }
 
-// run runs go in dir. A run that takes too long is ended with all that it
-// started and counts as failed.
-func (t trial) run(ctx context.Context, dir string, limit time.Duration, args []string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// fault runs tests without a mutant and returns what is wrong with them.
+func (t trial) fault(ctx context.Context, dir string, args []string) string {
+	switch detail, end := t.test(ctx, dir, args); end {
+	case passed:
+		return ""
+	case overdue:
+		return "it does not end in time\n" + detail
+	case failed:
+		return "it fails\n" + detail
+	case untested:
+		return detail
+	}
+	panic("unreachable")
+}
+
+// ending is how a run of tests ended.
+type ending int
+
+const (
+	passed ending = iota
+	failed
+	overdue  // not by itself
+	untested // it says nothing
+)
+
+// test builds the tests that args name, and runs them.
+func (t trial) test(ctx context.Context, dir string, args []string) (detail string, end ending) {
+	// Built first, so that what fails afterwards is a test, and what takes time too.
+	bin, err := os.MkdirTemp("", "pktcloud-mutant-")
+	if err != nil {
+		return err.Error(), untested
+	}
+	defer os.RemoveAll(bin) //nolint:errcheck // a temporary folder
+	flags, rest := splitFlags(args)
+	pkgs := packages(args)
+	for i, pkg := range pkgs {
+		build := append([]string{"test", "-c", "-o", testProgram(bin, i), "-ldflags=-s -w", "-tags", t.tags}, flags...)
+		if out, _, err := t.run(ctx, dir, max(4*t.timeout, 10*time.Minute), "go", append(build, pkg)...); err != nil {
+			return "does not compile:\n" + out, untested
+		}
+	}
+	deadline := time.Now().Add(t.timeout)
+	for i, pkg := range pkgs {
+		// What rapid noted of a failure must not help to catch the next mutant.
+		defer os.RemoveAll(filepath.Join(dir, pkg, "testdata", "rapid")) //nolint:errcheck // a temporary folder
+		out, late, err := t.run(ctx, filepath.Join(dir, pkg), time.Until(deadline), testProgram(bin, i), rest...)
+		switch {
+		case ctx.Err() != nil:
+			return "interrupted", untested
+		case late || err != nil && strings.Contains(out, "panic: test timed out after "):
+			return excerpt(out), overdue
+		case errors.Is(err, fs.ErrNotExist) || strings.Contains(out, "testing: warning: no tests to run"):
+			return "its test does not exist: " + strings.Join(args, " "), untested
+		case err != nil:
+			return excerpt(out), failed
+		}
+	}
+	return "", passed
+}
+
+// testProgram names the test program of one of the packages.
+func testProgram(dir string, number int) string {
+	return filepath.Join(dir, strconv.Itoa(number)+".test")
+}
+
+// run runs a program in dir. A run that takes too long is ended with all that it
+// started; late says so.
+func (t trial) run(ctx context.Context, dir string, limit time.Duration, program string, args ...string) (out string, late bool, err error) {
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := exec.CommandContext(limited, program, args...)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	ended := false
+	cmd.Cancel = func() error {
+		ended = true
+		return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	text, err := cmd.CombinedOutput()
+	return string(text), ended && ctx.Err() == nil, err
 }
+
+// excerpt returns the begin and the end of what a test said.
+func excerpt(out string) string {
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) > 40 {
+		lines = slices.Concat(lines[:20], []string{"…"}, lines[len(lines)-15:])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// testFlags are those flags of go test that its program has by another name.
+var testFlags = []string{"cpu", "failfast", "parallel", "run", "short", "shuffle", "skip", "timeout", "v"}
+
+// splitFlags parts those arguments of go test that choose what is built from
+// those for the test program, spelled as it wants them.
+func splitFlags(args []string) (build, test []string) {
+	test = []string{"-test.paniconexit0", "-test.count=1"}
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		name, _, _ := strings.Cut(strings.TrimPrefix(a, "-"), "=")
+		switch {
+		case a == "-race":
+			build = append(build, a)
+		case a == "-tags" && i+1 < len(args):
+			build = append(build, a, args[i+1])
+			i++
+		case strings.HasPrefix(a, "-") && slices.Contains(testFlags, name):
+			test = append(test, "-test."+a[1:])
+		case !isPackage(a):
+			test = append(test, a)
+		}
+	}
+	return build, test
+}
+
+func isPackage(arg string) bool { return arg == "." || strings.HasPrefix(arg, "./") }
 
 // packages returns those arguments of go test that name packages.
 func packages(args []string) []string {
 	var found []string
 	for _, a := range args {
-		if a == "." || strings.HasPrefix(a, "./") {
+		if isPackage(a) {
 			found = append(found, a)
 		}
 	}

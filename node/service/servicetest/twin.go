@@ -44,7 +44,8 @@ func New() *Twin {
 		Now:  time.Now, wait: map[chan service.Event]struct{}{},
 	}
 	for i, region := range []string{"DE-BE", "FI"} {
-		t.offers = append(t.offers, t.offer(uint64(i), region, pktcloud.Rate(20_000_000+9_000_000*i)))
+		classes := [][]string{{"userns"}, {"gvisor", "userns"}}[i]
+		t.offers = append(t.offers, t.offer(uint64(i), region, classes, pktcloud.Rate(20_000_000+9_000_000*i)))
 	}
 	return t
 }
@@ -52,7 +53,7 @@ func New() *Twin {
 // Key returns one of the twin's keys.
 func Key(n byte) pktcloud.PrivateKey { return pktcloud.NewPrivateKey([32]byte{31: n}) }
 
-func (t *Twin) offer(slot uint64, region string, price pktcloud.Rate) service.Offer {
+func (t *Twin) offer(slot uint64, region string, classes []string, price pktcloud.Rate) service.Offer {
 	provider := Key(byte(slot + 1)).Public()
 	now := t.Now().Unix()
 	body := market.Offer{
@@ -63,7 +64,8 @@ func (t *Twin) offer(slot uint64, region string, price pktcloud.Rate) service.Of
 		Prices:         market.Prices{CPUPerCoreHour: price, MemoryPerGiBHour: price / 4, DiskPerGiBHour: price / 100},
 		Rails:          []market.Rail{{Name: "pkt-devnet", MinDepth: 1, MaxUnconfirmed: 1 << 30, MaxCapacity: 1 << 40}},
 		Limits:         market.Limits{MaxCreditSeconds: 60, MinIntervalSeconds: 1},
-		MinTermSeconds: 60, MaxTermSeconds: 30 * 24 * 3600, Isolation: []string{"userns"}, Software: "pktcloud",
+		MinTermSeconds: 60, MaxTermSeconds: 30 * 24 * 3600, Isolation: classes, Software: "pktcloud",
+		Network: market.Network{Egress: slot%2 == 0, Ports: 10 * slot}, Volumes: slot%2 == 0,
 	}
 	b, err := pktcloud.Marshal(body)
 	if err != nil {
@@ -72,7 +74,7 @@ func (t *Twin) offer(slot uint64, region string, price pktcloud.Rate) service.Of
 	return service.Offer{ID: pktcloud.IDOf(b), Body: body}
 }
 
-// Offers returns those with the capacity, the region and the price.
+// Offers returns those with the capacity, the network, the region and the price.
 func (t *Twin) Offers(_ context.Context, q service.OfferQuery) (service.OfferPage, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,7 +82,8 @@ func (t *Twin) Offers(_ context.Context, q service.OfferQuery) (service.OfferPag
 	for _, o := range t.offers {
 		want := market.Resources(q.Resources)
 		o.Rate = rate(o, q.Resources)
-		if want.Within(o.Body.Capacity) && (q.MaxRate == 0 || o.Rate <= q.MaxRate) && strings.HasPrefix(o.Body.Region, q.Region) {
+		if want.Within(o.Body.Capacity) && q.Network.Within(o.Body.Network) && (!q.Volumes || o.Body.Volumes) && (q.MaxRate == 0 || o.Rate <= q.MaxRate) && strings.HasPrefix(o.Body.Region, q.Region) &&
+			(q.Class == "" || slices.Contains(o.Body.Isolation, q.Class)) {
 			page.Offers = append(page.Offers, o)
 		}
 	}
@@ -113,7 +116,7 @@ func (t *Twin) Offer(_ context.Context, id pktcloud.ID, r service.Resources) (se
 
 // PublishOffer adds an offer.
 func (t *Twin) PublishOffer(_ context.Context, s service.OfferSpec) (service.Offer, error) {
-	o := t.offer(s.Slot+2, s.Region, s.CPUPerCoreHour)
+	o := t.offer(s.Slot+2, s.Region, []string{"userns"}, s.CPUPerCoreHour)
 	o.Own = true
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -126,6 +129,22 @@ func (t *Twin) PullImage(_ context.Context, ref string) (service.Image, error) {
 	return service.Image{Ref: ref, Digest: "sha256:" + strings.Repeat("0", 64), SizeBytes: 1}, nil
 }
 
+// Images has one image.
+func (t *Twin) Images(context.Context) (service.ImageStore, error) {
+	return service.ImageStore{
+		Images: []service.StoredImage{{
+			Image:         service.Image{Ref: "example/x:1", Digest: "sha256:" + strings.Repeat("0", 64), SizeBytes: 1},
+			UnpackedBytes: 2, Layers: 1, InUse: true, LastUsed: 1_790_000_000,
+		}},
+		UsedBytes: 3, MaxBytes: 4,
+	}, nil
+}
+
+// PruneImages removes nothing: its image is in use.
+func (t *Twin) PruneImages(context.Context, time.Duration) (service.PrunedImages, error) {
+	return service.PrunedImages{Digests: []string{}}, nil
+}
+
 // Requests returns what was asked for in each lease.
 func (t *Twin) Requests() []service.LeaseRequest {
 	t.mu.Lock()
@@ -135,12 +154,28 @@ func (t *Twin) Requests() []service.LeaseRequest {
 
 // CreateLease makes a lease that is active at once.
 func (t *Twin) CreateLease(ctx context.Context, r service.LeaseRequest) (service.Lease, error) {
+	services := []service.LeaseService{{Name: "web", Image: r.Image, Ports: []uint16{}, Resources: r.Resources}}
+	var volumes []service.LeaseVolume
+	for _, v := range r.Volumes {
+		volumes = append(volumes, service.LeaseVolume{Name: v.Name, Size: v.Size, Mounts: []service.LeaseMount{{Service: "web", Path: v.Path}}})
+	}
+	if r.Manifest != nil {
+		volumes = service.VolumesOf(*r.Manifest)
+		r.Resources, r.Image = service.Resources(r.Manifest.Resources()), r.Manifest.ProbeService().Image
+		services = nil
+		for _, s := range r.Manifest.Services {
+			services = append(services, service.LeaseService{Name: s.Name, Image: s.Image, Job: s.Job, Ports: []uint16{}, Resources: service.Resources(s.Resources)})
+		}
+	}
 	o, err := t.Offer(ctx, r.Offer, r.Resources)
 	if err != nil {
 		return service.Lease{}, err
 	}
 	if o.Rate > r.MaxRate {
 		return service.Lease{}, service.Errorf(service.CodeMoney, "the offer costs %s an hour, your limit is %s", pktcloud.Amount(o.Rate), pktcloud.Amount(r.MaxRate))
+	}
+	if r.Class != "" && !slices.Contains(o.Body.Isolation, r.Class) {
+		return service.Lease{}, service.Errorf(service.CodeRefused, "the lease demands isolation %s, the offer has %s", r.Class, strings.Join(o.Body.Isolation, " and "))
 	}
 	if strings.Contains(r.Image, "no-such") {
 		return service.Lease{}, service.Errorf(service.CodeRefused, "the provider refused: image %s: there is no such image", r.Image)
@@ -151,15 +186,16 @@ func (t *Twin) CreateLease(ctx context.Context, r service.LeaseRequest) (service
 	id := pktcloud.IDOf(fmt.Appendf(nil, "lease %d", len(t.leases)))
 	now := t.Now().Unix()
 	l := service.Lease{
-		ID: id, Label: id.Hex()[:8], Role: "tenant", Phase: "active", Peer: o.Body.Provider, Offer: o.ID, Image: r.Image, Port: r.Port,
-		Resources: r.Resources, Rate: o.Rate, Interval: max(r.IntervalSeconds, 1), Term: r.TermSeconds, Created: now, Ends: now + int64(r.TermSeconds),
+		ID: id, Label: id.Hex()[:8], Role: "tenant", Phase: "active", Peer: o.Body.Provider, Connected: true, Offer: o.ID, Image: r.Image, Port: r.Port,
+		Class: r.Class, Resources: r.Resources, Rate: o.Rate, Interval: max(r.IntervalSeconds, 1), Term: r.TermSeconds, Created: now, Ends: now + int64(r.TermSeconds),
 		Served: 42, Intervals: 42, Due: 303_030, Paid: 300_000,
 		Exposure: []service.Exposure{
 			{Name: "credit", Bears: "provider", Now: 3_030, Peak: 7_215, Limit: 14_430},
 			{Name: "prepaid", Bears: "tenant", Now: 0, Peak: 0, Limit: 7_215},
 			{Name: "unconfirmed", Bears: "provider", Now: 300_000, Peak: 300_000, Limit: 6_493_500},
 		},
-		Channel: service.Channel{ID: id, Capacity: 30_000_000, Paid: 300_000, Phase: "open", Funding: strings.Repeat("ab", 32)},
+		Channel:  service.Channel{ID: id, Capacity: 30_000_000, Paid: 300_000, Phase: "open", Funding: strings.Repeat("ab", 32)},
+		Services: services, Volumes: volumes,
 		History: []service.Entry{
 			{Time: now * 1000, Kind: "agreed", Text: "The provider acknowledged the lease."},
 			{Time: now*1000 + 412, Kind: "active", Text: "The service answered for the first time."},
@@ -218,12 +254,49 @@ func (t *Twin) CloseLease(_ context.Context, name string) (service.Lease, error)
 	return t.leases[i], nil
 }
 
-// Exec echoes: "cat" copies its input, "false" fails, others print themselves.
+// LeaseServices has a web service that runs and a job that is done.
+func (t *Twin) LeaseServices(ctx context.Context, name string) ([]service.Standing, error) {
+	l, err := t.Lease(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	exit, since := 0, l.Created
+	return []service.Standing{
+		{Name: "web", State: "running", Health: "healthy", Restarts: 2, Exit: new(137), OOM: true, Since: since, CPU: 1500, Memory: 64 << 20, Network: &service.StandingNetwork{
+			BytesIn: 1 << 20, BytesOut: 1000, Refused: 3, Open: 1, Published: []service.PublishedAt{{Port: 8080, Protocol: "tcp", Address: "203.0.113.9:20017"}},
+		}},
+		{Name: "migrate", Job: true, State: "done", Exit: &exit, Since: since, Text: "ended with exit code 0"},
+	}, nil
+}
+
+// LeaseVolumes has the lease's volumes, each three quarters full.
+func (t *Twin) LeaseVolumes(ctx context.Context, name string) ([]service.VolumeStanding, error) {
+	l, err := t.Lease(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	out := []service.VolumeStanding{}
+	for _, v := range l.Volumes {
+		out = append(out, service.VolumeStanding{LeaseVolume: v, Free: v.Size / 4, Ready: true})
+	}
+	return out, nil
+}
+
+// base is the lease of LEASE/SERVICE.
+func base(name string) string {
+	lease, _, _ := strings.Cut(name, "/")
+	return lease
+}
+
+// Exec echoes: "where" says by which name it was called, "cat" copies its input, "false" fails, others print themselves.
 func (t *Twin) Exec(ctx context.Context, name string, r service.ExecRequest, s service.Streams) (int, error) {
-	if _, err := t.Lease(ctx, name); err != nil {
+	if _, err := t.Lease(ctx, base(name)); err != nil {
 		return 0, err
 	}
 	switch {
+	case len(r.Args) == 1 && r.Args[0] == "where":
+		_, err := fmt.Fprintln(s.Stdout, name)
+		return 0, err
 	case len(r.Args) == 0:
 		return 0, service.Errorf(service.CodeInvalid, "no program to run")
 	case r.Args[0] == "false":
@@ -239,8 +312,12 @@ func (t *Twin) Exec(ctx context.Context, name string, r service.ExecRequest, s s
 
 // Logs writes three lines, and a line a second while it follows.
 func (t *Twin) Logs(ctx context.Context, name string, r service.LogRequest, w io.Writer) error {
-	if _, err := t.Lease(ctx, name); err != nil {
+	if _, err := t.Lease(ctx, base(name)); err != nil {
 		return err
+	}
+	_, of, named := strings.Cut(name, "/")
+	if named {
+		of = " of " + of
 	}
 	for i := 0; i < 3 || r.Follow; i++ {
 		if i >= 3 {
@@ -250,7 +327,7 @@ func (t *Twin) Logs(ctx context.Context, name string, r service.LogRequest, w io
 				return ctx.Err()
 			}
 		}
-		if _, err := fmt.Fprintf(w, "%s stdout line %d <of the log>\n", t.Now().UTC().Format("2006-01-02T15:04:05.000000000Z"), i); err != nil {
+		if _, err := fmt.Fprintf(w, "%s stdout line %d <of the log>%s\n", t.Now().UTC().Format("2006-01-02T15:04:05.000000000Z"), i, of); err != nil {
 			return err
 		}
 	}
@@ -259,7 +336,7 @@ func (t *Twin) Logs(ctx context.Context, name string, r service.LogRequest, w io
 
 // Forward answers HTTP with Page.
 func (t *Twin) Forward(ctx context.Context, name string, _ uint16) (net.Conn, error) {
-	if _, err := t.Lease(ctx, name); err != nil {
+	if _, err := t.Lease(ctx, base(name)); err != nil {
 		return nil, err
 	}
 	near, far := net.Pipe()

@@ -21,6 +21,7 @@ type money struct {
 	payments []service.PaymentRequest
 	accounts []string // names of those after the first
 	swept    []service.SweepRequest
+	rolled   []service.RollRequest
 	frozen   bool // its one coin
 	locked   bool
 	closed   bool   // the channel that came back with the phrase
@@ -310,4 +311,42 @@ func (t *Twin) CloseChannel(ctx context.Context, name string) (service.ChannelVi
 		return t.Channel(ctx, name)
 	}
 	return service.ChannelView{}, service.Errorf(service.CodeInvalid, "only a channel that came back with the phrase is closed by hand")
+}
+
+// RollChannel adds to the channel that is open.
+func (t *Twin) RollChannel(ctx context.Context, name string, r service.RollRequest) (service.Roll, error) {
+	c, err := t.Channel(ctx, name)
+	if err != nil {
+		return service.Roll{}, err
+	}
+	const fee, most = 4_000, 1 << 30
+	switch {
+	case c.Restored:
+		return service.Roll{}, service.Errorf(service.CodeInvalid, "only a channel that you pay by takes money or time, and none that came back with the phrase")
+	case r.Add == 0 && r.ExtendSeconds == 0:
+		return service.Roll{}, service.Errorf(service.CodeInvalid, "say what to add: money, time or both")
+	case r.Add > most:
+		return service.Roll{}, service.Errorf(service.CodeInvalid, "the provider takes channels of up to %s; add at most %s", most+c.Capacity, pktcloud.Amount(most))
+	}
+	roll := service.Roll{
+		Channel: c.ID, Capacity: c.Capacity + r.Add, Added: r.Add, Fee: fee, Left: 1 << 32, Expiry: c.Expiry + r.ExtendSeconds/45, Depth: 3,
+	}
+	if r.Plan {
+		return roll, nil
+	}
+	if r.MaxFee < fee {
+		return service.Roll{}, service.Errorf(service.CodeMoney, "the fee is above the limit: it would be %s, the limit is %s", pktcloud.Amount(fee), r.MaxFee)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.money.rolled = append(t.money.rolled, r)
+	roll.Into = pktcloud.IDOf([]byte("successor")).String()
+	return roll, nil
+}
+
+// Rolled returns what was added to channels.
+func (t *Twin) Rolled() []service.RollRequest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.money.rolled)
 }

@@ -14,8 +14,9 @@
 
   const root = document.documentElement
   if (root.scrollWidth > root.clientWidth) {
-    const wide = [...document.querySelectorAll("main *")].filter(e => seen(e) && e.getBoundingClientRect().right > root.clientWidth + 1)
-    out.push("the page is " + root.scrollWidth + " px wide in a window of " + root.clientWidth + ": " + wide.slice(0, 3).map(where).join(", "))
+    const wide = [...document.querySelectorAll("body *")].filter(e => e.scrollWidth > root.clientWidth + 1 || e.getBoundingClientRect().right > root.clientWidth + 1)
+    const reach = e => { const r = e.getBoundingClientRect(); return ` from ${r.left | 0} to ${r.right | 0}, ${e.scrollWidth} px inside, ${hidden(e) ? "clipped" : seen(e) ? "seen" : "not seen"}` }
+    out.push("the page is " + root.scrollWidth + " px wide in a window of " + root.clientWidth + ": " + wide.filter(e => !hidden(e)).slice(0, 6).map(e => where(e) + reach(e)).join("; "))
   }
 
   for (const card of document.querySelectorAll(".card, .note")) {

@@ -1,0 +1,7 @@
+//go:build !linux || !amd64
+
+package main
+
+import "os"
+
+func main() { os.Exit(2) }

@@ -1,0 +1,141 @@
+package web_test
+
+import (
+	"bytes"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/pkt-cash/pkt-cloud/lease/manifest"
+)
+
+// postFile sends a form of several services as a browser does.
+func postFile(t *testing.T, s *httptest.Server, path, offer, upload string, fields ...string) (int, string) {
+	t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	values := map[string]string{"offer": offer, "several": "1", "max": "1", "term": "1", "interval": "1", "credit": "2", "prepaid": "1"}
+	for i := 0; i < len(fields); i += 2 {
+		values[fields[i]] = fields[i+1]
+	}
+	for k, v := range values {
+		if err := w.WriteField(k, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part, err := w.CreateFormFile("upload", "shop.yaml") // an empty one, when nobody chose any
+	if err == nil {
+		_, err = io.WriteString(part, upload)
+	}
+	if err != nil || w.Close() != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", w.FormDataContentType())
+	if values["part"] != "" {
+		r.Header.Set("HX-Request", "true")
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(body)
+}
+
+const shopFile = "\nvolumes: {data: 1GiB}\nservices:\n  web:\n    image: example.org/shop:3\n    cpu: 0.25\n    depends: {db: healthy}\n    ports: [8080]\n    publish: [8080]\n    egress: [\"example.org:443\"]\n  db:\n    image: example.org/db:1\n    health: {tcp: 5432}\n    mounts: [\"data:/var/lib/db\"]\n"
+
+// TestDeploySeveral: a file is shown with what it means and costs before
+// anything is agreed, and what is agreed is what was shown.
+func TestDeploySeveral(t *testing.T) {
+	twin, s := newWeb(t)
+	id := offerID(t, twin)
+	if status, body, _ := get(t, s.URL+"/deploy?several=1&offer="+id); status != http.StatusOK || !strings.Contains(body, `<textarea id="file"`) || strings.Contains(body, `name="image"`) || strings.Contains(body, `class="wrong"`) {
+		t.Errorf("got %d\n%s", status, body)
+	}
+	crlf := strings.ReplaceAll(shopFile, "\n", "\r\n") // as browsers send it
+	for name, c := range map[string]struct{ upload, file, part string }{
+		"typed": {"", crlf, ""}, "uploaded": {shopFile, "what stood there", ""}, "while it is typed": {"", crlf, "1"},
+	} {
+		status, body := postFile(t, s, "/deploy/preview", id, c.upload, "file", c.file, "max", "", "part", c.part)
+		for _, want := range []string{"<code>web</code>", "<code>db</code>", "waits for db (healthy)", "health by tcp", "connects to example.org:443", "port 8080/tcp published", "volume data at /var/lib/db", "0.25 cores", "Together 0.75 cores, 512 MiB memory, 3 GiB disk", "per hour"} {
+			if status != http.StatusOK || !strings.Contains(body, want) {
+				t.Errorf("%s: got %d and not %q in\n%s", name, status, want, body)
+			}
+		}
+		if c.part == "" && (!strings.Contains(body, "example.org/shop:3\r\n") && !strings.Contains(body, "example.org/shop:3\n") || !strings.Contains(body, "autocapitalize=\"off\" spellcheck=\"false\" aria-describedby=\"fault file-hint\">\n\r\nvolumes:") && !strings.Contains(body, "aria-describedby=\"fault file-hint\">\n\nvolumes:")) {
+			t.Errorf("%s: the file is not there as it was typed:\n%s", name, body)
+		}
+	}
+	if r := twin.Requests(); len(r) != 0 {
+		t.Fatalf("a preview agreed %+v", r)
+	}
+	if status, body := postFile(t, s, "/deploy", id, "", "file", crlf); status != http.StatusOK || !strings.Contains(body, "Close this lease") {
+		t.Fatalf("got %d\n%s", status, body)
+	}
+	want, err := manifest.Read([]byte(shopFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := twin.Requests()
+	if len(r) != 1 || r[0].Manifest == nil || len(r[0].Manifest.Services) != len(want.Services) || r[0].Manifest.Resources() != want.Resources() {
+		t.Errorf("got %+v, want the file's services", r)
+	}
+}
+
+// TestFileErrors: what is wrong with a file is said at its line, nothing is
+// agreed, and nothing that was typed is lost.
+func TestFileErrors(t *testing.T) {
+	twin, s := newWeb(t)
+	id := offerID(t, twin)
+	for _, c := range []struct{ name, file, want string }{
+		{"a bad size", shopFile + "    memory: <much>\n", "Line 15: Service &#34;db&#34;: &#34;&lt;much&gt;&#34; is no size, such as 256MiB or 2GiB."},
+		{"an unknown word", shopFile + "    privileged: true\n", "Line 15: Service &#34;db&#34;: there is no word &#34;privileged&#34; here."},
+		{"no YAML", shopFile + "    user: [\n", "Line 15: "},
+		{"a circle", shopFile + "    depends: [web]\n", "Line 7: "},
+		{"nothing", "  \n", "Say what runs"},
+		{"no services", "probe: web", "names each service"},
+	} {
+		for _, part := range []string{"", "1"} {
+			path := "/deploy"
+			if part != "" {
+				path = "/deploy/preview"
+			}
+			status, body := postFile(t, s, path, id, "", "file", c.file, "part", part, "term", "7")
+			if part == "" && status != http.StatusUnprocessableEntity || c.name != "nothing" && !strings.Contains(body, c.want) || part == "" && !strings.Contains(body, c.want) {
+				t.Errorf("%s: got %d, want %q in\n%s", c.name, status, c.want, body)
+			}
+			if strings.Contains(c.want, "15: Service") && !strings.Contains(body, `<span class="here"><b>15</b>     `) {
+				t.Errorf("%s: the line is not shown", c.name)
+			}
+			if part == "" && (!strings.Contains(body, `value="7"`) || c.name != "nothing" && !strings.Contains(body, "shop") && c.name != "no services") {
+				t.Errorf("%s: what was typed is lost", c.name)
+			}
+			if strings.Contains(body, "lease:") || strings.Contains(body, "yaml:") {
+				t.Errorf("%s: names of the program are shown", c.name)
+			}
+		}
+	}
+	long := "# " + strings.Repeat("x", manifest.MaxFileBytes)
+	for _, upload := range []string{"", long} {
+		if status, body := postFile(t, s, "/deploy/preview", id, upload, "file", long); status == http.StatusOK && !strings.Contains(body, "bytes") || status != http.StatusOK && !strings.Contains(body, "at most 256 KiB") {
+			t.Errorf("got %d of a file that is too long", status)
+		}
+	}
+	if status, body := postFile(t, s, "/deploy/preview", id, "", "file", strings.Replace(shopFile, "0.25", "250", 1)); status != http.StatusOK || !strings.Contains(body, "More than this offer has free.") {
+		t.Errorf("got %d, want what the offer does not have\n%s", status, body)
+	}
+	if r := twin.Requests(); len(r) != 0 {
+		t.Errorf("got %+v agreed", r)
+	}
+}
