@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,11 +134,27 @@ func (w *world) dieAt(victim *party, at string) (kind string, hit bool) {
 			victim.start()
 		}
 	})
-	victim.stop(w.t)
+	if victim.stopOrDie(w.t) {
+		hit = true // it was at rest for a lease, and wrote once more
+	}
 	if passed := w.points(path); hit && len(passed) > 0 {
 		kind = passed[len(passed)-1]
 	}
 	return kind, hit
+}
+
+// stopOrDie is stop for a process that may die at any moment. It reports
+// whether it died.
+func (p *process) stopOrDie(t *testing.T) bool {
+	t.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone, which is no fault here
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		t.Fatalf("the process did not stop within %s of SIGTERM\n%s", patience, p.log)
+	}
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // tryLife is life for a world in which one side dies on the way: every call
