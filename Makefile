@@ -41,14 +41,15 @@ demo:
 build:
 	@[ -x bin/pktcloud ] || echo 'building bin/pktcloud: the first time this takes some minutes, without a word'
 	@$(MAKE) --no-print-directory monitor
-	$(GO) build -trimpath -tags monitor -o bin/pktcloud ./node/pktcloud
+	$(GO) build -trimpath -tags 'monitor files' -o bin/pktcloud ./node/pktcloud
 
-# The monitors of containers, which bin/pktcloud carries: static where this machine's C library can be.
+# What bin/pktcloud carries, the monitors of containers and what serves their files: static where this machine's C library can be.
 MONITOR := $(GO) build -trimpath -tags 'netgo osusergo' -o node/pktcloud/monitor.bin
 
 monitor:
 	$(MONITOR) -ldflags '-s -w -linkmode external -extldflags -static' ./container/libcontainer/monitor 2>/dev/null || \
 		$(MONITOR) -ldflags '-s -w' ./container/libcontainer/monitor
+	$(GO) build -trimpath -tags 'netgo osusergo' -ldflags '-s -w' -o node/pktcloud/files.bin ./container/libcontainer/fileserver
 
 test:
 	@scripts/setup test

@@ -176,10 +176,15 @@ type Size struct {
 // is empty; a nil Stdout or Stderr discards; where both are one writer, it has
 // one caller at a time.
 //
+// With Files, and neither Args nor TTY, the program is a file server of the
+// runtime's own, which speaks SFTP on Stdin and Stdout; [CodeMissingFeature]
+// where the runtime has none for the container.
+//
 // Exec does not wait for Stdin to end: a Read that is blocked when Exec
 // returns takes one more piece of it.
 type ExecSpec struct {
 	Args    []string
+	Files   bool
 	Env     []string
 	WorkDir string
 	TTY     bool

@@ -121,7 +121,10 @@ func (l Limits) Validate() error {
 // Validate checks the shape of a program to execute. Errors are
 // [CodeInvalidSpec].
 func (e ExecSpec) Validate() error {
-	if len(e.Args) == 0 {
+	if e.Files && (len(e.Args) > 0 || e.TTY) {
+		return invalid("files are served without arguments and without a terminal")
+	}
+	if len(e.Args) == 0 && !e.Files {
 		return invalid("no program to execute")
 	}
 	if err := validateArgs(e.Args); err != nil {

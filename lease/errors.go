@@ -34,6 +34,7 @@ const (
 	CodePayment   Code = "payment"   // more or less than the limits allow
 	CodeRecord    Code = "record"    // a close record that does not match
 	CodeBusy      Code = "busy"      // too many at once, try again
+	CodeMissing   Code = "missing"   // the provider cannot do this at all
 	CodeInternal  Code = "internal"  // the fault of the one who answers
 )
 

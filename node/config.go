@@ -73,8 +73,8 @@ type Config struct {
 	// Runtime runs the containers of a provider; nil means the driver of
 	// container/libcontainer. The caller closes its own.
 	Runtime container.Runtime
-	// Monitor is libcontainer.Config.Monitor of that driver.
-	Monitor []byte
+	// Monitor and Files are libcontainer.Config.Monitor and Files of that driver.
+	Monitor, Files []byte
 	// Runsc is where gVisor's program is; empty looks for it in PATH, and offers
 	// no class gvisor where it is not.
 	Runsc string

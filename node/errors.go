@@ -133,6 +133,7 @@ var codes = []struct {
 	{lease.CodeMalformed, service.CodeInvalid},
 	{lease.CodeUnknown, service.CodeNotFound},
 	{lease.CodePhase, service.CodeConflict},
+	{lease.CodeMissing, service.CodeMissing},
 
 	{context.DeadlineExceeded, service.CodeUnreachable},
 	{context.Canceled, service.CodeUnreachable},

@@ -43,7 +43,7 @@ func openRuntime(c Config) (*workload, func() error, error) {
 		return nil, nil, errors.Join(err, images.Close())
 	}
 	runtime, err = libcontainer.New(libcontainer.Config{
-		Dir: filepath.Join(c.Dir, runtimeDir), Images: images, Monitor: c.Monitor, IOBytesPerSecond: c.ContainerIO, Classes: classes,
+		Dir: filepath.Join(c.Dir, runtimeDir), Images: images, Monitor: c.Monitor, Files: c.Files, IOBytesPerSecond: c.ContainerIO, Classes: classes,
 		Network: c.LeaseNetwork.config(),
 	})
 	if err != nil {

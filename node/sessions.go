@@ -107,7 +107,7 @@ func (n *Node) Exec(ctx context.Context, name string, r service.ExecRequest, s s
 	if err != nil {
 		return 0, err
 	}
-	if len(r.Args) == 0 {
+	if len(r.Args) == 0 && !r.Files {
 		return 0, service.Errorf(service.CodeInvalid, "say which program to run")
 	}
 	sizes := make(chan session.Size)
@@ -133,7 +133,7 @@ func (n *Node) Exec(ctx context.Context, name string, r service.ExecRequest, s s
 		}
 	})
 	code, err := session.Exec(ctx, target, session.ExecRequest{
-		Args: r.Args, Env: r.Env, TTY: r.TTY, Size: session.Size{Cols: r.Cols, Rows: r.Rows},
+		Args: r.Args, Files: r.Files, Env: r.Env, TTY: r.TTY, Size: session.Size{Cols: r.Cols, Rows: r.Rows},
 		Stdin: s.Stdin, Stdout: orDiscard(s.Stdout), Stderr: orDiscard(s.Stderr), Resize: sizes,
 	})
 	return code, translate(err)

@@ -362,10 +362,14 @@ func (w *workload) Exec(ctx context.Context, id pktcloud.ID, service string, e s
 		defer cancel()
 		wg.Go(func() { convertSizes(ctx, e.Resize, resize) })
 	}
-	return w.runtime.Exec(ctx, box, container.ExecSpec{
-		Args: e.Args, Env: e.Env, WorkDir: e.WorkDir, TTY: e.TTY, Size: container.Size(e.Size),
+	code, err := w.runtime.Exec(ctx, box, container.ExecSpec{
+		Args: e.Args, Files: e.Files, Env: e.Env, WorkDir: e.WorkDir, TTY: e.TTY, Size: container.Size(e.Size),
 		Stdin: e.Stdin, Stdout: e.Stdout, Stderr: e.Stderr, Resize: resize,
 	})
+	if errors.Is(err, container.CodeMissingFeature) {
+		err = &lease.Error{Code: lease.CodeMissing, Detail: "files are not served: " + bare(err), Err: err}
+	}
+	return code, err
 }
 
 func convertSizes(ctx context.Context, in <-chan session.Size, out chan<- container.Size) {

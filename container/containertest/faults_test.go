@@ -443,6 +443,14 @@ var execViolations = map[string][]func(x *faulty){
 			return min(code, 1), err
 		}
 	}},
+	"exec-files": {func(x *faulty) {
+		x.execFunc = func(ctx context.Context, id string, e container.ExecSpec) (int, error) {
+			if e.Files && len(e.Args) == 0 {
+				return 0, nil
+			}
+			return x.Runtime.Exec(ctx, id, e)
+		}
+	}},
 	"exec-missing": {func(x *faulty) {
 		x.execFunc = func(ctx context.Context, id string, e container.ExecSpec) (int, error) {
 			code, err := x.Runtime.Exec(ctx, id, e)

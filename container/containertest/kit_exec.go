@@ -54,6 +54,17 @@ func (k *kit) execOutput(ctx context.Context) error {
 	return nil
 }
 
+// execFiles greets a file server: its answer is a version.
+func (k *kit) execFiles(ctx context.Context) error {
+	const init, version = "\x00\x00\x00\x05\x01\x00\x00\x00\x03", 2
+	out, _, code, err := k.run(ctx, container.ExecSpec{Files: true, Stdin: strings.NewReader(init)})
+	if !errors.Is(err, container.CodeMissingFeature) && (err != nil || code != 0 || len(out) < 5 || out[4] != version) {
+		return fmt.Errorf("got %d, %w, %q; want a version", code, err, out)
+	}
+	_, _, _, err = k.run(ctx, container.ExecSpec{Files: true, Args: k.f.Cat})
+	return refused("files, and a program", err, container.CodeInvalidSpec)
+}
+
 func (k *kit) execLimits(ctx context.Context) error {
 	const killed = 128 + int(container.SIGKILL)
 	if _, _, code, err := k.run(ctx, container.ExecSpec{Args: k.f.Exhaust}); err != nil || code != killed {

@@ -46,6 +46,7 @@ var promises = []Promise{
 	{"exec-missing", "Exec", "126 or 127 when it could not be started.", (*kit).execMissing},
 	{"exec-output", "Exec", "It returns after the program has ended and its output was written.", (*kit).execOutput},
 	{"exec-limits", "Exec", "under the same limits and filters,", (*kit).execLimits},
+	{"exec-files", "ExecSpec", "With Files, and neither Args nor TTY, the program is a file server of the runtime's own, which speaks SFTP on Stdin and Stdout; [CodeMissingFeature] where the runtime has none for the container.", (*kit).execFiles},
 	{"exec-ctx", "Exec", "When ctx ends the program is killed and the error is ctx.Err().", (*kit).execAbandoned},
 	{"no-waiting", "Runtime", "and calls about different containers do not wait for each other.", (*kit).noWaiting},
 	{"turns", "Runtime", "calls that change one container take their turn,", (*kit).turns},

@@ -222,6 +222,9 @@ func (t *Twin) Exec(ctx context.Context, id string, e container.ExecSpec) (int, 
 	if err := e.Validate(); err != nil {
 		return -1, err
 	}
+	if e.Files {
+		return -1, &container.Error{Code: container.CodeMissingFeature, Detail: "a twin has no files"}
+	}
 	return b.exec(ctx, e)
 }
 

@@ -51,6 +51,10 @@ type Config struct {
 	// functions each start pays for then. Containers of Classes have the caller's
 	// program in any case. It is not changed after.
 	Monitor []byte
+	// Files is the program of container/libcontainer/fileserver, built as Monitor
+	// is and static: what serves [container.ExecSpec.Files]. Empty means that
+	// nothing does. It is not changed after.
+	Files []byte
 	// Network is what the owner allows containers that ask for a network.
 	Network NetworkConfig
 	// Classes are those of isolation that containers can demand beside this

@@ -30,12 +30,20 @@ func (r *Runtime) Exec(ctx context.Context, id string, e container.ExecSpec) (in
 	if err != nil {
 		return -1, err
 	}
-	req := request{Op: opExec, Args: e.Args, Env: e.Env, WorkDir: e.WorkDir, TTY: e.TTY, Size: e.Size}
+	req := request{Op: opExec, Args: e.Args, Files: e.Files, Env: e.Env, WorkDir: e.WorkDir, TTY: e.TTY, Size: e.Size}
 	s := &execStreams{spec: e}
 	defer s.close()
 	files, err := s.pipes()
 	if err != nil {
 		return -1, err
+	}
+	if e.Files {
+		server, err := r.fileServer()
+		if err != nil {
+			closeAll(files)
+			return -1, err
+		}
+		files = append(files, server)
 	}
 	c, done, err := call(ctx, dir, req, files...)
 	closeAll(files)
@@ -51,6 +59,15 @@ func (r *Runtime) Exec(ctx context.Context, id string, e container.ExecSpec) (in
 		return -1, r.lost(ctx, id, err)
 	}
 	return code, err
+}
+
+// fileServer returns the program that serves a container's files [CONTAINER-130]:
+// in memory, where nobody can change it.
+func (r *Runtime) fileServer() (*os.File, error) {
+	if len(r.cfg.Files) == 0 {
+		return nil, &container.Error{Code: container.CodeMissingFeature, Detail: "this program was built without its file server"}
+	}
+	return sealed("pktcloud-files", r.cfg.Files)
 }
 
 // execStreams are the node's ends of a program's input and output.

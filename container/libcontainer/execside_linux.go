@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,6 +89,11 @@ func (m *monitor) handleExec(c *net.UnixConn, r request, files []*os.File) {
 		refuse(container.CodeNotRunning, errors.New("the container is paused"))
 		return
 	}
+	if r.Files && m.engine != nil {
+		closeAll(files)
+		refuse(container.CodeMissingFeature, errors.New("a container with a kernel of its own runs only what its image has"))
+		return
+	}
 	report, reportW, err := os.Pipe()
 	if err != nil {
 		refuse(container.CodeRuntime, err)
@@ -127,6 +133,9 @@ func (m *monitor) runExec(r request, env []string, workDir string, report *os.Fi
 	if m.engine != nil {
 		return m.engineExec(r, env, workDir, report, files)
 	}
+	if r.Files {
+		return m.serveFiles(env, workDir, report, files)
+	}
 	p := m.process(r.Args, env, workDir, report)
 	if r.TTY {
 		terminal, err := m.runTTY(p, r.Size)
@@ -135,6 +144,21 @@ func (m *monitor) runExec(r request, env []string, workDir string, report *os.Fi
 	if len(files) != 3 {
 		return nil, nil, errors.New("three files must come with the request")
 	}
+	p.Stdin, p.Stdout, p.Stderr = files[0], files[1], files[2]
+	return p, nil, m.join(p)
+}
+
+// fileServerPath is where the file server is for the shim: descriptors 3 and 4 are
+// the shim's own.
+const fileServerPath = "/proc/self/fd/5"
+
+// serveFiles starts a file server [CONTAINER-130], which came with the request.
+func (m *monitor) serveFiles(env []string, workDir string, report *os.File, files []*os.File) (task, *os.File, error) {
+	if len(files) != 4 {
+		return nil, nil, errors.New("four files must come with the request")
+	}
+	p := m.process([]string{fileServerPath}, env, workDir, report)
+	p.ExtraFiles = slices.Insert(p.ExtraFiles, 2, files[3])
 	p.Stdin, p.Stdout, p.Stderr = files[0], files[1], files[2]
 	return p, nil, m.join(p)
 }

@@ -30,7 +30,7 @@ const (
 	opStop = "stop"
 
 	maxMessage = 1 << 20 // beyond any ExecSpec that passes Validate
-	maxFiles   = 3
+	maxFiles   = 4
 )
 
 type request struct {
@@ -39,6 +39,7 @@ type request struct {
 	Args    []string       `json:",omitempty"`
 	Env     []string       `json:",omitempty"`
 	WorkDir string         `json:",omitempty"`
+	Files   bool           `json:",omitempty"` // the program comes as a fourth file
 	TTY     bool           `json:",omitempty"`
 	Size    container.Size `json:",omitzero"`
 

@@ -183,9 +183,16 @@ func (w *Workload) Dial(ctx context.Context, id pktcloud.ID, _ string, _ uint16)
 // arguments, "cat" its input, "size" a terminal's new size, "fail" exits with
 // 3 and a word on its standard error, "wait" says so and waits to be
 // killed.
-func (w *Workload) Exec(ctx context.Context, id pktcloud.ID, _ string, e session.ExecRequest) (int, error) {
+func (w *Workload) Exec(ctx context.Context, id pktcloud.ID, service string, e session.ExecRequest) (int, error) {
 	if st, err := w.Status(ctx, id); err != nil || st == peer.WorkloadEnded {
 		return 0, errNone
+	}
+	if e.Files {
+		if service == "bare" {
+			return 0, lease.Refusal(lease.CodeMissing, "service bare has no files")
+		}
+		_, err := io.Copy(e.Stdout, io.MultiReader(strings.NewReader("files of "+service+": "), e.Stdin))
+		return 0, err
 	}
 	switch e.Args[0] {
 	case "echo":

@@ -21,6 +21,8 @@ const (
 	CommandExec    Command = "exec"
 	CommandLogs    Command = "logs"
 	CommandForward Command = "forward"
+	// CommandFiles serves the files of a service, as an exec of SFTP.
+	CommandFiles Command = "files"
 	// CommandServices asks how the services stand.
 	CommandServices Command = "services"
 	// CommandMetrics asks what the services have used.
@@ -62,9 +64,12 @@ type Authorizer interface {
 	Authorize(ctx context.Context, lease pktcloud.ID, device pktcloud.PublicKey, c Command) error
 }
 
-// ExecRequest is a program to run inside a lease.
+// ExecRequest is a program to run inside a lease; with Files, which takes none of
+// the other fields but the first two streams, a file server of the provider's that
+// speaks SFTP on them.
 type ExecRequest struct {
 	Args    []string
+	Files   bool
 	Env     []string
 	WorkDir string
 	TTY     bool // Stderr is then part of Stdout

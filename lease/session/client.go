@@ -82,9 +82,11 @@ func exchange(st network.Stream, h Header) error {
 // the program is killed. Errors are refusals of package lease, or of the
 // network. Exec does not wait for e.Stdin to end.
 func Exec(ctx context.Context, t Target, e ExecRequest) (exitCode int, err error) {
-	st, err := begin(ctx, t, Header{
-		Command: CommandExec, Args: e.Args, Env: e.Env, WorkDir: e.WorkDir, TTY: e.TTY, Size: e.Size,
-	})
+	h := Header{Command: CommandExec, Args: e.Args, Env: e.Env, WorkDir: e.WorkDir, TTY: e.TTY, Size: e.Size}
+	if e.Files {
+		h.Command = CommandFiles
+	}
+	st, err := begin(ctx, t, h)
 	if err != nil {
 		return 0, err
 	}

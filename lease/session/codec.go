@@ -39,7 +39,7 @@ type Header struct {
 	Follow  bool        `cbor:"follow"`  // logs
 	Tail    uint64      `cbor:"tail"`    // logs
 	Port    uint64      `cbor:"port"`    // forward
-	Service string      `cbor:"service"` // exec and forward; logs and metrics, or empty: all
+	Service string      `cbor:"service"` // exec, files and forward; logs and metrics, or empty: all
 }
 
 // Validate checks the header's shape [SESSION-2]. Errors match
@@ -70,6 +70,7 @@ func (h Header) Validate() error {
 		if h.Port == 0 || h.Port > 65535 {
 			return lease.Refusal(lease.CodeMalformed, "port %d: ports are 1 to 65535", h.Port)
 		}
+	case CommandFiles:
 	case CommandServices, CommandVolumes:
 		named = h.Service == ""
 	case CommandMetrics:

@@ -180,7 +180,7 @@ func (s *Server) serve(ctx context.Context, st network.Stream) error {
 		}
 	})
 	switch h.Command {
-	case CommandExec:
+	case CommandExec, CommandFiles:
 		return s.exec(ctx, st, h)
 	case CommandLogs:
 		return s.logs(ctx, st, h)
@@ -321,7 +321,7 @@ func (s *Server) exec(ctx context.Context, st network.Stream, h Header) error {
 		}
 	})
 	code, err := s.cfg.Workload.Exec(ctx, h.Lease, h.Service, ExecRequest{
-		Args: h.Args, Env: h.Env, WorkDir: h.WorkDir, TTY: h.TTY, Size: h.Size,
+		Args: h.Args, Files: h.Command == CommandFiles, Env: h.Env, WorkDir: h.WorkDir, TTY: h.TTY, Size: h.Size,
 		Stdin: stdin, Stdout: kindWriter{f, kindStdout}, Stderr: kindWriter{f, kindStderr}, Resize: resize,
 	})
 	cancel()

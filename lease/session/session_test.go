@@ -506,3 +506,18 @@ func TestProgramIsKilled(t *testing.T) {
 		})
 	}
 }
+
+// TestFiles: a file server is reached as a program is, by its own command; one that
+// there is not is refused as missing [SESSION-41].
+func TestFiles(t *testing.T) {
+	target, _, _ := serve(t, 0)
+	var out bytes.Buffer
+	code, err := session.Exec(t.Context(), target, session.ExecRequest{Files: true, Stdin: strings.NewReader("asked"), Stdout: &out})
+	if code != 0 || err != nil || out.String() != "files of web: asked" {
+		t.Errorf("got %d, %v, %q", code, err, &out)
+	}
+	target.Service = "bare"
+	if _, err := session.Exec(t.Context(), target, session.ExecRequest{Files: true}); !errors.Is(err, lease.CodeMissing) {
+		t.Errorf("got %v, want missing", err)
+	}
+}

@@ -95,7 +95,7 @@ func (a *app) runNode(ctx context.Context, f nodeFlags) (err error) {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	f.config.Dir, f.config.Monitor = a.dir, monitorProgram
+	f.config.Dir, f.config.Monitor, f.config.Files = a.dir, monitorProgram, filesProgram
 	if f.config.Provider {
 		lateTimers()
 	}

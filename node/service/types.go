@@ -309,11 +309,13 @@ type Entry struct {
 
 // ExecRequest is a program to run in a lease.
 type ExecRequest struct {
-	Args []string `json:"args"`
-	Env  []string `json:"env,omitempty"`
-	TTY  bool     `json:"tty,omitempty"`
-	Cols uint16   `json:"cols,omitempty"`
-	Rows uint16   `json:"rows,omitempty"`
+	Args []string `json:"args,omitempty"`
+	// Files asks for a file server instead, which speaks SFTP: nothing else is set.
+	Files bool     `json:"files,omitempty"`
+	Env   []string `json:"env,omitempty"`
+	TTY   bool     `json:"tty,omitempty"`
+	Cols  uint16   `json:"cols,omitempty"`
+	Rows  uint16   `json:"rows,omitempty"`
 }
 
 // Streams are a program's standard streams. Nil reads nothing, or discards.

@@ -4,7 +4,6 @@ package systemtest
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,27 +20,17 @@ import (
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
-// shipped builds the program as "make build" does, with the monitors' program
-// in it, as a version.
+// shipped builds the program as "make build" does, with the programs in it that
+// run beside and in containers, as a version.
 func shipped(t *testing.T, dir, version string) string {
 	t.Helper()
-	monitor, overlay, path := filepath.Join(dir, "monitor.bin"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "pktcloud-"+version)
-	place, err := filepath.Abs("../pktcloud/monitor.bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := json.Marshal(map[string]map[string]string{"Replace": {place: monitor}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(overlay, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	path := filepath.Join(dir, "pktcloud-"+version)
 	stamp := "-X github.com/pkt-cash/pkt-cloud/node.version=" + version
-	if err := buildFrom("../../container/libcontainer/monitor", monitor, "-trimpath", "-tags", "netgo osusergo", "-ldflags", "-s -w "+stamp); err != nil {
-		t.Fatal(err)
+	overlay, err := carry(dir, []string{"monitor", "fileserver"}, "-trimpath", "-ldflags", "-s -w "+stamp)
+	if err == nil {
+		err = buildFrom("../pktcloud", path, "-trimpath", "-tags", "monitor files", "-overlay", overlay, "-ldflags", stamp)
 	}
-	if err := buildFrom("../pktcloud", path, "-trimpath", "-tags", "monitor", "-overlay", overlay, "-ldflags", stamp); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -45,13 +45,39 @@ func binary(t *testing.T, tags string) string {
 			return "", err
 		}
 		path := filepath.Join(dir, "pktcloud")
-		return path, buildFrom("../pktcloud", path, "-tags", tags)
+		overlay, err := carry(dir, []string{"fileserver"})
+		if err != nil {
+			return "", err
+		}
+		return path, buildFrom("../pktcloud", path, "-tags", strings.TrimSpace("files "+tags), "-overlay", overlay)
 	}))
 	path, err := build.(func() (string, error))()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// carry builds programs of container/libcontainer that pktcloud carries, with
+// flags, and returns the overlay that puts them where it looks for them.
+func carry(dir string, programs []string, flags ...string) (overlay string, err error) {
+	replace := map[string]string{}
+	for _, program := range programs {
+		place, err := filepath.Abs(map[string]string{"monitor": "../pktcloud/monitor.bin", "fileserver": "../pktcloud/files.bin"}[program])
+		if err != nil {
+			return "", err
+		}
+		replace[place] = filepath.Join(dir, filepath.Base(place))
+		if err := buildFrom("../../container/libcontainer/"+program, replace[place], append([]string{"-tags", "netgo osusergo"}, flags...)...); err != nil {
+			return "", err
+		}
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, text, 0o600)
 }
 
 func buildFrom(folder, path string, flags ...string) error {

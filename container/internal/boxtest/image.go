@@ -89,8 +89,21 @@ func (w *World) BuildProgram(pkg string) string {
 // BuildMonitor builds the small program for monitors.
 func (w *World) BuildMonitor() []byte {
 	w.T.Helper()
-	path := filepath.Join(w.Dir, "monitor")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/pkt-cash/pkt-cloud/container/libcontainer/monitor").CombinedOutput()
+	return w.build("monitor")
+}
+
+// BuildFileServer returns the program that serves containers' files.
+func (w *World) BuildFileServer() []byte {
+	w.T.Helper()
+	return w.build("fileserver", "-tags", "netgo osusergo")
+}
+
+// build returns a program of container/libcontainer.
+func (w *World) build(name string, flags ...string) []byte {
+	w.T.Helper()
+	path := filepath.Join(w.Dir, name)
+	args := append([]string{"build", "-o", path}, flags...)
+	out, err := exec.Command("go", append(args, "github.com/pkt-cash/pkt-cloud/container/libcontainer/"+name)...).CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
 		w.T.Skip("needs the Go tools: ", err)
 	}

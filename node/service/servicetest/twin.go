@@ -297,6 +297,8 @@ func (t *Twin) Exec(ctx context.Context, name string, r service.ExecRequest, s s
 	case len(r.Args) == 1 && r.Args[0] == "where":
 		_, err := fmt.Fprintln(s.Stdout, name)
 		return 0, err
+	case r.Files:
+		return 0, service.Errorf(service.CodeMissing, "the twin has no files")
 	case len(r.Args) == 0:
 		return 0, service.Errorf(service.CodeInvalid, "no program to run")
 	case r.Args[0] == "false":
