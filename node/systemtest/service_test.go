@@ -18,6 +18,7 @@ import (
 // TestFrozenServiceIsNotPaid freezes the container's cgroup from outside while
 // the provider goes on: the tenant's own probe fails, and the vouchers stop.
 func TestFrozenServiceIsNotPaid(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	l := w.rent()
 	w.paidIntervals(l.ID, 3)
@@ -42,6 +43,7 @@ func TestFrozenServiceIsNotPaid(t *testing.T) {
 // TestUnpaidServiceIsFrozen stops the tenant's process: the provider freezes
 // the lease at the credit limit and serves no further.
 func TestUnpaidServiceIsFrozen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	request := w.request(pktcloud.ID{})
 	request.Limits.CreditSeconds = 20
@@ -84,6 +86,7 @@ func TestUnpaidServiceIsFrozen(t *testing.T) {
 // TestNodeRestartsUnderItsLease kills the provider's node: the container goes
 // on, and the restarted node has the same lease and logs.
 func TestNodeRestartsUnderItsLease(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	l := w.rent()
 	w.paidIntervals(l.ID, 2)
