@@ -62,11 +62,12 @@ vet:
 test-unit:
 	@$(GO) run ./internal/tools/gotest $(RACE) -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) -shuffle=on -timeout 15m ./...
 
+# Three worlds at once where tests allow it: these wait more than they work.
 test-system:
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-system makes containers and cgroups: please run it as root'; exit 1; }
 	@scripts/setup system
 	@$(MAKE) --no-print-directory build runsc
-	@$(GO) run ./internal/tools/gotest -each -capabilities .ci/capabilities -doctor 'bin/pktcloud doctor --json' -tagged system -p 1 -timeout 30m
+	@$(GO) run ./internal/tools/gotest -each -capabilities .ci/capabilities -doctor 'bin/pktcloud doctor --json' -tagged system -p 1 -parallel 3 -timeout 30m
 
 runsc:
 	@scripts/runsc

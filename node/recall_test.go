@@ -91,9 +91,12 @@ func TestPayerMeetsPayee(t *testing.T) {
 	}
 	c, err = n.CloseChannel(ctx, c.Label)
 	w.check(err)
-	_, err = w.chain.Mine(7, nil)
-	w.check(err)
-	find("the close", func() bool { return c.Phase == "closed" })
+	w.mineUntil("the close", func() bool { // which may be broadcast after a block
+		list, err := n.Channels(ctx)
+		w.check(err)
+		c = list[0]
+		return c.Phase == "closed"
+	})
 	b, err := n.WalletBalance(ctx)
 	w.check(err)
 	if b.Reserved != 0 || b.Spendable < 9*pktcloud.UnitsPerPKT {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -92,20 +93,29 @@ func TestGroup(t *testing.T) {
 		t.Errorf("got %+v, want its traffic counted", s.Network)
 	}
 	// Bulk, in packets as large as they get.
-	sum, _ := w.Exec("a1", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=16; nc -l -p 81 -e cat /big & sleep 0.2; echo ready")
-	if got, _ := w.Exec("a2", "sh", "-c", "sleep 1; nc -w 10 web 81 </dev/null | wc -c"); got != fmt.Sprintln(16<<20) {
-		t.Errorf("got %q bytes, want 16 MiB (%s)", got, sum)
+	sum, _ := w.Exec("a1", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=16; nc -ll -p 81 -e cat /big >/dev/null 2>&1 & echo ready")
+	got := ""
+	for deadline := time.Now().Add(boxtest.Patience); got != fmt.Sprintln(16<<20); { // it may not listen yet
+		if time.Now().After(deadline) {
+			t.Fatalf("got %q bytes, want 16 MiB (%s)", got, sum)
+		}
+		got, _ = w.Exec("a2", "sh", "-c", "nc -w 30 web 81 </dev/null | wc -c")
 	}
 }
 
+// freePort is one below those that systems hand out, so that no outgoing connection
+// takes it.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20_000 + rand.N[uint16](12_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return 0
 }
 
 // answers connects from the machine until it is answered.

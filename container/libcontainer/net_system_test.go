@@ -100,10 +100,16 @@ func (w *world) member(id, group, name string, e container.Egress) container.Spe
 	return s
 }
 
-// fetch connects from inside and returns what came.
+// fetch connects from inside and returns what came, after as long as it takes.
 func (w *world) fetch(id, host string, port int) string {
 	w.T.Helper()
-	got, _ := w.Exec(id, "sh", "-c", fmt.Sprintf("nc -w 5 %s %d </dev/null 2>&1", host, port))
+	return w.fetchWithin(100, id, host, port)
+}
+
+// fetchWithin gives up after some seconds.
+func (w *world) fetchWithin(seconds int, id, host string, port int) string {
+	w.T.Helper()
+	got, _ := w.Exec(id, "sh", "-c", fmt.Sprintf("nc -w %d %s %d </dev/null 2>&1", seconds, host, port))
 	return got
 }
 
@@ -172,7 +178,11 @@ func TestNetworkEgress(t *testing.T) {
 		{"list", "10.1.2.3", 80, ""},
 		{"list", "machine.example", 80, ""},
 	} {
-		got := w.fetch(c.id, c.host, c.port)
+		wait := 5
+		if c.want != "" {
+			wait = 100
+		}
+		got := w.fetchWithin(wait, c.id, c.host, c.port)
 		if c.want != "" && got != c.want || c.want == "" && strings.Contains(got, "hello") {
 			t.Errorf("%s to %s:%d: got %q, want %q", c.id, c.host, c.port, got, c.want)
 		}
@@ -183,7 +193,7 @@ func TestNetworkEgress(t *testing.T) {
 	if s, err := w.RT.Status(t.Context(), "open"); err != nil || s.Network.Refused < 12 {
 		t.Errorf("got %+v, %v, want the refusals counted", s.Network, err)
 	}
-	if got, _ := w.Exec("open", "traffic", "datagrams", "8.8.8.8:7", "1", "100"); got != "1\n" {
+	if got, _ := w.Exec("open", "traffic", "datagrams", "8.8.8.8:7", "1", "100", "100s"); got != "1\n" {
 		t.Errorf("a datagram: got %q back", got)
 	}
 	if got, _ := w.Exec("open", "traffic", "datagrams", "10.1.2.3:7", "1", "100"); got != "0\n" {
@@ -219,7 +229,11 @@ func TestNetworkGroups(t *testing.T) {
 		{"alone", "10.213.0.2", ""},
 		{"alone", "web", ""},
 	} {
-		if got := w.fetch(c.id, c.host, 80); got != c.want && (c.want != "" || strings.Contains(got, "I am")) {
+		wait := 5
+		if c.want != "" {
+			wait = 100
+		}
+		if got := w.fetchWithin(wait, c.id, c.host, 80); got != c.want && (c.want != "" || strings.Contains(got, "I am")) {
 			t.Errorf("%s to %s: got %q, want %q", c.id, c.host, got, c.want)
 		}
 	}
@@ -234,11 +248,11 @@ func TestNetworkGroups(t *testing.T) {
 	if err := w.RT.Destroy(t.Context(), "a2"); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.fetch("a1", "db", 80); strings.Contains(got, "I am") {
+	if got := w.fetchWithin(5, "a1", "db", 80); strings.Contains(got, "I am") {
 		t.Errorf("a destroyed container answers: %q", got)
 	}
 	w.Start(s)
-	if got := w.fetch("a1", "db", 9); strings.Contains(got, "bad address") {
+	if got := w.fetchWithin(5, "a1", "db", 9); strings.Contains(got, "bad address") {
 		t.Errorf("a new container is not found by name: %q", got)
 	}
 }
@@ -310,8 +324,8 @@ func TestNetworkCarrier(t *testing.T) {
 	if err != nil || !strings.Contains(string(groups), "/_net.g\n") {
 		t.Errorf("got control groups %s, %v", groups, err)
 	}
-	limits, _ := filepath.Glob("/sys/fs/cgroup/memory/pktcloud-*/_net.g/memory.limit_in_bytes")
-	more, _ := filepath.Glob("/sys/fs/cgroup/pktcloud-*/_net.g/memory.max")
+	limits, _ := filepath.Glob("/sys/fs/cgroup/memory" + w.Group() + "/_net.g/memory.limit_in_bytes")
+	more, _ := filepath.Glob("/sys/fs/cgroup" + w.Group() + "/_net.g/memory.max")
 	for _, file := range append(limits, more...) {
 		if b, _ := os.ReadFile(file); string(b) != "134217728\n" {
 			t.Errorf("%s: got %s", file, b)
@@ -320,7 +334,7 @@ func TestNetworkCarrier(t *testing.T) {
 	if len(limits)+len(more) == 0 {
 		t.Error("no memory limit")
 	}
-	sockets, _ := filepath.Glob("/sys/fs/cgroup/memory/pktcloud-*/_net.g/memory.kmem.tcp.limit_in_bytes")
+	sockets, _ := filepath.Glob("/sys/fs/cgroup/memory" + w.Group() + "/_net.g/memory.kmem.tcp.limit_in_bytes")
 	for _, file := range sockets {
 		if b, _ := os.ReadFile(file); string(b) != "67108864\n" {
 			t.Errorf("%s: got %s", file, b)

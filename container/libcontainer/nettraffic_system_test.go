@@ -3,6 +3,7 @@
 package libcontainer_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -66,7 +67,7 @@ func TestNetworkCounts(t *testing.T) {
 	if got, code := w.Exec("b", "traffic", "receive", "8.8.8.8:19", "1234567"); code != 0 {
 		t.Fatal(got)
 	}
-	if got, _ := w.Exec("b", "traffic", "datagrams", "8.8.8.8:7", "5", "60000"); got != "5\n" {
+	if got, _ := w.Exec("b", "traffic", "datagrams", "8.8.8.8:7", "5", "60000", "100s"); got != "5\n" {
 		t.Errorf("datagrams: got %q back, want 5", got)
 	}
 	none := func(s container.NetworkStatus) bool { return s.Connections == 0 }
@@ -122,7 +123,8 @@ func TestNetworkBandwidth(t *testing.T) {
 			t.Errorf("%s: %d bytes took %.2f s, want at least %.2f", c[0], n, seconds, least)
 		}
 	}
-	if got, _ := w.Exec("slow", "traffic", "datagrams", "8.8.8.8:7", "20", "60000"); got == "20\n" {
+	begun := time.Now()
+	if got, _ := w.Exec("slow", "traffic", "datagrams", "8.8.8.8:7", "20", "60000"); got == "20\n" && time.Since(begun).Seconds() < 20*60000.0/(1<<20)-0.2 {
 		t.Error("20 datagrams of 60,000 bytes came back at once")
 	} else if got == "0\n" {
 		t.Error("of 20 datagrams of 60,000 bytes none came back")
@@ -151,14 +153,14 @@ func TestNetworkPublished(t *testing.T) {
 	talk := func(thread func(func() error) error, at string) string {
 		var c net.Conn
 		err := thread(func() (err error) {
-			c, err = net.DialTimeout("tcp", at, 5*time.Second)
+			c, err = net.DialTimeout("tcp", at, boxtest.Patience)
 			return err
 		})
 		if err != nil {
 			return err.Error()
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(boxtest.Patience))
 		_, _ = io.WriteString(c, "ping\n")
 		_ = c.(*net.TCPConn).CloseWrite()
 		b, _ := io.ReadAll(c)
@@ -222,7 +224,7 @@ func TestNetworkSurvives(t *testing.T) {
 		t.Helper()
 		var out, in string
 		for deadline := time.Now().Add(boxtest.Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			if out, in = w.fetch("a", "8.8.8.8", 80), w.fetch("a", "b", 80); strings.HasPrefix(out, "hello") && in == "I am b\n" {
+			if out, in = w.fetchWithin(5, "a", "8.8.8.8", 80), w.fetchWithin(5, "a", "b", 80); strings.HasPrefix(out, "hello") && in == "I am b\n" {
 				return
 			}
 		}
@@ -272,14 +274,21 @@ func TestNetworkFlood(t *testing.T) {
 	w.Start(s)
 	w.Start(w.member("good", "good", "good", public))
 	done := make(chan string, 1)
+	hold, release := io.Pipe()
+	defer release.Close()
 	go func() {
-		got, _ := w.Exec("bad", "traffic", "hold", "8.8.8.8:9", "200")
-		done <- got
+		var b bytes.Buffer
+		_, err := w.RT.Exec(t.Context(), "bad", container.ExecSpec{Args: []string{"traffic", "hold", "8.8.8.8:9", "200"}, Stdin: hold, Stdout: &b})
+		if err != nil {
+			t.Error(err)
+		}
+		done <- b.String()
 	}()
-	w.awaitNet("bad", func(s container.NetworkStatus) bool { return s.Connections >= 20 })
+	w.awaitNet("bad", func(s container.NetworkStatus) bool { return s.Connections >= 20 && s.Refused >= 180 })
 	if got := w.fetch("good", "8.8.8.8", 80); !strings.HasPrefix(got, "hello") {
 		t.Errorf("the neighbour got %q", got)
 	}
+	_ = release.Close()
 	if got := <-done; got != "20\n" {
 		t.Errorf("got %q connections, want 20", got)
 	}

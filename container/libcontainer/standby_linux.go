@@ -131,30 +131,43 @@ func (s *standby) monitor(program, dir string, ready, alive, complaints *os.File
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rights := unix.UnixRights(int(ready.Fd()), int(alive.Fd()), int(complaints.Fd()))
+	var answer [4]byte
 	for again := s.socket != nil; ; again = false { // it may have died since
 		if err := s.begin(program); err != nil {
 			return 0, -1, errors.Join(errNoStandby, err)
 		}
-		err = unix.Sendmsg(int(s.socket.Fd()), append([]byte(dir), 0), rights, nil, unix.MSG_NOSIGNAL)
-		if err == nil {
+		n, unread := 0, false
+		if err = unix.Sendmsg(int(s.socket.Fd()), append([]byte(dir), 0), rights, nil, unix.MSG_NOSIGNAL); err != nil {
+			unread = true
+		} else if n, err = readAnswer(int(s.socket.Fd()), answer[:]); errors.Is(err, unix.ECONNRESET) {
+			unread = true // it died with the request in its socket
+		}
+		if n == len(answer) {
 			break
 		}
 		s.end()
+		if !unread {
+			return 0, -1, fmt.Errorf("what stands by for monitors does not answer: %w", errors.Join(err, os.ErrDeadlineExceeded))
+		}
 		if !again {
 			return 0, -1, errors.Join(errNoStandby, err)
 		}
-	}
-	var answer [4]byte
-	n, err := unix.Read(int(s.socket.Fd()), answer[:])
-	if n != len(answer) {
-		s.end()
-		return 0, -1, fmt.Errorf("what stands by for monitors does not answer: %w", errors.Join(err, os.ErrDeadlineExceeded))
 	}
 	if pid = int(int32(binary.LittleEndian.Uint32(answer[:]))); pid <= 0 {
 		return 0, -1, fmt.Errorf("make a process: %w", unix.Errno(-pid))
 	}
 	pidfd, err = unix.PidfdOpen(pid, 0)
 	return pid, pidfd, err
+}
+
+// readAnswer reads from a socket that has a patience, on which the kernel does not
+// go on by itself after a signal, nor after the process was stopped.
+func readAnswer(fd int, b []byte) (int, error) {
+	for {
+		if n, err := unix.Read(fd, b); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // begin starts the process, unless there is one.

@@ -72,6 +72,7 @@ func TestStandby(t *testing.T) {
 	if err := unix.Kill(first[0], unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	w.Await("one", func(container.Status) bool { return len(w.Standbys()) == 0 }) // a busy machine takes its time
 	w.Start(w.Spec("four", "sleep", "1000"))
 	if got := w.Standbys(); len(got) != 1 || got[0] == first[0] {
 		t.Errorf("after its death: got %d, want another than %d", got, first[0])
@@ -85,6 +86,85 @@ func TestStandby(t *testing.T) {
 	if got := w.Standbys(); len(got) != 0 {
 		t.Errorf("after the runtime: got %d", got)
 	}
+}
+
+// TestStandbyInterrupted starts containers through what stands still: a signal to
+// this process in the middle of it, and the other's death before it has read what
+// it was asked, are no failure [CONTAINER-98].
+func TestStandbyInterrupted(t *testing.T) {
+	w := newWorld(t)
+	w.Start(w.Spec("one", "sleep", "1000"))
+	for id, meanwhile := range map[string]func(standby int){
+		"signalled": func(standby int) {
+			for _, tid := range threads(t) {
+				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG) // which Go's runtime takes for nothing; the thread may have ended
+			}
+			w.Await("one", func(container.Status) bool { return !pending(t) })
+			if err := unix.Kill(standby, unix.SIGCONT); err != nil {
+				t.Error(err)
+			}
+		},
+		"killed": func(standby int) {
+			if err := unix.Kill(standby, unix.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		all := w.Standbys()
+		if len(all) != 1 {
+			t.Fatalf("got %d, want one", all)
+		}
+		if err := unix.Kill(all[0], unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		started := make(chan error, 1)
+		go func() { started <- w.RT.Start(t.Context(), w.Spec(id, "sleep", "1000")) }()
+		w.Await("one", func(container.Status) bool { return reads(t, 4) })
+		meanwhile(all[0])
+		if err := <-started; err != nil {
+			t.Fatalf("%s: %v", id, err)
+		}
+		if s := w.Status(id); s.State != container.Running {
+			t.Errorf("%s: got %+v, want it to run", id, s)
+		}
+	}
+}
+
+// threads are those of this process.
+func threads(t *testing.T) (out []int) {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		out = append(out, boxtest.Number(t, e.Name()))
+	}
+	return out
+}
+
+// reads reports whether a thread of this process waits for so many bytes.
+func reads(t *testing.T, n int) bool {
+	t.Helper()
+	for _, tid := range threads(t) {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", tid))
+		if f := strings.Fields(string(b)); len(f) > 3 && f[0] == fmt.Sprint(unix.SYS_READ) && f[3] == fmt.Sprintf("%#x", n) {
+			return true
+		}
+	}
+	return false
+}
+
+// pending reports whether a signal to a thread of this process has not arrived.
+func pending(t *testing.T) bool {
+	t.Helper()
+	for _, tid := range threads(t) {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", tid))
+		if strings.Contains(string(b), "SigPnd:") && !strings.Contains(string(b), "SigPnd:\t0000000000000000\n") {
+			return true
+		}
+	}
+	return false
 }
 
 // TestTimers shows that programs have timers as exact as elsewhere, whatever those

@@ -162,9 +162,9 @@ func call(ctx context.Context, dir string, r any, files ...*os.File) (c *net.Uni
 	if err != nil {
 		return nil, nil, err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // not c, which a return sets to nil while this may run
+	done = func() { stop(); _ = conn.Close() }
 	c = conn.(*net.UnixConn)
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	done = func() { stop(); _ = c.Close() }
 	if err := send(c, r, files...); err != nil {
 		done()
 		return nil, nil, err
@@ -333,7 +333,9 @@ func connectLoopback(port uint16) (*os.File, error) {
 		return nil, err
 	}
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 2})
-	err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}})
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); { // a socket with a patience: the kernel does not go on by itself after a signal
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}})
+	}
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err

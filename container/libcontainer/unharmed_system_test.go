@@ -131,7 +131,7 @@ func (s *siege) checkNeighbour(w *watch) {
 
 // moving are settings that the kernel changes by itself.
 var moving = regexp.MustCompile(`/proc/sys/(fs/(dentry-state|file-nr|inode-nr|inode-state|aio-nr|quota/)|` +
-	`kernel/(random/|ns_last_pid|pty/nr|cad_pid)|net/.*/(conf|neigh)/|net/netfilter/|net/nf_conntrack|dev/cdrom|sunrpc)`)
+	`kernel/(random/|ns_last_pid|pty/nr|cad_pid|perf_event_max_sample_rate)|net/.*/(conf|neigh)/|net/netfilter/|net/nf_conntrack|dev/cdrom|sunrpc)`)
 
 // machineState is what no lease may change, by name.
 func (s *siege) machineState() map[string]string {
@@ -147,12 +147,20 @@ func (s *siege) machineState() map[string]string {
 		return nil
 	})
 	for _, name := range []string{
-		"/proc/swaps", "/proc/modules", "/sys/kernel/uevent_helper", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/ksm/run",
+		"/sys/kernel/uevent_helper", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/ksm/run",
 		"/sys/kernel/profiling", "/sys/power/state", "/proc/cmdline", "/proc/self/oom_score_adj", "/proc/1/oom_score_adj",
 	} {
 		if text, err := os.ReadFile(name); err == nil {
 			state[name] = string(text)
 		}
+	}
+	for _, name := range []string{"/proc/swaps", "/proc/modules"} {
+		var names []string
+		for line := range strings.Lines(readText(name)) { // what else is told changes by itself: users of a module, use of a swap
+			names = append(names, strings.Fields(line)[0])
+		}
+		slices.Sort(names)
+		state[name] = strings.Join(names, " ")
 	}
 	s.groupState(state)
 	s.fileState(state)

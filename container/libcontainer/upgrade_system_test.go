@@ -116,7 +116,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	for i := range services {
 		await("the gap", func() bool {
-			return i%4 > 1 || i%4 == 0 && !running(cmdline(i)) || i%4 == 1 && strings.Contains(log(i), "gap")
+			return i%4 > 1 || i%4 == 0 && !w.running(cmdline(i)) || i%4 == 1 && strings.Contains(log(i), "gap")
 		})
 	}
 	found, err := exec.Command(path, w.Dir, "look").Output()

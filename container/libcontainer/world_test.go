@@ -3,8 +3,11 @@
 package libcontainer_test
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pkt-cash/pkt-cloud/container"
@@ -30,12 +33,22 @@ func newWorldIn(t *testing.T, dir string) *world {
 	return &world{boxtest.New(t, kind, dir)}
 }
 
-func running(cmdline string) bool { return len(boxtest.CommandLines(cmdline, "")) > 0 }
+func (w *world) running(cmdline string) bool { return len(w.hostPIDs(cmdline)) > 0 }
+
+// hostPIDs are the processes with a command line in this runtime's control groups:
+// others may run the same tests on the machine.
+func (w *world) hostPIDs(cmdline string) []int {
+	found := slices.Sorted(maps.Keys(boxtest.CommandLines(cmdline, "")))
+	return slices.DeleteFunc(found, func(pid int) bool {
+		groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		return !strings.Contains(string(groups), w.Group()+"/")
+	})
+}
 
 // hostPID finds a process by its command line.
 func (w *world) hostPID(cmdline string) int {
 	w.T.Helper()
-	found := slices.Sorted(maps.Keys(boxtest.CommandLines(cmdline, "")))
+	found := w.hostPIDs(cmdline)
 	if len(found) == 0 {
 		w.T.Fatalf("no process %q", cmdline)
 	}

@@ -75,6 +75,16 @@ func (a *attacker) stream(p protocol.ID) (network.Stream, error) {
 	return a.host.NewStream(ctx, a.target.ID, p)
 }
 
+// opened is a stream that may have to wait for its place.
+func (a *attacker) opened(p protocol.ID) (s network.Stream) {
+	a.t.Helper()
+	eventually(a.t, "a stream is opened", func() (_ bool, err error) {
+		s, err = a.stream(p)
+		return err == nil, err
+	})
+	return s
+}
+
 // say sends bytes and returns the frames that come back until the stream ends,
 // or falls silent for a second.
 func (a *attacker) say(p protocol.ID, parts ...[]byte) [][]byte {
@@ -86,11 +96,7 @@ func (a *attacker) say(p protocol.ID, parts ...[]byte) [][]byte {
 // bears so much silence after the first.
 func (a *attacker) sayUntil(last func(answer []byte) bool, silence time.Duration, p protocol.ID, parts ...[]byte) [][]byte {
 	a.t.Helper()
-	var s network.Stream
-	eventually(a.t, "a stream is opened", func() (_ bool, err error) {
-		s, err = a.stream(p)
-		return err == nil, err
-	})
+	s := a.opened(p)
 	defer s.Reset()
 	go func() {
 		for _, part := range parts {

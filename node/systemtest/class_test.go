@@ -20,6 +20,7 @@ import (
 // kernel of its own for each of three services that find each other by name,
 // over a restart of the provider's node.
 func TestLeaseInGVisor(t *testing.T) {
+	t.Parallel()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ const crashIntervals = 2
 // the same lease or none, it goes on and is closed, and the audit finds that
 // nobody paid or charged twice.
 func TestCrashPoints(t *testing.T) {
+	t.Parallel()
 	for _, role := range []string{"provider", "tenant"} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()

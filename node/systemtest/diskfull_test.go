@@ -3,6 +3,7 @@
 package systemtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -112,9 +113,16 @@ func (w *world) partyOn(t *testing.T, name string, mib int, flags ...string) *pa
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Errorf("%s stays mounted: %v", dir, err)
-			syscall.Unmount(dir, syscall.MNT_DETACH)
+		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) { // a loop device lets go of its file when the kernel gets to it
+			err := syscall.Unmount(dir, 0)
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, syscall.EBUSY) || time.Now().After(end) {
+				t.Errorf("%s stays mounted: %v", dir, err)
+				syscall.Unmount(dir, syscall.MNT_DETACH)
+				return
+			}
 		}
 	})
 	return w.newParty(name, flags...)

@@ -16,6 +16,7 @@ import (
 // and wants the program in the container gone: also when it was given more
 // input than it reads, so that all in between wait for it [API-11] [SESSION-6].
 func TestExecEndsWithItsClient(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	l := w.rent()
 	w.paidIntervals(l.ID, 1)

@@ -5,6 +5,7 @@ package systemtest
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,9 +67,12 @@ func TestKilledDemo(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), dirs[0]) {
 		t.Errorf("the next demo: got %v and %s, want it to name %s", err, out, dirs[0])
 	}
-	if left := append(leftover.What(temp), leftover.Groups(runtime)...); len(left) > 0 {
-		t.Errorf("after it: %s", strings.Join(left, ", "))
-	}
+	eventually(t, "nothing is left after it", func() (bool, error) { // the kernel takes its time with what has ended
+		if left := append(leftover.What(temp), leftover.Groups(runtime)...); len(left) > 0 {
+			return false, errors.New(strings.Join(left, ", "))
+		}
+		return true, nil
+	})
 	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
 		t.Errorf("after it: %v, %v; want no directory", left, err)
 	}

@@ -18,6 +18,7 @@ import (
 // node has the channel back, says when it claims it, and claims it. It loses
 // what was paid after its last deposit, and no more.
 func TestPayeeRestoresFromTowers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{})
 	const channelBlocks = 600
 	w.tenant.stop(t)

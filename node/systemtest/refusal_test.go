@@ -111,12 +111,15 @@ func (w *world) untouched(t *testing.T, before standing) {
 	if w.provider.dead() {
 		return
 	}
-	if open := w.openLeases(t, w.provider); open != 0 {
-		t.Errorf("the provider has %d open leases", open)
-	}
-	if left := w.provider.containers(); len(left) > 0 {
-		t.Errorf("left on the provider's machine: %s", strings.Join(left, ", "))
-	}
+	eventually(t, "nothing is left at the provider", func() (bool, error) { // who may hear of the end after the tenant
+		if open := w.openLeases(t, w.provider); open != 0 {
+			return false, fmt.Errorf("it has %d open leases", open)
+		}
+		if left := w.provider.containers(); len(left) > 0 {
+			return false, fmt.Errorf("on its machine: %s", strings.Join(left, ", "))
+		}
+		return true, nil
+	})
 }
 
 func (w *world) openLeases(t *testing.T, p *party) int {

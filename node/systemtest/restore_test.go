@@ -20,6 +20,7 @@ import (
 // finds the channel on the chain, says when it comes back, and gets everything
 // back. Nothing of the channel's money is lost but the refund's fee.
 func TestRestoreFromPhrase(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	w.tenant.stop(t)
 	w.tenant = w.fromPhrase("lost")

@@ -41,6 +41,7 @@ func (w *world) openChannel(id pktcloud.ID, other string) service.Lease {
 // the command, while its container runs and is paid. The chain pays what was owed,
 // to the unit, and the audit follows it through all three channels.
 func TestRolledLease(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{})
 	l := w.rollable()
 	first := l.Channel
@@ -136,11 +137,13 @@ func TestRolledLease(t *testing.T) {
 // of a roll in turn, while a lease is paid. Each time the channel rolls or stays as
 // it was, the lease goes on, and at the end the audit is clean.
 func TestRollThroughDeath(t *testing.T) {
+	t.Parallel()
 	for role, points := range map[string][]string{
 		"tenant":   {"roll begins:1", "roll begins:2", "roll ask:1", "roll ask:2", "roll answered:1", "roll answered:2"},
 		"provider": {"roll begins:1", "roll begins:2", "roll answer:1", "roll answer:2"},
 	} {
 		t.Run(role, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, worldConfig{tags: "crashpoints"})
 			victim := w.provider
 			if role == "tenant" {

@@ -49,6 +49,7 @@ services:
 // the node there and with the node gone: it is started again each time, the job
 // is not, and the web service goes on under all of it [SERVICE-4] [SERVICE-6].
 func TestServices(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	w.publish()
 	file := filepath.Join(w.dir, "shop.yaml")

@@ -14,6 +14,7 @@ import (
 // no transaction, ends without touching the first, and the chain pays both out
 // of one channel, to the unit.
 func TestTwoLeasesOneChannel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	c := w.tenant.client()
 	offer := w.publish()

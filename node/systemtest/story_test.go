@@ -26,6 +26,7 @@ import (
 // by interval and closed, and the chain pays out what was owed to the unit.
 // Then one record after another is tampered with, and the audit names each.
 func TestStory(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	l := w.rent()
 	w.paidIntervals(l.ID, 1)

@@ -128,6 +128,7 @@ func (w *world) rentFile(name, text string) service.Lease {
 // leaves nothing, also when the node is killed in the middle of it [SERVICE-25]
 // [SERVICE-29] [SERVICE-30].
 func TestVolumes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldConfig{blockInterval: 500 * time.Millisecond})
 	w.known(t, w.tenant, w.publish().ID)
 	for name, edit := range map[string][2]string{

@@ -218,9 +218,7 @@ func (s *browserStory) channelClosed() {
 	t.click("#channels td.lead a")
 	t.wait("the channel is closed", `document.querySelector("#now")?.innerText.startsWith("Closed")`)
 	t.shows("#now", "came back to the wallet")
-	if n := eval[int](t, `document.querySelectorAll("ol.life li.done").length`); n != 4 {
-		s.t.Errorf("%d parts of the channel's life are done, want all 4", n)
-	}
+	t.wait("all 4 parts of the channel's life are done", `document.querySelectorAll("ol.life li.done").length === 4`)
 	t.look("channel-closed")
 }
 

@@ -85,9 +85,9 @@ func TestFullBlocksOverNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, l := range ledgers {
-			for deadline := time.Now().Add(time.Minute); l.done() != tip; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(3 * time.Minute); l.done() != tip; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Fatalf("side %d is at %+v a minute after block %+v", i, l.done(), tip)
+					t.Fatalf("side %d is at %+v three minutes after block %+v", i, l.done(), tip)
 				}
 			}
 		}

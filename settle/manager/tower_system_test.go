@@ -8,7 +8,6 @@ import (
 	"errors"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -89,13 +88,15 @@ func (p *party) funding(id pktcloud.ID) settle.Outpoint {
 // ok likes.
 func spender(t *testing.T, node *nodetest.Node, at settle.Outpoint, what string, ok func(*settle.Spend) bool) *settle.Spend {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if o, err := node.Ledger.Output(t.Context(), at); err == nil && o.Spend != nil && ok(o.Spend) {
-			return o.Spend
+	var found *settle.Spend
+	eventually(t, what, func() bool {
+		o, err := node.Ledger.Output(t.Context(), at)
+		if err == nil && o.Spend != nil && ok(o.Spend) {
+			found = o.Spend
 		}
-	}
-	t.Fatalf("no %s within 30 s", what)
-	return nil
+		return found != nil
+	})
+	return found
 }
 
 func any1(*settle.Spend) bool { return true }

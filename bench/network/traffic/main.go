@@ -6,8 +6,8 @@
 //	traffic serve ADDRESS answer             the same for datagrams, each sent back
 //	traffic send ADDRESS BYTES|DURATION      prints bytes, seconds, and seconds of processor
 //	traffic receive ADDRESS BYTES|DURATION
-//	traffic datagrams ADDRESS COUNT SIZE     prints how many came back
-//	traffic hold ADDRESS COUNT               prints how many connections opened
+//	traffic datagrams ADDRESS COUNT SIZE [WAIT]   prints how many came back, each within half a second or WAIT
+//	traffic hold ADDRESS COUNT               prints how many connections opened, and holds them until its input ends
 package main
 
 import (
@@ -43,10 +43,17 @@ func run(args []string) error {
 	case "send", "receive":
 		return transfer(args[0] == "send", args[1], args[2])
 	case "datagrams":
-		if len(args) != 4 {
-			return errors.New("datagrams ADDRESS COUNT SIZE")
+		if len(args) < 4 {
+			return errors.New("datagrams ADDRESS COUNT SIZE [WAIT]")
 		}
-		return datagrams(args[1], args[2], args[3])
+		wait := 500 * time.Millisecond
+		if len(args) > 4 {
+			var err error
+			if wait, err = time.ParseDuration(args[4]); err != nil {
+				return err
+			}
+		}
+		return datagrams(args[1], args[2], args[3], wait)
 	case "hold":
 		return hold(args[1], args[2])
 	}
@@ -148,7 +155,7 @@ func transfer(out bool, to, much string) error {
 	return err
 }
 
-func datagrams(to, count, size string) error {
+func datagrams(to, count, size string, wait time.Duration) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
@@ -168,7 +175,7 @@ func datagrams(to, count, size string) error {
 		if _, err := c.Write(data); err != nil {
 			break
 		}
-		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		_ = c.SetReadDeadline(time.Now().Add(wait))
 		if m, err := c.Read(buf); err == nil && bytes.Equal(buf[:m], data) {
 			back++
 		}
@@ -184,15 +191,20 @@ func hold(to, count string) error {
 	}
 	var open atomic.Int64
 	var wg sync.WaitGroup
+	end := make(chan struct{})
 	for range n {
 		wg.Go(func() {
-			if c, err := net.DialTimeout("tcp", to, 3*time.Second); err == nil {
-				open.Add(1)
-				defer c.Close()
-				time.Sleep(3 * time.Second)
+			c, err := net.DialTimeout("tcp", to, time.Minute)
+			if err != nil {
+				return
 			}
+			open.Add(1)
+			<-end
+			_ = c.Close()
 		})
 	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	close(end)
 	wg.Wait()
 	fmt.Println(open.Load())
 	return nil

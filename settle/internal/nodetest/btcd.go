@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -21,7 +22,7 @@ const (
 	// Version is the btcd that is built when none is named.
 	Version = "v0.26.2"
 
-	startLimit = 30 * time.Second
+	startLimit = 3 * time.Minute // a machine may stand still
 	stopLimit  = 10 * time.Second
 )
 
@@ -115,12 +116,18 @@ func (p *process) close() error {
 	}
 }
 
+// freeAddress has a port below those that systems hand out: no outgoing connection
+// takes it before the node listens there.
 func freeAddress(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var err error
+	for range 1000 {
+		var l net.Listener
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+mathrand.N(12_000)))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
 	}
-	return l.Addr().String(), l.Close()
+	return "", err
 }
 
 // Binary returns the path of btcd: what the environment variable PKTCLOUD_BTCD
