@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"runtime"
@@ -82,9 +83,10 @@ func (n *Node) Offers(_ context.Context, q service.OfferQuery) (service.OfferPag
 	if q.Limit > market.MaxQueryLimit {
 		return service.OfferPage{}, service.Errorf(service.CodeInvalid, "at most %d offers at once", market.MaxQueryLimit)
 	}
-	page, err := n.book.Query(market.Query{
+	query := market.Query{
 		For: want, MaxRate: q.MaxRate, Region: q.Region, Isolation: q.Class, Rail: n.network.Rail, Network: q.Network, Volumes: q.Volumes, Limit: q.Limit, Cursor: q.Cursor,
-	}, time.Now())
+	}
+	page, err := n.book.Query(query, time.Now())
 	if err != nil {
 		return service.OfferPage{}, translate(err)
 	}
@@ -92,7 +94,22 @@ func (n *Node) Offers(_ context.Context, q service.OfferQuery) (service.OfferPag
 	for _, l := range page.Listings {
 		out.Offers = append(out.Offers, service.Offer{ID: l.ID, Rate: l.Rate, Own: l.Offer.Body.Device == n.device.Public(), Body: l.Offer.Body})
 	}
+	if q.Cursor == "" && out.Next == "" && len(out.OffersOfOthers()) == 0 {
+		lacks := market.Explain(n.offersOfOthers(), query)
+		out.Lacks = &lacks
+	}
 	return out, nil
+}
+
+// offersOfOthers yields what is offered by other devices than this one.
+func (n *Node) offersOfOthers() iter.Seq[market.Offer] {
+	return func(yield func(market.Offer) bool) {
+		for o := range n.book.All(time.Now()) {
+			if o.Device != n.device.Public() && !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 // Offer returns one offer, priced for r.
@@ -273,8 +290,8 @@ func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest, c lea
 	n.own.mu.Lock()
 	whole := n.own.slots[o.Body.Slot].Spec.Capacity
 	n.own.mu.Unlock()
-	if !t.Resources.Within(whole.Minus(n.used(id))) {
-		return lease.Refusal(lease.CodeCapacity, "no room for this lease now; ask for less or choose another offer")
+	if free := whole.Minus(n.used(id)); !t.Resources.Within(free) {
+		return lease.Refusal(lease.CodeCapacity, "no room for this lease now: %s; ask for less or choose another offer", lacksOf(free, t.Resources))
 	}
 	if err := n.admitNetwork(id, m); err != nil {
 		return err
@@ -293,6 +310,15 @@ func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest, c lea
 		}
 	}
 	return nil
+}
+
+// lacksOf says what there is of that which lacks.
+func lacksOf(free, want market.Resources) string {
+	var has []string
+	for _, l := range market.Explain(slices.Values([]market.Offer{{Capacity: free}}), market.Query{For: want}).List {
+		has = append(has, l.Has)
+	}
+	return strings.Join(has, ", ")
 }
 
 // fitsClass refuses services that a class has no room for [CONTAINER-82].

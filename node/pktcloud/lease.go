@@ -17,7 +17,6 @@ import (
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/manifest"
-	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/client"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -436,41 +435,8 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, need servic
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
-	for _, o := range page.Offers {
-		if !o.Own {
-			return o.ID, nil
-		}
+	if others := page.OffersOfOthers(); len(others) > 0 {
+		return others[0].ID, nil
 	}
-	return pktcloud.ID{}, noOffer(ctx, n, need)
-}
-
-// noOffer says why no offer has what is needed.
-func noOffer(ctx context.Context, n *client.Client, need service.OfferQuery) error {
-	less := need
-	less.Network, less.Volumes = market.Network{}, false
-	if page, err := n.Offers(ctx, less); err == nil && (need.Volumes || !need.Network.IsZero()) {
-		for _, o := range page.Offers {
-			if lacks := o.Body.Network.Lacks(need.Network); !o.Own && lacks != "" {
-				return service.Errorf(service.CodeNotFound, "no offer at this price has the network that the lease asks for, for example: %s; see NETWORK in \"pktcloud market list\"", lacks)
-			}
-			if need.Volumes && !o.Own && !o.Body.Volumes {
-				return service.Errorf(service.CodeNotFound, "no offer at this price has volumes; see VOLUMES in \"pktcloud market list\", or leave them out")
-			}
-		}
-	}
-	less = need
-	less.MaxRate = 0
-	if page, err := n.Offers(ctx, less); err == nil {
-		for _, o := range page.Offers {
-			if !o.Own {
-				return service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less; see \"pktcloud market list\"",
-					pktcloud.Amount(need.MaxRate), pktcloud.Amount(o.Rate))
-			}
-		}
-	}
-	if need.Class != "" {
-		return service.Errorf(service.CodeNotFound, "no offer with isolation %s has these resources (%s) free; see \"pktcloud market list --class %[1]s\", or leave --class out",
-			need.Class, resourceText(need.Resources))
-	}
-	return service.Errorf(service.CodeNotFound, "no offer has these resources (%s) free; see \"pktcloud market list\"", resourceText(need.Resources))
+	return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer matches: %s; see \"pktcloud market list\"", whyNone(ctx, n, page))
 }

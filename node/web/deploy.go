@@ -11,6 +11,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -61,7 +62,7 @@ type price struct {
 	Interval, Total pktcloud.Amount
 	Credit, Prepaid pktcloud.Amount // at most at risk
 	Above           bool            // more than the form allows
-	Beyond          bool            // more than the offer has free
+	Beyond          []market.Lack   // more than the offer has free
 }
 
 // input is one field of the form, as the template shows it.
@@ -166,8 +167,7 @@ func (p *deployPage) price() {
 	p.Price = &price{Rate: p.Offer.Rate, Interval: interval, Total: total, Credit: credit, Prepaid: prepaid, Above: p.Offer.Rate > r.MaxRate}
 	want := p.wanted()
 	p.Price.Of = want
-	free := p.Offer.Body.Capacity
-	p.Price.Beyond = want.MilliCPU > free.MilliCPU || want.MemoryBytes > free.MemoryBytes || want.DiskBytes > free.DiskBytes
+	p.Price.Beyond = market.Explain(slices.Values([]market.Offer{p.Offer.Body}), market.Query{For: market.Resources(want)}).List
 }
 
 func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
