@@ -269,7 +269,7 @@ func (n *Node) Lease(ctx context.Context, name string) (service.Lease, error) {
 	if err != nil {
 		return service.Lease{}, err
 	}
-	return n.leaseOf(ctx, v, n.labels()), nil
+	return n.withServices(ctx, v, n.leaseOf(ctx, v, n.labels()), true), nil
 }
 
 // AwaitLease returns a lease once its service runs, or never will.
@@ -305,7 +305,7 @@ func (n *Node) AwaitLease(ctx context.Context, name string, most time.Duration) 
 func (n *Node) Leases(ctx context.Context) ([]service.Lease, error) {
 	labels, out := n.labels(), []service.Lease{}
 	for _, v := range n.views() {
-		out = append(out, n.leaseOf(ctx, v, labels))
+		out = append(out, n.withServices(ctx, v, n.leaseOf(ctx, v, labels), false))
 	}
 	return out, nil
 }

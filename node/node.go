@@ -86,6 +86,7 @@ type Node struct {
 	looking  looking
 	release  func() error // of the container runtime
 	own      ownOffers
+	stands   standings
 
 	hub  hub
 	once sync.Once

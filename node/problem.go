@@ -20,6 +20,8 @@ const unanswered = "The provider was sent the order and has not answered. This n
 func problemOf(v peer.View) string {
 	port, waited := v.Manifest.Probe.Port, time.Now().Unix()-v.Agreed
 	switch {
+	case v.Fault.Code == lease.FaultDone:
+		return ""
 	case v.Reason == lease.ReasonWorkload && v.Role == lease.RoleProvider:
 		return v.Text
 	case v.Reason == lease.ReasonWorkload:

@@ -128,8 +128,8 @@ func (a *app) leaseCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create {--image REF | --file FILE} --max-price PKT [flags] [-- COMMAND...]", Short: "Agree a lease and start it",
 		Long: `Create agrees a lease under an offer, by default the cheapest that matches, and
-returns once the provider has acknowledged it, or with --wait once its service
-runs. No more than --max-price an hour is ever agreed to. An interrupt ends the
+returns once the provider has acknowledged it, or with --wait once its services
+run. No more than --max-price an hour is ever agreed to. An interrupt ends the
 command, not the lease: "pktcloud lease list" shows it, "pktcloud lease close"
 ends it.
 
@@ -186,7 +186,7 @@ and when it is started again. docs/services.md shows one.`,
 	f.BoolVar(&r.OwnChannel, "own-channel", false, "open a channel for this lease, also where the one that pays another lease\nwith this provider has room: else that one pays both")
 	f.Var((*period)(&r.TermSeconds), "term", "how long at most, such as 10m, 2h or 30d; or seconds (default 1h)")
 	f.Var((*period)(&r.IntervalSeconds), "interval", "time between payments (default 5s)")
-	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")
+	f.BoolVar(&wait, "wait", false, "return once all services run, those with a health check are healthy, and jobs are\ndone; end with 9 when that does not come about")
 	limits.add(f)
 	if err := c.MarkFlagRequired("max-price"); err != nil {
 		panic(err) // a flag of this command
@@ -305,37 +305,6 @@ func addVolumes(r *service.LeaseRequest, volumes []string) error {
 		r.Volumes = append(r.Volumes, service.VolumeRequest{Name: v.Name, Path: m.Path, Size: v.SizeBytes})
 	}
 	return nil
-}
-
-// awaiter is what awaitService needs of a node.
-type awaiter interface {
-	AwaitLease(ctx context.Context, name string, most time.Duration) (service.Lease, error)
-}
-
-// awaitService waits until a lease's service runs.
-func (a *app) awaitService(ctx context.Context, n awaiter, l service.Lease) (service.Lease, error) {
-	for said := ""; l.Pending(); {
-		if status := cmp.Or(l.Problem, "The lease is "+l.Phase+"."); status != said && isTerminal(a.err) {
-			fmt.Fprintf(a.err, "%s: %s\n", l.Label, status)
-			said = status
-		}
-		next, err := n.AwaitLease(ctx, l.ID.String(), 5*time.Second)
-		if errors.Is(err, context.Canceled) {
-			return l, fmt.Errorf("%w; the lease goes on: see %q, or end it with %q", errInterrupted, a.command("lease show", l.Label), a.command("lease close", l.Label))
-		}
-		if err != nil {
-			return l, err
-		}
-		l = next
-	}
-	switch l.Phase {
-	case "active", "suspended":
-		return l, nil
-	case "refused":
-		return l, service.Errorf(service.CodeRefused, "the provider refused the lease: %s", l.Problem)
-	}
-	why := cmp.Or(l.Problem, "The reason is: "+l.CloseReason+".")
-	return l, service.Errorf(service.CodeWorkload, "lease %s ended before its service ran. %s", l.Label, why)
 }
 
 // warnShort says that what was set aside does not last for the term.

@@ -278,7 +278,7 @@ func (l Lease) Other() string {
 
 // Fault is why a workload did not run.
 type Fault struct {
-	Code string `json:"code" enum:"image,program,port,exit,machine"`
+	Code string `json:"code" enum:"image,program,port,exit,machine,done"`
 	Text string `json:"text" doc:"the provider's sentence, printable ASCII"`
 }
 
