@@ -316,16 +316,13 @@ func (n *Node) CloseLease(ctx context.Context, name string) (service.Lease, erro
 	if err != nil {
 		return service.Lease{}, err
 	}
-	if v.Phase == lease.Proposed {
-		return service.Lease{}, service.Errorf(service.CodeConflict, "%s", unanswered)
-	}
 	if !v.Phase.Final() {
 		if v.Role == lease.RoleProvider {
 			err = n.provider.Close(ctx, v.ID)
 		} else {
 			err = n.tenant.Close(ctx, v.ID)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, peer.ErrUnanswered) {
 			return service.Lease{}, translate(err)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"math"
 	"runtime"
 	"slices"
@@ -31,7 +30,6 @@ const (
 	// unconfirmedSeconds is how much service an offer accepts on funding below
 	// its depth.
 	unconfirmedSeconds = 3600
-	renewInterval      = 15 * time.Second
 )
 
 // ownOffers are the offers of this node: what the owner asked for, durable,
@@ -343,39 +341,6 @@ func refuseImage(ref string, err error) error {
 		return lease.Refusal(lease.CodeCapacity, "the provider's disk is full; choose another offer")
 	}
 	return lease.Refusal(lease.CodeManifest, "image %.120s: %.120s", ref, reason)
-}
-
-// renewOffers issues each offer again at once, since nobody may have the last
-// record, then before it expires and when what is free has changed.
-func (n *Node) renewOffers(ctx context.Context) error {
-	tick := time.NewTicker(renewInterval)
-	defer tick.Stop()
-	for first := true; ; first = false {
-		n.sweepCredentials(time.Now())
-		used, network := n.used(pktcloud.ID{}), n.granted(pktcloud.ID{})
-		n.own.mu.Lock()
-		now := time.Now()
-		maps.DeleteFunc(n.own.issued, func(_ pktcloud.ID, o pktcloud.Signed[market.Offer]) bool { return o.Body.Expires <= now.Unix() })
-		due := map[uint64]offerSpec{}
-		for slot, o := range n.own.slots {
-			b := o.Record.Body
-			late := now.Unix() >= b.Issued+(b.Expires-b.Issued)/2
-			if first || late || b.Network != network || b.Capacity != o.Spec.Capacity.Minus(used) || !slices.Equal(b.Addresses, n.announced()) {
-				due[slot] = o.Spec
-			}
-		}
-		n.own.mu.Unlock()
-		for slot, spec := range due {
-			if _, err := n.publish(ctx, slot, spec); err != nil && ctx.Err() == nil {
-				n.cfg.Log.Warn("an offer could not be renewed", "slot", slot, "error", err)
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }
 
 // withinMachine refuses processors and memory that are not there. Disk comes

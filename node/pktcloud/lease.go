@@ -108,7 +108,12 @@ func (a *app) leaseOne(name, about string, do func(context.Context, *client.Clie
 			if err != nil {
 				return err
 			}
-			return a.show(lease, func(w io.Writer) { printLease(w, lease, all) })
+			err = a.show(lease, func(w io.Writer) { printLease(w, lease, all) })
+			if err == nil && name == "close" && lease.Phase == "proposed" {
+				fmt.Fprintf(a.err, "pktcloud: the lease is not over: %s\n", lease.Problem)
+				err = exitCode(service.CodeUnreachable.Exit())
+			}
+			return err
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "show the whole history, not only its end")
