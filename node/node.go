@@ -87,6 +87,7 @@ type Node struct {
 	release  func() error // of the container runtime
 	own      ownOffers
 	stands   standings
+	shown    shownOffers
 
 	hub  hub
 	once sync.Once

@@ -90,6 +90,7 @@ func (n *Node) Offers(_ context.Context, q service.OfferQuery) (service.OfferPag
 	}
 	out := service.OfferPage{Offers: []service.Offer{}, Next: page.Next}
 	for _, l := range page.Listings {
+		n.shown.remember(l.ID, l.Offer)
 		out.Offers = append(out.Offers, service.Offer{ID: l.ID, Rate: l.Rate, Own: l.Offer.Body.Device == n.device.Public(), Body: l.Offer.Body})
 	}
 	if q.Cursor == "" && out.Next == "" && len(out.OffersOfOthers()) == 0 {
@@ -116,6 +117,7 @@ func (n *Node) Offer(_ context.Context, id pktcloud.ID, r service.Resources) (se
 	if err != nil {
 		return service.Offer{}, err
 	}
+	n.shown.remember(id, signed)
 	want := market.Resources(r)
 	if want.IsZero() {
 		want = market.Reference
@@ -129,6 +131,9 @@ func (n *Node) Offer(_ context.Context, id pktcloud.ID, r service.Resources) (se
 
 func (n *Node) offer(id pktcloud.ID) (pktcloud.Signed[market.Offer], error) {
 	signed, ok := n.book.Offer(id)
+	if !ok {
+		signed, ok = n.shown.get(id)
+	}
 	if !ok {
 		return signed, service.Errorf(service.CodeNotFound, "no offer %s is known; it may have been replaced or have expired: look at the market again", id)
 	}

@@ -67,7 +67,8 @@ func TestOfferAfterRestart(t *testing.T) {
 func TestFreedCapacity(t *testing.T) {
 	w := newWorld(t, func(c *node.Config) { c.RenewEvery(time.Hour) })
 	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
-	whole := w.offer().Body.Capacity
+	first := w.offer()
+	whole := first.Body.Capacity
 	free := func() market.Resources {
 		page, err := w.tenant.Offers(t.Context(), service.OfferQuery{})
 		w.check(err)
@@ -78,6 +79,9 @@ func TestFreedCapacity(t *testing.T) {
 	}
 	l := w.order(request(w.offer()))
 	w.until("the offer has less", func() bool { return free() == whole.Minus(market.Resources(l.Resources)) })
+	if o, err := w.tenant.Offer(t.Context(), first.ID, service.Resources{}); err != nil || o.Body.Capacity != whole {
+		t.Errorf("the offer that was looked at before: got %+v, %v, want that it stands", o.Body.Capacity, err)
+	}
 	w.started(w.tenant, l.Label)
 	_, err := w.tenant.CloseLease(t.Context(), l.Label)
 	w.check(err)
