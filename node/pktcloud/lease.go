@@ -191,7 +191,7 @@ and when it is started again. docs/services.md shows one.`,
 	f.BoolVar(&r.OwnChannel, "own-channel", false, "open a channel for this lease, also where the one that pays another lease\nwith this provider has room: else that one pays both")
 	f.Var((*period)(&r.TermSeconds), "term", "how long at most, such as 10m, 2h or 30d; or seconds (default 1h)")
 	f.Var((*period)(&r.IntervalSeconds), "interval", "time between payments (default 5s)")
-	f.BoolVar(&wait, "wait", false, "return once all services run, those with a health check are healthy, and jobs are\ndone; end with 9 when that does not come about")
+	f.BoolVar(&wait, "wait", false, "return once all services run, those with a health check are healthy, and jobs run or\nare done; end with 9 when that does not come about")
 	limits.add(f)
 	if err := c.MarkFlagRequired("max-price"); err != nil {
 		panic(err) // a flag of this command

@@ -70,7 +70,7 @@ func Problems(list []Standing) string {
 }
 
 // Up is whether all services do what they are for: those with a check are
-// healthy, those without have run for so long, jobs are done.
+// healthy, those without have run for so long, jobs too, or are done.
 type Up uint8
 
 // The answers.

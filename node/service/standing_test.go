@@ -45,7 +45,7 @@ func TestProblemOfAService(t *testing.T) {
 }
 
 // TestSettling: services are up once those with a check are healthy, those
-// without have run for a while without an end, and jobs are done.
+// without have run for a while without an end, and jobs so too, or are done.
 func TestSettling(t *testing.T) {
 	zero, three := 0, 3
 	web := func(restarts uint64) service.Standing {
@@ -68,6 +68,7 @@ func TestSettling(t *testing.T) {
 		"healthy at once":   {{0, []service.Standing{{Name: "web", State: "running", Health: "starting"}}, service.NotYet, ""}, {1, []service.Standing{{Name: "web", State: "running", Health: "healthy"}}, service.AllUp, ""}},
 		"never healthy":     {{0, []service.Standing{{Name: "web", State: "running", Health: "starting"}}, service.NotYet, ""}, {time.Hour, []service.Standing{{Name: "web", State: "running", Health: "unhealthy", Text: "status 500"}}, service.NotUp, "unhealthy: status 500"}},
 		"a job runs":        {{0, []service.Standing{{Name: "web", State: "running", Health: "healthy"}, job("starting", nil)}, service.NotYet, ""}},
+		"a long job":        {{0, []service.Standing{job("running", nil)}, service.NotYet, ""}, {time.Minute, []service.Standing{job("running", nil)}, service.AllUp, ""}},
 		"a job is done":     {{0, []service.Standing{{Name: "web", State: "running", Health: "healthy"}, job("done", &zero)}, service.AllUp, ""}},
 		"a job failed":      {{0, []service.Standing{{Name: "web", State: "running", Health: "healthy"}, job("failed", &three)}, service.NotUp, "Service job ended with exit code 3."}},
 		"the program ended": {{0, []service.Standing{{Name: "app", State: "done", Exit: &zero}}, service.NotUp, "Service app ended with exit code 0."}},
