@@ -322,7 +322,10 @@ func (n *Node) CloseLease(ctx context.Context, name string) (service.Lease, erro
 		} else {
 			err = n.tenant.Close(ctx, v.ID)
 		}
-		if err != nil && !errors.Is(err, peer.ErrUnanswered) {
+		if errors.Is(err, peer.ErrUnanswered) {
+			err = nil // the lease says what becomes of it
+		}
+		if err != nil {
 			return service.Lease{}, translate(err)
 		}
 	}
