@@ -17,11 +17,12 @@ const (
 	FaultPort    FaultCode = "port"    // nothing answers on the manifest's port
 	FaultExit    FaultCode = "exit"    // the program ended
 	FaultMachine FaultCode = "machine" // the provider's machine cannot run it
+	FaultDone    FaultCode = "done"    // no fault: all services are jobs, and have ended with 0 [LEASE-46]
 )
 
 // Valid reports whether c is on the list.
 func (c FaultCode) Valid() bool {
-	return slices.Contains([]FaultCode{FaultImage, FaultProgram, FaultPort, FaultExit, FaultMachine}, c)
+	return slices.Contains([]FaultCode{FaultImage, FaultProgram, FaultPort, FaultExit, FaultMachine, FaultDone}, c)
 }
 
 // Fault is the provider's word on why a workload did not start, or ended. It is

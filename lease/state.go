@@ -52,6 +52,10 @@ type State struct {
 	Blind     uint64          `cbor:"blind"`     // tenant: seconds accepted since a probe last agreed, without one
 	Paid      pktcloud.Amount `cbor:"paid"`      // by vouchers
 
+	// Cancel says that the tenant's owner has ended the lease before its commit was
+	// answered [LEASE-47].
+	Cancel bool `cbor:"cancel,omitzero"`
+
 	FrozenAt  uint64 `cbor:"frozen_at"`  // uptime
 	Held      bool   `cbor:"held"`       // provider: the chain is out of sight and the channel perhaps past its deadline
 	ClosingAt uint64 `cbor:"closing_at"` // uptime

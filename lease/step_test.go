@@ -294,6 +294,47 @@ func statementOf(s lease.State) lease.Statement {
 	return st
 }
 
+// TestCancelled: what is to end before it is agreed ends as soon as it is, and is
+// abandoned no sooner than any other [LEASE-47].
+func TestCancelled(t *testing.T) {
+	c := commitFor(draft(usual), capacity0)
+	tenant, _ := step0(lease.NewTenant(c, lease.Now{Unix: now0}))
+	tenant, effects, err := tenant.Step(lease.CloseNow{Reason: lease.ReasonRequested}, lease.Now{Unix: now0})
+	if err != nil || len(effects) != 0 || tenant.Phase != lease.Proposed {
+		t.Fatalf("got %v, %v in %s, want nothing yet", effects, err, tenant.Phase)
+	}
+	tenant, err = lease.ParseState(must(tenant.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if effects = tenant.Reconnect(); !has[lease.SendCommit](effects) {
+		t.Errorf("got %v after a break, want the commit again", effects)
+	}
+	late := lease.Now{Unix: c.Terms.CommitBy + lease.AnswerSeconds - 1}
+	if next, effects, err := tenant.Step(lease.Tick{}, late); err != nil || len(effects) != 0 || next.Phase != lease.Proposed {
+		t.Errorf("got %v, %v in %s before the 30 days have passed", effects, err, next.Phase)
+	}
+	provider, effects, err := lease.NewProvider(c, must(lease.SignTerms(providerDevice, c.Terms)), lease.Now{Unix: now0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack := effects[0].(lease.Send).Message //nolint:forcetypeassert // or the test fails
+	next, effects, err := tenant.Step(lease.Received{Message: ack}, lease.Now{Unix: now0, Uptime: 9})
+	if err != nil || next.Phase != lease.Closing || next.ClosingAt != 9 || !has[lease.Announce](effects) || len(effects) != 2 {
+		t.Fatalf("got %v, %v in %s, want the broadcast and the close", effects, err, next.Phase)
+	}
+	if provider, effects, err = provider.Step(lease.Received{Message: effects[1].(lease.Send).Message}, lease.Now{Unix: now0}); err != nil || provider.Reason != lease.ReasonRequested { //nolint:forcetypeassert // or the test fails
+		t.Fatalf("got %v, %v at the provider", effects, err)
+	}
+	if next, effects, err = next.Step(lease.Judged{Statement: issued(t, effects)}, lease.Now{Uptime: 9}); err != nil || !has[lease.OfferClose](effects) || next.Record.Paid != 0 {
+		t.Errorf("got %v, %v paying %d, want a close that pays nothing", effects, err, uint64(next.Record.Paid))
+	}
+	refuse := lease.Refuse{Version: 1, Lease: tenant.Lease, Code: lease.CodeLate, Text: "late"}
+	if next, effects, err = tenant.Step(lease.Received{Message: refuse}, lease.Now{Unix: now0}); err != nil || next.Phase != lease.Refused || !has[lease.Abandon](effects) {
+		t.Errorf("got %v, %v in %s, want it abandoned once it is refused", effects, err, next.Phase)
+	}
+}
+
 // TestClose shows the countersigned end [LEASE-14], and what is refused there.
 func TestClose(t *testing.T) {
 	tenant, provider := active(t, usual)

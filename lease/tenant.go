@@ -8,7 +8,7 @@ import (
 func (s *State) stepTenant(in Input, now Now) ([]Effect, error) {
 	switch in := in.(type) {
 	case Received:
-		return s.tenantReceived(in.Message)
+		return s.tenantReceived(in.Message, now)
 	case Judged:
 		return s.judged(in, now)
 	case Paid:
@@ -26,10 +26,10 @@ func (s *State) stepTenant(in Input, now Now) ([]Effect, error) {
 	}
 }
 
-func (s *State) tenantReceived(m Message) ([]Effect, error) {
+func (s *State) tenantReceived(m Message, now Now) ([]Effect, error) {
 	switch m := m.(type) {
 	case Ack:
-		return s.acknowledged(m)
+		return s.acknowledged(m, now)
 	case Refuse:
 		return s.refused(m)
 	case Suspend:
@@ -50,8 +50,8 @@ func (s *State) tenantReceived(m Message) ([]Effect, error) {
 }
 
 // acknowledged makes the lease. Only now may the funding be broadcast
-// [LEASE-8].
-func (s *State) acknowledged(m Ack) ([]Effect, error) {
+// [LEASE-8]. What was to end before is closed at once [LEASE-47].
+func (s *State) acknowledged(m Ack, now Now) ([]Effect, error) {
 	if m.Lease != s.Lease {
 		return nil, Refusal(CodeUnknown, "an acknowledgement of another lease")
 	}
@@ -62,7 +62,11 @@ func (s *State) acknowledged(m Ack) ([]Effect, error) {
 		return nil, nil // again
 	}
 	s.Phase, s.ProviderSig = Agreed, m.Signature
-	return []Effect{Announce{}}, nil
+	if !s.Cancel {
+		return []Effect{Announce{}}, nil
+	}
+	closing, err := s.tenantClose(ReasonRequested, now)
+	return append([]Effect{Announce{}}, closing...), err
 }
 
 // refused ends what was never agreed. A provider that is busy or at fault is
@@ -107,6 +111,10 @@ func (s *State) tenantTick(now Now) ([]Effect, error) {
 }
 
 func (s *State) tenantClose(reason Reason, now Now) ([]Effect, error) {
+	if s.Phase == Proposed && reason.Valid() { // the provider may have stored it [LEASE-8]
+		s.Cancel = true
+		return nil, nil
+	}
 	if s.Phase < Agreed || s.Phase >= Closing {
 		return nil, s.refusePhase("a close")
 	}

@@ -430,6 +430,8 @@ func messageFaults() []vector.Case {
 func TestMessageVectors(t *testing.T) {
 	cases := append(messageFaults(), vector.New("message-good-fault", "ok", "a final statement that says why the workload did not start").
 		With("message", envelope(faulty("program", "nosuchprog: no such file or directory"))))
+	cases = append(cases, vector.New("message-good-fault-done", "ok", "a final statement of a lease of jobs that are all done").
+		With("message", envelope(faulty("done", "all jobs have ended with exit code 0"))))
 	cases = append(cases, vector.New("message-good-commit-shared", "ok", "a commit that is paid over an open channel, whatever its unconfirmed limit").
 		With("message", envelope(commitWith(func(c *lease.Commit) {
 			c.Funding, c.Voucher = nil, nil

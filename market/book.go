@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -220,6 +221,19 @@ func (b *Book) Live(now time.Time) []pktcloud.Signed[Offer] {
 	return offers
 }
 
+// All yields the offers live at now, in no order. The loop must not call the book.
+func (b *Book) All(now time.Time) iter.Seq[Offer] {
+	return func(yield func(Offer) bool) {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		for _, e := range b.slots {
+			if e.live && e.offer.Body.Expires > now.Unix() && !yield(e.offer.Body) {
+				return
+			}
+		}
+	}
+}
+
 // Query returns the offers live at now that pass the filters, cheapest first,
 // then by id. It reads the whole book. Errors match [CodeMalformed] for
 // resources out of bounds, a bad limit or a cursor that no page gave.
@@ -263,12 +277,16 @@ func (b *Book) find(q Query, after *Listing, now time.Time) []Listing {
 	return found
 }
 
-func (q Query) passes(o Offer) (pktcloud.Rate, bool) {
-	priced := q.For
-	if priced.IsZero() {
-		priced = Reference
+// priced is what the rate of an offer is of.
+func (q Query) priced() Resources {
+	if q.For.IsZero() {
+		return Reference
 	}
-	rate, err := o.Rate(priced)
+	return q.For
+}
+
+func (q Query) passes(o Offer) (pktcloud.Rate, bool) {
+	rate, err := o.Rate(q.priced())
 	if err != nil || q.MaxRate != 0 && rate > q.MaxRate || !o.Fits(q.For) || !inRegion(o.Region, q.Region) {
 		return 0, false
 	}

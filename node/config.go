@@ -121,6 +121,8 @@ type Config struct {
 	// Patience is how long CreateLease waits for a provider's answer to the
 	// commit; zero means peer.DefaultPatience.
 	Patience time.Duration
+
+	renewEvery time.Duration // zero: renewInterval
 	// Log receives what a person should know; nil means none.
 	Log *slog.Logger
 }

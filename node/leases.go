@@ -269,7 +269,7 @@ func (n *Node) Lease(ctx context.Context, name string) (service.Lease, error) {
 	if err != nil {
 		return service.Lease{}, err
 	}
-	return n.leaseOf(ctx, v, n.labels()), nil
+	return n.withServices(ctx, v, n.leaseOf(ctx, v, n.labels()), true), nil
 }
 
 // AwaitLease returns a lease once its service runs, or never will.
@@ -305,7 +305,7 @@ func (n *Node) AwaitLease(ctx context.Context, name string, most time.Duration) 
 func (n *Node) Leases(ctx context.Context) ([]service.Lease, error) {
 	labels, out := n.labels(), []service.Lease{}
 	for _, v := range n.views() {
-		out = append(out, n.leaseOf(ctx, v, labels))
+		out = append(out, n.withServices(ctx, v, n.leaseOf(ctx, v, labels), false))
 	}
 	return out, nil
 }
@@ -316,14 +316,14 @@ func (n *Node) CloseLease(ctx context.Context, name string) (service.Lease, erro
 	if err != nil {
 		return service.Lease{}, err
 	}
-	if v.Phase == lease.Proposed {
-		return service.Lease{}, service.Errorf(service.CodeConflict, "%s", unanswered)
-	}
 	if !v.Phase.Final() {
 		if v.Role == lease.RoleProvider {
 			err = n.provider.Close(ctx, v.ID)
 		} else {
 			err = n.tenant.Close(ctx, v.ID)
+		}
+		if errors.Is(err, peer.ErrUnanswered) {
+			err = nil // the lease says what becomes of it
 		}
 		if err != nil {
 			return service.Lease{}, translate(err)

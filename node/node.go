@@ -86,6 +86,8 @@ type Node struct {
 	looking  looking
 	release  func() error // of the container runtime
 	own      ownOffers
+	stands   standings
+	shown    shownOffers
 
 	hub  hub
 	once sync.Once

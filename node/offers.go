@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"iter"
 	"math"
 	"runtime"
 	"slices"
@@ -30,7 +30,6 @@ const (
 	// unconfirmedSeconds is how much service an offer accepts on funding below
 	// its depth.
 	unconfirmedSeconds = 3600
-	renewInterval      = 15 * time.Second
 )
 
 // ownOffers are the offers of this node: what the owner asked for, durable,
@@ -82,17 +81,34 @@ func (n *Node) Offers(_ context.Context, q service.OfferQuery) (service.OfferPag
 	if q.Limit > market.MaxQueryLimit {
 		return service.OfferPage{}, service.Errorf(service.CodeInvalid, "at most %d offers at once", market.MaxQueryLimit)
 	}
-	page, err := n.book.Query(market.Query{
+	query := market.Query{
 		For: want, MaxRate: q.MaxRate, Region: q.Region, Isolation: q.Class, Rail: n.network.Rail, Network: q.Network, Volumes: q.Volumes, Limit: q.Limit, Cursor: q.Cursor,
-	}, time.Now())
+	}
+	page, err := n.book.Query(query, time.Now())
 	if err != nil {
 		return service.OfferPage{}, translate(err)
 	}
 	out := service.OfferPage{Offers: []service.Offer{}, Next: page.Next}
 	for _, l := range page.Listings {
+		n.shown.remember(l.ID, l.Offer)
 		out.Offers = append(out.Offers, service.Offer{ID: l.ID, Rate: l.Rate, Own: l.Offer.Body.Device == n.device.Public(), Body: l.Offer.Body})
 	}
+	if q.Cursor == "" && out.Next == "" && len(out.OffersOfOthers()) == 0 {
+		lacks := market.Explain(n.offersOfOthers(), query)
+		out.Lacks = &lacks
+	}
 	return out, nil
+}
+
+// offersOfOthers yields what is offered by other devices than this one.
+func (n *Node) offersOfOthers() iter.Seq[market.Offer] {
+	return func(yield func(market.Offer) bool) {
+		for o := range n.book.All(time.Now()) {
+			if o.Device != n.device.Public() && !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 // Offer returns one offer, priced for r.
@@ -101,6 +117,7 @@ func (n *Node) Offer(_ context.Context, id pktcloud.ID, r service.Resources) (se
 	if err != nil {
 		return service.Offer{}, err
 	}
+	n.shown.remember(id, signed)
 	want := market.Resources(r)
 	if want.IsZero() {
 		want = market.Reference
@@ -114,6 +131,9 @@ func (n *Node) Offer(_ context.Context, id pktcloud.ID, r service.Resources) (se
 
 func (n *Node) offer(id pktcloud.ID) (pktcloud.Signed[market.Offer], error) {
 	signed, ok := n.book.Offer(id)
+	if !ok {
+		signed, ok = n.shown.get(id)
+	}
 	if !ok {
 		return signed, service.Errorf(service.CodeNotFound, "no offer %s is known; it may have been replaced or have expired: look at the market again", id)
 	}
@@ -273,8 +293,8 @@ func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest, c lea
 	n.own.mu.Lock()
 	whole := n.own.slots[o.Body.Slot].Spec.Capacity
 	n.own.mu.Unlock()
-	if !t.Resources.Within(whole.Minus(n.used(id))) {
-		return lease.Refusal(lease.CodeCapacity, "no room for this lease now; ask for less or choose another offer")
+	if free := whole.Minus(n.used(id)); !t.Resources.Within(free) {
+		return lease.Refusal(lease.CodeCapacity, "no room for this lease now: %s; ask for less or choose another offer", lacksOf(free, t.Resources))
 	}
 	if err := n.admitNetwork(id, m); err != nil {
 		return err
@@ -293,6 +313,15 @@ func (n *Node) admit(ctx context.Context, t lease.Terms, m lease.Manifest, c lea
 		}
 	}
 	return nil
+}
+
+// lacksOf says what there is of that which lacks.
+func lacksOf(free, want market.Resources) string {
+	var has []string
+	for _, l := range market.Explain(slices.Values([]market.Offer{{Capacity: free}}), market.Query{For: want}).List {
+		has = append(has, l.Has)
+	}
+	return strings.Join(has, ", ")
 }
 
 // fitsClass refuses services that a class has no room for [CONTAINER-82].
@@ -317,39 +346,6 @@ func refuseImage(ref string, err error) error {
 		return lease.Refusal(lease.CodeCapacity, "the provider's disk is full; choose another offer")
 	}
 	return lease.Refusal(lease.CodeManifest, "image %.120s: %.120s", ref, reason)
-}
-
-// renewOffers issues each offer again at once, since nobody may have the last
-// record, then before it expires and when what is free has changed.
-func (n *Node) renewOffers(ctx context.Context) error {
-	tick := time.NewTicker(renewInterval)
-	defer tick.Stop()
-	for first := true; ; first = false {
-		n.sweepCredentials(time.Now())
-		used, network := n.used(pktcloud.ID{}), n.granted(pktcloud.ID{})
-		n.own.mu.Lock()
-		now := time.Now()
-		maps.DeleteFunc(n.own.issued, func(_ pktcloud.ID, o pktcloud.Signed[market.Offer]) bool { return o.Body.Expires <= now.Unix() })
-		due := map[uint64]offerSpec{}
-		for slot, o := range n.own.slots {
-			b := o.Record.Body
-			late := now.Unix() >= b.Issued+(b.Expires-b.Issued)/2
-			if first || late || b.Network != network || b.Capacity != o.Spec.Capacity.Minus(used) || !slices.Equal(b.Addresses, n.announced()) {
-				due[slot] = o.Spec
-			}
-		}
-		n.own.mu.Unlock()
-		for slot, spec := range due {
-			if _, err := n.publish(ctx, slot, spec); err != nil && ctx.Err() == nil {
-				n.cfg.Log.Warn("an offer could not be renewed", "slot", slot, "error", err)
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }
 
 // withinMachine refuses processors and memory that are not there. Disk comes

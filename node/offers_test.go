@@ -5,7 +5,10 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -57,4 +60,30 @@ func TestOfferAfterRestart(t *testing.T) {
 		w.check(err)
 		return len(page.Offers) > 0
 	})
+}
+
+// TestFreedCapacity: what a lease takes and gives back is in the offer at once, not
+// when the offer is looked at for another reason.
+func TestFreedCapacity(t *testing.T) {
+	w := newWorld(t, func(c *node.Config) { c.RenewEvery(time.Hour) })
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	first := w.offer()
+	whole := first.Body.Capacity
+	free := func() market.Resources {
+		page, err := w.tenant.Offers(t.Context(), service.OfferQuery{})
+		w.check(err)
+		if len(page.Offers) == 0 {
+			return market.Resources{}
+		}
+		return page.Offers[0].Body.Capacity
+	}
+	l := w.order(request(w.offer()))
+	w.until("the offer has less", func() bool { return free() == whole.Minus(market.Resources(l.Resources)) })
+	if o, err := w.tenant.Offer(t.Context(), first.ID, service.Resources{}); err != nil || o.Body.Capacity != whole {
+		t.Errorf("the offer that was looked at before: got %+v, %v, want that it stands", o.Body.Capacity, err)
+	}
+	w.started(w.tenant, l.Label)
+	_, err := w.tenant.CloseLease(t.Context(), l.Label)
+	w.check(err)
+	w.until("the offer has all again", func() bool { return free() == whole })
 }

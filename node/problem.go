@@ -14,12 +14,23 @@ import (
 const quietSeconds = 5
 
 const unanswered = "The provider was sent the order and has not answered. This node goes on asking, and nothing is paid before it agrees. " +
-	"What was set aside is free again once it refuses, or after 30 days without a word from it."
+	"What was set aside is free again once it refuses, or after 30 days without a word from it. If you close the lease, it ends as soon as the provider answers."
+
+// cancelled says what becomes of an order that was to be ended and that nobody has
+// answered: the provider may have taken it, and then it is a lease [LEASE-8].
+func cancelled(t lease.Terms) string {
+	at := func(seconds int64) string { return time.Unix(seconds, 0).UTC().Format("2006-01-02 15:04 MST") }
+	return "The order is cancelled as soon as its provider answers; it may have taken it, so this node goes on asking. If it has, the lease ends at once, with " +
+		"nothing paid but what it served; if it has not, it can only refuse from " + at(t.CommitBy) + " on. Without a word from it, what was set aside is free again on " +
+		at(t.CommitBy+lease.AnswerSeconds) + "."
+}
 
 // problemOf says what keeps a lease from going on and what to do about it.
 func problemOf(v peer.View) string {
 	port, waited := v.Manifest.Probe.Port, time.Now().Unix()-v.Agreed
 	switch {
+	case v.Fault.Code == lease.FaultDone:
+		return ""
 	case v.Reason == lease.ReasonWorkload && v.Role == lease.RoleProvider:
 		return v.Text
 	case v.Reason == lease.ReasonWorkload:
@@ -28,6 +39,8 @@ func problemOf(v peer.View) string {
 		return v.Text
 	case v.Phase.Final() || v.Phase == lease.Closing:
 		return ""
+	case v.Phase == lease.Proposed && v.Cancelled:
+		return cancelled(v.Terms)
 	case v.Phase == lease.Proposed && waited > quietSeconds:
 		return unanswered
 	case v.Text != "" && v.Phase == lease.Suspended && v.Connected:

@@ -74,6 +74,15 @@ func TestServicesOfALease(t *testing.T) {
 	if list[1].Restarts != 2 || list[1].Exit == nil || *list[1].Exit != 7 || list[0].Restarts != 0 {
 		t.Errorf("got %+v, want a job restarted twice", list)
 	}
+	if l, err = w.tenant.Lease(ctx, l.Label); err != nil || !strings.HasPrefix(l.Problem, "Service greet ended with exit code 7") {
+		t.Errorf("got the problem %q, %v, want that of the job", l.Problem, err)
+	}
+	if all, err := w.tenant.Leases(ctx); err != nil || all[0].Problem != l.Problem {
+		t.Errorf("got %+v, %v, want the same problem in the list", all, err)
+	}
+	if own, err := w.provider.Lease(ctx, l.Label); err != nil || own.Problem != "" {
+		t.Errorf("got the problem %q, %v at the provider, want none: it is the tenant's", own.Problem, err)
+	}
 	if own, err := w.provider.LeaseServices(ctx, l.Label); err != nil || len(own) != 2 || own[1].State != "failed" {
 		t.Errorf("got %+v, %v at the provider", own, err)
 	}
@@ -126,4 +135,32 @@ func TestServicesOfALease(t *testing.T) {
 		w.check(err)
 		return len(all) == 0
 	})
+}
+
+// TestJobsAreDone: a lease of jobs ends with them, and with no fault where all of
+// them ended well [LEASE-46].
+func TestJobsAreDone(t *testing.T) {
+	w := newWorld(t)
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	for program, want := range map[string]string{"true": "done", "echo": "exit"} {
+		r := several(w.offer())
+		job := r.Manifest.Services[1]
+		job.Args, job.Restart = []string{program}, lease.Restart{Policy: lease.RestartNo}
+		r.Manifest.Services, r.Manifest.Probe = []lease.Service{job}, lease.Probe{Service: job.Name, TimeoutSeconds: 5}
+		l := w.order(r)
+		w.until("the lease ends with its job", func() bool {
+			var err error
+			l, err = w.tenant.Lease(t.Context(), l.Label)
+			w.check(err)
+			return l.Phase == "closed"
+		})
+		w.mineUntil("the money is at hand again", func() bool {
+			b, err := w.tenant.WalletBalance(t.Context())
+			w.check(err)
+			return b.Spendable > pktcloud.UnitsPerPKT
+		})
+		if l.Fault == nil || l.Fault.Code != want || (l.Problem == "") != (want == "done") {
+			t.Errorf("%s: got fault %+v and problem %q, want %s", program, l.Fault, l.Problem, want)
+		}
+	}
 }

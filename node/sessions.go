@@ -10,6 +10,7 @@ import (
 
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/peer"
 	"github.com/pkt-cash/pkt-cloud/lease/session"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -39,7 +40,12 @@ func (n *Node) LeaseServices(ctx context.Context, name string) ([]service.Standi
 	if err != nil {
 		return nil, err
 	}
+	return n.standing(ctx, v)
+}
+
+func (n *Node) standing(ctx context.Context, v peer.View) ([]service.Standing, error) {
 	var list []session.ServiceStatus
+	var err error
 	if v.Role == lease.RoleProvider {
 		list, err = n.work.Services(ctx, v.ID)
 	} else {
@@ -67,6 +73,9 @@ func (n *Node) LeaseServices(ctx context.Context, name string) ([]service.Standi
 			row.Exit = &code
 		}
 		out = append(out, row)
+	}
+	if v.Role == lease.RoleTenant {
+		n.stands.remember(v.ID, out)
 	}
 	return out, nil
 }

@@ -270,6 +270,9 @@ func explained(err error, v lease.Service) error {
 // says nothing.
 func faultOfSet(s services.Status) lease.Fault {
 	alone := len(s.Services) == 1
+	if s.Outcome == services.Finished {
+		return lease.Faultf(lease.FaultDone, "%.200s", s.Why) // [LEASE-46]
+	}
 	for _, v := range s.Services {
 		if v.Phase != services.Failed || v.Refusal == "" {
 			continue

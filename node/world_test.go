@@ -101,7 +101,7 @@ func newWorld(t *testing.T, edits ...func(*node.Config)) *world {
 	t.Cleanup(func() { w.check(w.chain.Close()) })
 	w.runtime = &pullCounter{Twin: containertest.NewTwin(map[string]containertest.TwinImage{imageRef: {
 		Image:    container.Image{Digest: "sha256:" + strings.Repeat("ab", 32), Index: "sha256:" + strings.Repeat("ab", 32), Args: []string{"serve"}},
-		Programs: map[string]containertest.Program{"serve": serve, "echo": echo, "keep": keep},
+		Programs: map[string]containertest.Program{"serve": serve, "echo": echo, "keep": keep, "true": func(context.Context, *containertest.Process) int { return 0 }},
 	}})}
 	t.Cleanup(func() { w.check(w.runtime.Close()) })
 	provider := node.Config{Dir: w.init("provider"), Ledger: w.chain, Provider: true, Runtime: w.runtime}

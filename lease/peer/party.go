@@ -294,6 +294,12 @@ func (p *party) closeLease(ctx context.Context, id pktcloud.ID) error {
 	case <-p.done():
 		return errStopped
 	}
-	_, err := r.wait(ctx, func(v View) bool { return v.Phase.Final() })
+	v, err := r.wait(ctx, func(v View) bool { return v.Phase.Final() || v.Cancelled })
+	if err == nil && v.Phase == lease.Proposed {
+		return ErrUnanswered
+	}
+	if err == nil {
+		_, err = r.wait(ctx, func(v View) bool { return v.Phase.Final() })
+	}
 	return err
 }

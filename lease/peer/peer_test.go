@@ -50,6 +50,14 @@ type world struct {
 	quotes   int64                       // seconds that a quote stands; zero: the default
 	patience time.Duration               // of the tenant for an answer; zero: the default
 	clock    skipping                    // the provider's
+	logs     func(side string) *slog.Logger
+}
+
+func (w *world) log(side string) *slog.Logger {
+	if w.logs != nil {
+		return w.logs(side)
+	}
+	return testLog(w.t, side)
 }
 
 // skipping is a clock that can be put ahead, as if the time had passed.
@@ -142,7 +150,7 @@ func (w *world) startProvider(listen string) {
 			own, err := w.offer.ID()
 			return w.offer, err == nil && own == id
 		},
-		QuoteSeconds: w.quotes, Clock: w.clock, Log: testLog(w.t, "provider"),
+		QuoteSeconds: w.quotes, Clock: w.clock, Log: w.log("provider"),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -165,7 +173,7 @@ func (w *world) startTenant() {
 	}
 	tn, err := peer.NewTenant(w.t.Context(), peer.TenantConfig{
 		Host: h, Device: w.devices[0], Account: w.account(0), Store: w.stores[0], Payer: payer,
-		Prober: w.prober, Patience: w.patience, Log: testLog(w.t, "tenant"),
+		Prober: w.prober, Patience: w.patience, Log: w.log("tenant"),
 	})
 	if err != nil {
 		w.t.Fatal(err)

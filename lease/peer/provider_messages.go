@@ -456,5 +456,8 @@ func (r *runner) create(ctx context.Context, offer pktcloud.Signed[market.Offer]
 	}
 	r.events = 1
 	r.note(event)
+	if r.state.Phase == lease.Agreed {
+		r.tell(lease.Proposed)
+	}
 	return nil
 }

@@ -224,7 +224,9 @@ func (r *runner) advance(next lease.State, effects []lease.Effect, kind, text st
 	if err := apply(r.ctx, r.p.store, puts); err != nil {
 		return err
 	}
+	before := r.state.Phase
 	r.state = next
+	r.tell(before)
 	if event != nil {
 		r.events++
 		r.note(*event)
@@ -234,6 +236,29 @@ func (r *runner) advance(next lease.State, effects []lease.Effect, kind, text st
 		r.side.do(r, e)
 	}
 	return nil
+}
+
+// tell logs for the owner when a lease is agreed, starts and ends: a line each.
+func (r *runner) tell(before lease.Phase) {
+	s := r.state
+	if s.Phase == before {
+		return
+	}
+	other := s.Terms.Provider
+	if s.Role == lease.RoleProvider {
+		other = s.Terms.Tenant
+	}
+	log := r.p.log.With("lease", r.id, "role", s.Role.String(), "peer", other, "price", pktcloud.Amount(s.Terms.Rate).String()+" an hour")
+	switch {
+	case before == lease.Proposed && s.Phase != lease.Refused:
+		log.Info("lease agreed", "term", time.Duration(s.Terms.TermSeconds)*time.Second)
+	case s.Phase == lease.Active && before < lease.Active:
+		log.Info("lease started")
+	case s.Phase == lease.Refused:
+		log.Info("lease refused", "reason", s.Code)
+	case s.Phase.Final():
+		log.Info("lease ended", "reason", s.Reason, "by", s.By.String(), "fault", s.Fault().Code, "served", time.Duration(s.Served)*time.Second, "paid", s.Paid)
+	}
 }
 
 func signedTerms(s lease.State) lease.SignedTerms {
@@ -306,7 +331,7 @@ func (r *runner) publish() {
 	}
 	v.Exposure, v.Max, v.Due, v.Paid = s.Exposure(), s.Max, s.Due, s.Paid
 	v.Served, v.Forfeited, v.Sequence = s.Served, s.Forfeited, s.Sequence
-	v.Confirmed, v.Agreed = s.Confirmed, s.Began
+	v.Confirmed, v.Agreed, v.Cancelled = s.Confirmed, s.Began, s.Cancel
 	v.By, v.Reason, v.Text, v.Fault = s.By, s.Reason, s.Text, s.Fault()
 	v.Record, v.Countersigned = s.Record, s.Countersigned()
 	close(r.changed)

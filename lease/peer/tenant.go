@@ -147,7 +147,8 @@ func (t *Tenant) WaitActive(ctx context.Context, id pktcloud.ID) error {
 
 // Close ends a lease and returns once it is over: with a record that both have
 // signed or, if the provider does not answer within the grace of the terms,
-// with the tenant's own.
+// with the tenant's own. A lease whose commit is not answered cannot end yet: it is
+// closed once it is acknowledged, and Close returns [ErrUnanswered] [LEASE-47].
 func (t *Tenant) Close(ctx context.Context, id pktcloud.ID) error { return t.closeLease(ctx, id) }
 
 func (t *Tenant) begin(r *runner) {

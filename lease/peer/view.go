@@ -57,6 +57,7 @@ type View struct {
 	Sequence  uint64 `json:"sequence"`  // of the last statement
 	Confirmed bool   `json:"confirmed"` // the funding has the agreed depth
 	Agreed    int64  `json:"agreed"`    // Unix seconds
+	Cancelled bool   `json:"cancelled"` // its owner ended it before the commit was answered
 
 	By            lease.Role        `json:"-"`
 	Reason        lease.Reason      `json:"reason,omitempty"`

@@ -17,7 +17,6 @@ import (
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/lease/manifest"
-	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/client"
 	"github.com/pkt-cash/pkt-cloud/node/service"
@@ -109,7 +108,12 @@ func (a *app) leaseOne(name, about string, do func(context.Context, *client.Clie
 			if err != nil {
 				return err
 			}
-			return a.show(lease, func(w io.Writer) { printLease(w, lease, all) })
+			err = a.show(lease, func(w io.Writer) { printLease(w, lease, all) })
+			if err == nil && name == "close" && lease.Phase == "proposed" {
+				fmt.Fprintf(a.err, "pktcloud: the lease is not over: %s\n", lease.Problem)
+				err = exitCode(service.CodeUnreachable.Exit())
+			}
+			return err
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "show the whole history, not only its end")
@@ -129,8 +133,8 @@ func (a *app) leaseCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create {--image REF | --file FILE} --max-price PKT [flags] [-- COMMAND...]", Short: "Agree a lease and start it",
 		Long: `Create agrees a lease under an offer, by default the cheapest that matches, and
-returns once the provider has acknowledged it, or with --wait once its service
-runs. No more than --max-price an hour is ever agreed to. An interrupt ends the
+returns once the provider has acknowledged it, or with --wait once its services
+run. No more than --max-price an hour is ever agreed to. An interrupt ends the
 command, not the lease: "pktcloud lease list" shows it, "pktcloud lease close"
 ends it.
 
@@ -187,7 +191,7 @@ and when it is started again. docs/services.md shows one.`,
 	f.BoolVar(&r.OwnChannel, "own-channel", false, "open a channel for this lease, also where the one that pays another lease\nwith this provider has room: else that one pays both")
 	f.Var((*period)(&r.TermSeconds), "term", "how long at most, such as 10m, 2h or 30d; or seconds (default 1h)")
 	f.Var((*period)(&r.IntervalSeconds), "interval", "time between payments (default 5s)")
-	f.BoolVar(&wait, "wait", false, "return once the service runs; end with 9 when it never will")
+	f.BoolVar(&wait, "wait", false, "return once all services run, those with a health check are healthy, and jobs run or\nare done; end with 9 when that does not come about")
 	limits.add(f)
 	if err := c.MarkFlagRequired("max-price"); err != nil {
 		panic(err) // a flag of this command
@@ -308,37 +312,6 @@ func addVolumes(r *service.LeaseRequest, volumes []string) error {
 	return nil
 }
 
-// awaiter is what awaitService needs of a node.
-type awaiter interface {
-	AwaitLease(ctx context.Context, name string, most time.Duration) (service.Lease, error)
-}
-
-// awaitService waits until a lease's service runs.
-func (a *app) awaitService(ctx context.Context, n awaiter, l service.Lease) (service.Lease, error) {
-	for said := ""; l.Pending(); {
-		if status := cmp.Or(l.Problem, "The lease is "+l.Phase+"."); status != said && isTerminal(a.err) {
-			fmt.Fprintf(a.err, "%s: %s\n", l.Label, status)
-			said = status
-		}
-		next, err := n.AwaitLease(ctx, l.ID.String(), 5*time.Second)
-		if errors.Is(err, context.Canceled) {
-			return l, fmt.Errorf("%w; the lease goes on: see %q, or end it with %q", errInterrupted, a.command("lease show", l.Label), a.command("lease close", l.Label))
-		}
-		if err != nil {
-			return l, err
-		}
-		l = next
-	}
-	switch l.Phase {
-	case "active", "suspended":
-		return l, nil
-	case "refused":
-		return l, service.Errorf(service.CodeRefused, "the provider refused the lease: %s", l.Problem)
-	}
-	why := cmp.Or(l.Problem, "The reason is: "+l.CloseReason+".")
-	return l, service.Errorf(service.CodeWorkload, "lease %s ended before its service ran. %s", l.Label, why)
-}
-
 // warnShort says that what was set aside does not last for the term.
 func (a *app) warnShort(l service.Lease) {
 	if l.Rate == 0 || l.Channel.Capacity == 0 {
@@ -436,41 +409,8 @@ func chooseOffer(ctx context.Context, n *client.Client, name string, need servic
 	if err != nil {
 		return pktcloud.ID{}, err
 	}
-	for _, o := range page.Offers {
-		if !o.Own {
-			return o.ID, nil
-		}
+	if others := page.OffersOfOthers(); len(others) > 0 {
+		return others[0].ID, nil
 	}
-	return pktcloud.ID{}, noOffer(ctx, n, need)
-}
-
-// noOffer says why no offer has what is needed.
-func noOffer(ctx context.Context, n *client.Client, need service.OfferQuery) error {
-	less := need
-	less.Network, less.Volumes = market.Network{}, false
-	if page, err := n.Offers(ctx, less); err == nil && (need.Volumes || !need.Network.IsZero()) {
-		for _, o := range page.Offers {
-			if lacks := o.Body.Network.Lacks(need.Network); !o.Own && lacks != "" {
-				return service.Errorf(service.CodeNotFound, "no offer at this price has the network that the lease asks for, for example: %s; see NETWORK in \"pktcloud market list\"", lacks)
-			}
-			if need.Volumes && !o.Own && !o.Body.Volumes {
-				return service.Errorf(service.CodeNotFound, "no offer at this price has volumes; see VOLUMES in \"pktcloud market list\", or leave them out")
-			}
-		}
-	}
-	less = need
-	less.MaxRate = 0
-	if page, err := n.Offers(ctx, less); err == nil {
-		for _, o := range page.Offers {
-			if !o.Own {
-				return service.Errorf(service.CodeNotFound, "no offer has these resources at %s an hour or less, the cheapest costs %s; raise --max-price, or ask for less; see \"pktcloud market list\"",
-					pktcloud.Amount(need.MaxRate), pktcloud.Amount(o.Rate))
-			}
-		}
-	}
-	if need.Class != "" {
-		return service.Errorf(service.CodeNotFound, "no offer with isolation %s has these resources (%s) free; see \"pktcloud market list --class %[1]s\", or leave --class out",
-			need.Class, resourceText(need.Resources))
-	}
-	return service.Errorf(service.CodeNotFound, "no offer has these resources (%s) free; see \"pktcloud market list\"", resourceText(need.Resources))
+	return pktcloud.ID{}, service.Errorf(service.CodeNotFound, "no offer matches: %s; see \"pktcloud market list\"", whyNone(ctx, n, page))
 }

@@ -216,7 +216,7 @@ const exitCodes = `Exit codes:
   6  there is no such offer or lease, or a short name fits several
   7  the other side, or the chain, cannot be reached
   8  too little money, or above a limit on money
-  9  the lease ended before its service ran ("pktcloud lease create --wait")
+  9  the services do not run, or not well, or the lease ended ("pktcloud lease create --wait")
  10  the wallet is locked; run "pktcloud wallet unlock"
 
 130  interrupted halfway ("pktcloud demo", "pktcloud lease create")

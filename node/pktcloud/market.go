@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/market"
-	"github.com/pkt-cash/pkt-cloud/node/client"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -58,8 +58,9 @@ that outlive restarts of their programs.`,
 			}
 			return a.show(page, func(w io.Writer) {
 				printOffers(w, page.Offers, query.Resources)
-				if len(page.Offers) == 0 {
-					a.printf("%s\n", whyNone(c.Context(), n))
+				if len(page.Offers) == 0 && query.Cursor == "" {
+					why := whyNone(c.Context(), n, page)
+					a.printf("%s.\n", strings.ToUpper(why[:1])+why[1:])
 				}
 			})
 		},
@@ -79,16 +80,20 @@ that outlive restarts of their programs.`,
 	return c
 }
 
-// whyNone says what to do when no offer matches.
-func whyNone(ctx context.Context, n *client.Client) string {
+// asker is what whyNone needs of a node.
+type asker interface {
+	Info(ctx context.Context) (service.Info, error)
+}
+
+// whyNone says why no offer of another provider matches, and what to do.
+func whyNone(ctx context.Context, n asker, page service.OfferPage) string {
+	if page.Lacks != nil && page.Lacks.Offers > 0 {
+		return page.Lacks.String()
+	}
 	if info, err := n.Info(ctx); err == nil && info.Peers == 0 {
-		return "This node is connected to no other: start it with --bootstrap and the address behind \"peers\" of a node that is in the market."
+		return "this node is connected to no other: start it with --bootstrap and the address behind \"peers\" of a node that is in the market"
 	}
-	least := service.Resources{MilliCPU: 1, MemoryBytes: 1}
-	if page, err := n.Offers(ctx, service.OfferQuery{Resources: least}); err == nil && len(page.Offers) > 0 {
-		return "There are offers with less room or network, without volumes, of other regions or classes or at other prices: ask for less with --cpu, --memory, --disk and --publish, or allow more with --max-price."
-	}
-	return "No provider has anything free that this node knows of. New offers come in by themselves."
+	return market.Lacks{}.String()
 }
 
 func (a *app) offerCommand() *cobra.Command {

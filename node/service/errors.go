@@ -25,7 +25,7 @@ const (
 	CodeExpired      Code = "expired"      // the offer's time is over
 	CodeLedger       Code = "ledger"       // the chain cannot be reached
 	CodeNotRunning   Code = "not-running"  // the program or port is not there
-	CodeWorkload     Code = "workload"     // the lease ended before its service ran
+	CodeWorkload     Code = "workload"     // services of the lease do not run, or not well
 	CodeMissing      Code = "missing"      // this machine lacks a capability
 	CodeRateLimited  Code = "rate-limited" // too many requests
 	CodeFull         Code = "disk-full"    // the data directory's disk

@@ -55,7 +55,9 @@ type Leases interface {
 	AwaitLease(ctx context.Context, name string, most time.Duration) (Lease, error)
 	Leases(ctx context.Context) ([]Lease, error)
 	// CloseLease ends a lease and returns once the other side has signed or
-	// ctx has ended; the closing then goes on by itself. It is idempotent.
+	// ctx has ended; the closing then goes on by itself. It is idempotent. A lease
+	// that its provider has not answered is returned at once, still "proposed": it
+	// ends as soon as the provider answers.
 	CloseLease(ctx context.Context, name string) (Lease, error)
 	// LeaseServices says how a lease's services stand now, in the manifest's
 	// order.

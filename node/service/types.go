@@ -2,6 +2,7 @@ package service
 
 import (
 	"io"
+	"slices"
 	"time"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -32,6 +33,13 @@ type OfferQuery struct {
 type OfferPage struct {
 	Offers []Offer `json:"offers"`
 	Next   string  `json:"next,omitempty"`
+	// Lacks is there when no offer of another provider matches.
+	Lacks *market.Lacks `json:"lacks,omitempty" doc:"when no offer of another provider matches: what lacks those that there are"`
+}
+
+// OffersOfOthers returns those that can be rented from here.
+func (p OfferPage) OffersOfOthers() []Offer {
+	return slices.DeleteFunc(slices.Clone(p.Offers), func(o Offer) bool { return o.Own })
 }
 
 // Offer is an offer and what it costs for the resources asked for.
@@ -270,7 +278,7 @@ func (l Lease) Other() string {
 
 // Fault is why a workload did not run.
 type Fault struct {
-	Code string `json:"code" enum:"image,program,port,exit,machine"`
+	Code string `json:"code" enum:"image,program,port,exit,machine,done"`
 	Text string `json:"text" doc:"the provider's sentence, printable ASCII"`
 }
 

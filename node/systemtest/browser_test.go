@@ -145,9 +145,9 @@ func (s *browserStory) market() {
 	t.mark()
 	t.look("market")
 	for _, c := range []struct{ field, value, want string }{
-		{"region", "FR", "No offer matches"},
-		{"cores", "1000", "No offer matches"},
-		{"price", "0.0001", "No offer matches"},
+		{"region", "FR", "1 offer, none says that it is in FR; take any region."},
+		{"cores", "1000", "1 offer, none has more than"},
+		{"price", "0.0001", "1 offer, none costs less than"},
 		{"memory", "much", "a number from 0"},
 	} {
 		t.fill("#"+c.field, c.value)

@@ -11,6 +11,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -61,7 +62,7 @@ type price struct {
 	Interval, Total pktcloud.Amount
 	Credit, Prepaid pktcloud.Amount // at most at risk
 	Above           bool            // more than the form allows
-	Beyond          bool            // more than the offer has free
+	Beyond          []market.Lack   // more than the offer has free
 }
 
 // input is one field of the form, as the template shows it.
@@ -72,7 +73,7 @@ type input struct {
 
 // Input returns a field with what was typed and what is wrong with it.
 func (p deployPage) Input(name, label, mode, unit, hint string) input {
-	i := input{Name: name, Label: label, Mode: mode, Unit: unit, Hint: hint, Value: p.Form[name], Required: !slices.Contains(optionalFields, name)}
+	i := input{Name: name, Label: label, Mode: mode, Unit: unit, Hint: hint, Value: p.Form[name], Required: name != "max" && !slices.Contains(optionalFields, name)}
 	if p.Field == name {
 		i.Error = p.FieldError
 	}
@@ -85,7 +86,7 @@ func (p deployPage) MoreOpen() bool {
 }
 
 var deployFields = append([]string{
-	"offer", "several", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid", "own", "class",
+	"offer", "several", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid", "own", "class", "shown",
 }, networkFields...)
 
 // request reads the form. Errors are *fieldError.
@@ -129,15 +130,30 @@ func (p deployPage) request() (service.LeaseRequest, error) {
 		return r, err
 	}
 	switch {
-	case rate == 0:
+	case rate == 0 && p.Offer.Rate != 0 && f["max"] != "":
 		return r, &fieldError{"max", "Say how much you will pay at most."}
 	case term == 0:
 		return r, &fieldError{"term", "Say for how long."}
 	case interval == 0:
 		return r, &fieldError{"interval", "Payments are at least a second apart."}
 	}
+	if rate == 0 { // the offer's own price: it cannot change, for the offer's id is that of its text
+		r.MaxRate = max(p.Offer.Rate, 1)
+	}
 	return r, nil
 }
+
+// agreed refuses to agree to a price that nobody typed and that was not shown.
+func (p *deployPage) agreed() error {
+	if p.Form["max"] != "" || p.Form["shown"] == p.Shown() {
+		return nil
+	}
+	p.Form["max"] = roundedUp(p.Offer.Rate)
+	return &fieldError{"max", "Nothing is agreed yet: this is what it costs. Press Deploy again to agree to it."}
+}
+
+// Shown names the price that the page shows.
+func (p deployPage) Shown() string { return strconv.FormatUint(uint64(p.Offer.Rate), 10) }
 
 // offerOf is the offer that the form names, priced for what it asks for.
 func (w *Web) offerOf(r *http.Request, p *deployPage) (service.Offer, error) {
@@ -166,8 +182,7 @@ func (p *deployPage) price() {
 	p.Price = &price{Rate: p.Offer.Rate, Interval: interval, Total: total, Credit: credit, Prepaid: prepaid, Above: p.Offer.Rate > r.MaxRate}
 	want := p.wanted()
 	p.Price.Of = want
-	free := p.Offer.Body.Capacity
-	p.Price.Beyond = want.MilliCPU > free.MilliCPU || want.MemoryBytes > free.MemoryBytes || want.DiskBytes > free.DiskBytes
+	p.Price.Beyond = market.Explain(slices.Values([]market.Offer{p.Offer.Body}), market.Query{For: market.Resources(want)}).List
 }
 
 func (w *Web) deployForm(rw http.ResponseWriter, r *http.Request) {
@@ -232,6 +247,9 @@ func (w *Web) deploy(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	request, err := p.request()
+	if err == nil {
+		err = p.agreed()
+	}
 	if err == nil {
 		request.Credentials, err = p.credentials()
 	}

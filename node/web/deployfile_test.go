@@ -132,7 +132,7 @@ func TestFileErrors(t *testing.T) {
 			t.Errorf("got %d of a file that is too long", status)
 		}
 	}
-	if status, body := postFile(t, s, "/deploy/preview", id, "", "file", strings.Replace(shopFile, "0.25", "250", 1)); status != http.StatusOK || !strings.Contains(body, "More than this offer has free.") {
+	if status, body := postFile(t, s, "/deploy/preview", id, "", "file", strings.Replace(shopFile, "0.25", "250", 1)); status != http.StatusOK || !strings.Contains(body, "More than this offer has: 4 cores free.") {
 		t.Errorf("got %d, want what the offer does not have\n%s", status, body)
 	}
 	if r := twin.Requests(); len(r) != 0 {

@@ -80,7 +80,7 @@ func TestDeployNetwork(t *testing.T) {
 	if !strings.Contains(plain, "1 GiB disk") || !strings.Contains(more, "3 GiB disk with volumes") || plain == more {
 		t.Errorf("the price is not that of the volumes too:\n%s\n%s", plain, more)
 	}
-	if _, body, _ := get(t, s.URL+base+"&volume1=data&size1=2000&path1=/data"); !strings.Contains(body, "More than this offer has free.") {
+	if _, body, _ := get(t, s.URL+base+"&volume1=data&size1=2000&path1=/data"); !strings.Contains(body, "More than this offer has: 100 GiB of disk free.") {
 		t.Errorf("a volume larger than the offer's disk:\n%s", body)
 	}
 }

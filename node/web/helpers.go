@@ -22,6 +22,7 @@ func helpers() template.FuncMap {
 		"cores":        cores,
 		"coreCount":    coreCount,
 		"bytes":        byteText,
+		"amount":       amountText,
 		"key":          func(k pktcloud.PublicKey) string { return short(k.String()) },
 		"short":        short,
 		"names":        strings.Fields,
@@ -115,6 +116,24 @@ func coreCount(milli uint64) string {
 		return "1 core"
 	}
 	return cores(milli) + " cores"
+}
+
+// amountText is an amount of machine, without what there is none of.
+func amountText(r service.Resources) string {
+	var parts []string
+	if r.MilliCPU > 0 {
+		parts = append(parts, coreCount(r.MilliCPU))
+	}
+	if r.MemoryBytes > 0 {
+		parts = append(parts, byteText(r.MemoryBytes)+" of memory")
+	}
+	if r.DiskBytes > 0 {
+		parts = append(parts, byteText(r.DiskBytes)+" of disk")
+	}
+	if last := len(parts) - 1; last > 0 {
+		return strings.Join(parts[:last], ", ") + " and " + parts[last]
+	}
+	return strings.Join(parts, "")
 }
 
 func byteText(n uint64) string {

@@ -169,6 +169,7 @@ func (w *Web) showLease(rw http.ResponseWriter, r *http.Request, problem error) 
 		Services: servicesPart{l.Label, w.servicesOf(r.Context(), l)}, Volumes: w.volumesOf(r.Context(), l), Log: logPart{Over: over(l)},
 	}
 	p.Metrics, _ = w.metricsOf(r.Context(), l, p.Service, p.Life)
+	p.Metrics = p.Metrics.explain(p.Services.List)
 	w.show(rw, status, "lease", p)
 }
 
@@ -221,7 +222,7 @@ func (w *Web) live(rw http.ResponseWriter, r *http.Request) {
 				use = now
 			}
 		}
-		for event, data := range map[string]any{"state": lease, "services": servicesPart{lease.Label, list}, "volumes": volumes, "metrics": use, "log": logPart{Lines: log.last(), Over: over(lease)}, "end": lease} {
+		for event, data := range map[string]any{"state": lease, "services": servicesPart{lease.Label, list}, "volumes": volumes, "metrics": use.explain(list), "log": logPart{Lines: log.last(), Over: over(lease)}, "end": lease} {
 			if event == "end" && !over(lease) {
 				continue // a confirmation that is open stays open
 			}

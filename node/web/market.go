@@ -78,7 +78,10 @@ type marketPage struct {
 	Form       form
 	FieldError string
 	Offers     []service.Offer
-	Carry      template.URL // the resources, for the link to the next page
+	Why        string            // there are none
+	Carry      template.URL      // the resources, for the link to the next page
+	Of         service.Resources // what the prices are of
+	Asked      bool              // by whoever looks
 }
 
 func (w *Web) market(rw http.ResponseWriter, r *http.Request) {
@@ -103,6 +106,12 @@ func (w *Web) market(rw http.ResponseWriter, r *http.Request) {
 	}
 	p.page = w.page(r, "Market", err)
 	p.Offers = result.Offers
+	if p.Of, p.Asked = resources, resources != (service.Resources{}); !p.Asked {
+		p.Of = service.Resources(market.Reference)
+	}
+	if result.Lacks != nil {
+		p.Why = sentence(errors.New(result.Lacks.String()))
+	}
 	carry := url.Values{}
 	for _, n := range []string{"cores", "memory", "disk", "class"} {
 		if p.Form[n] != "" {

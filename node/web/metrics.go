@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +34,8 @@ type metricsPart struct {
 // useOf is one service.
 type useOf struct {
 	Name   string
-	Alone  bool // the page shows this one only, and all of it
+	Alone  bool   // the page shows this one only, and all of it
+	Empty  string // why there are no charts
 	Charts []chart
 	Hits   string // limits that it hit, in words
 	Rows   []useRow
@@ -84,6 +86,25 @@ func (w *Web) metricsOf(ctx context.Context, l service.Lease, name string, life 
 		p.Services = append(p.Services, drawn(m, len(list) == 1, life))
 	}
 	return p, true
+}
+
+// explain says why there is nothing to draw of a service, by how it stands.
+func (p metricsPart) explain(list []service.Standing) metricsPart {
+	p.Services = slices.Clone(p.Services)
+	for i, u := range p.Services {
+		p.Services[i].Empty = "Nothing was measured yet; the first numbers come within ten seconds of its start."
+		at := slices.IndexFunc(list, func(s service.Standing) bool { return s.Name == u.Name })
+		if at < 0 {
+			continue
+		}
+		switch list[at].State {
+		case "done", "failed", "stopped":
+			p.Services[i].Empty = "It ended before anything was measured, which is done every ten seconds."
+		case "waiting", "backoff":
+			p.Services[i].Empty = "It does not run now; the first numbers come within ten seconds of its start."
+		}
+	}
+	return p
 }
 
 // wantsLife reports whether the page is asked for all since the lease began.

@@ -59,3 +59,18 @@ func TestChartsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingMeasured: what ended, or does not run, is not said to have its first
+// numbers soon.
+func TestNothingMeasured(t *testing.T) {
+	p := metricsPart{Services: []useOf{{Name: "web"}, {Name: "job"}, {Name: "db"}, {Name: "new"}}}
+	got := p.explain([]service.Standing{{Name: "job", State: "done"}, {Name: "web", State: "running"}, {Name: "db", State: "backoff"}}).Services
+	for i, want := range []string{"Nothing was measured yet", "It ended before anything was measured", "It does not run now", "Nothing was measured yet"} {
+		if !strings.HasPrefix(got[i].Empty, want) {
+			t.Errorf("%s: got %q, want %q", got[i].Name, got[i].Empty, want)
+		}
+	}
+	if p.Services[0].Empty != "" {
+		t.Error("the part before was changed")
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -96,11 +97,13 @@ func TestPages(t *testing.T) {
 		{"/", 200, []string{"<h1>Market</h1>"}},
 		{"/market", 200, []string{"DE-BE", "0.0251457 PKT", "/deploy?offer=" + id}},
 		{"/market?region=fi", 200, []string{"FI"}},
-		{"/market?class=gvisor", 200, []string{"FI", "a kernel of its own", "class=gvisor"}},
+		{"/market?class=gvisor", 200, []string{"FI", "a kernel of its own", "class=gvisor", "Prices for 1 core, 1 GiB of memory and 10 GiB of disk, as an example"}},
+		{"/market?cores=2", 200, []string{"Prices for 2 cores. Cheapest first.", "0.0372529 PKT"}},
 		{"/market?class=vault", 200, []string{"No offer matches"}},
 		{"/market?cores=2000", 422, []string{"The number of cores is a number from 0 to 1024.", `value="2000"`}},
 		{"/market?price=cheap", 422, []string{"is no amount", `value="cheap"`}},
-		{"/market?cores=100", 200, []string{"No offer matches."}},
+		{"/market?cores=100", 200, []string{"No offer matches.", "2 offers, none has more than 4 cores free; ask for less."}},
+		{"/market?region=fi&volumes=1", 200, []string{"2 offers, of those that have all the rest none says that it is in FI or none has volumes; take any region or do without volumes."}},
 		{"/deploy?offer=" + id, 200, []string{"Pay at most", "per hour"}},
 		{"/deploy?offer=nonsense", 404, []string{"Choose an offer on the market first."}},
 		{"/deploy/price?offer=" + id + "&cores=1&memory=512&max=1&term=24&interval=10", 200, []string{"Each payment", `id="price"`}},
@@ -168,7 +171,7 @@ func TestErrorsKeepInput(t *testing.T) {
 		want               string
 	}{
 		{"a port that is none", "port", "http", 422, "The port is a number from 0 to 65535."},
-		{"no price limit", "max", "", 422, "Say how much you will pay at most."},
+		{"no price limit", "max", "0", 422, "Say how much you will pay at most."},
 		{"a limit below the price", "max", "0.000001", 402, "your limit is"},
 		{"an unknown image", "image", "127.0.0.1:5000/no-such:1", 502, "there is no such image"},
 	} {
@@ -185,6 +188,46 @@ func TestErrorsKeepInput(t *testing.T) {
 		})
 	}
 }
+
+// TestPriceAsShown: who leaves the limit empty agrees to the price that the page
+// showed, and to none that it did not show.
+func TestPriceAsShown(t *testing.T) {
+	twin, s := newWeb(t)
+	id := offerID(t, twin)
+	for name, send := range map[string]func(shown string) (int, string){
+		"one service": func(shown string) (int, string) {
+			return deploy(t, s, id, func(v url.Values) { v.Set("max", ""); v.Set("shown", shown) })
+		},
+		"several services": func(shown string) (int, string) {
+			return postFile(t, s, "/deploy", id, shopFile, "max", "", "shown", shown)
+		},
+	} {
+		before := len(twin.Requests())
+		for _, shown := range []string{"", "1"} {
+			status, body := send(shown)
+			if status != http.StatusUnprocessableEntity || !strings.Contains(body, "Nothing is agreed yet") || !limitTyped.MatchString(body) {
+				t.Errorf("%s, shown %q: got %d, want the price and a limit to agree to\n%s", name, shown, status, body)
+			}
+		}
+		_, body := send("")
+		shown := shownPrice.FindStringSubmatch(body)
+		if len(shown) != 2 || len(twin.Requests()) != before {
+			t.Fatalf("%s: got %d leases and the price %q in\n%s", name, len(twin.Requests())-before, shown, body)
+		}
+		if status, body := send(shown[1]); status != http.StatusOK {
+			t.Errorf("%s: got %d\n%s", name, status, body)
+		}
+		r := twin.Requests()
+		if len(r) != before+1 || strconv.FormatUint(uint64(r[before].MaxRate), 10) != shown[1] {
+			t.Errorf("%s: got %+v, want the limit %s", name, r, shown[1])
+		}
+	}
+}
+
+var (
+	shownPrice = regexp.MustCompile(`name="shown" value="([0-9]+)" form="deploy"`)
+	limitTyped = regexp.MustCompile(`name="max"[^>]*value="0[.][0-9]+"`)
+)
 
 // TestLive: a change of the lease reaches the page without a reload.
 func TestLive(t *testing.T) {

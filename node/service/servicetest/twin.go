@@ -87,6 +87,16 @@ func (t *Twin) Offers(_ context.Context, q service.OfferQuery) (service.OfferPag
 			page.Offers = append(page.Offers, o)
 		}
 	}
+	if len(page.OffersOfOthers()) == 0 {
+		lacks := market.Explain(func(yield func(market.Offer) bool) {
+			for _, o := range t.offers {
+				if !o.Own && !yield(o.Body) {
+					return
+				}
+			}
+		}, market.Query{For: market.Resources(q.Resources), MaxRate: q.MaxRate, Region: q.Region, Isolation: q.Class, Network: q.Network, Volumes: q.Volumes})
+		page.Lacks = &lacks
+	}
 	return page, nil
 }
 
