@@ -7,7 +7,7 @@
 //	traffic send ADDRESS BYTES|DURATION      prints bytes, seconds, and seconds of processor
 //	traffic receive ADDRESS BYTES|DURATION
 //	traffic datagrams ADDRESS COUNT SIZE     prints how many came back
-//	traffic hold ADDRESS COUNT               prints how many connections opened
+//	traffic hold ADDRESS COUNT               prints how many connections opened, and holds them until its input ends
 package main
 
 import (
@@ -19,7 +19,6 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -177,23 +176,30 @@ func datagrams(to, count, size string) error {
 	return nil
 }
 
+// hold keeps connections open until its input ends. It says how many there are
+// once all were tried.
 func hold(to, count string) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
 	}
-	var open atomic.Int64
+	var mu sync.Mutex
+	var open []net.Conn
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
-			if c, err := net.DialTimeout("tcp", to, 3*time.Second); err == nil {
-				open.Add(1)
-				defer c.Close()
-				time.Sleep(3 * time.Second)
+			if c, err := net.DialTimeout("tcp", to, time.Minute); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				open = append(open, c)
 			}
 		})
 	}
 	wg.Wait()
-	fmt.Println(open.Load())
-	return nil
+	fmt.Println(len(open))
+	_, err = io.Copy(io.Discard, os.Stdin)
+	for _, c := range open {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
