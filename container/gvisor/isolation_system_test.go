@@ -97,7 +97,7 @@ func TestLimits(t *testing.T) {
 		}
 	})
 	w.Part("disk", func() { boxtest.DiskLimit(w.World) })
-	w.Part("cpu", func() { boxtest.CPULimit(w.World, 200, 400) })
+	w.Part("cpu", func() { boxtest.CPULimit(w.World, 200) })
 }
 
 func TestTerminal(t *testing.T) { boxtest.Terminal(newWorld(t).World) }

@@ -127,7 +127,7 @@ func TestLimits(t *testing.T) {
 	})
 	w.Part("pids", func() { boxtest.PidsLimit(w.World) })
 	w.Part("disk", func() { boxtest.DiskLimit(w.World) })
-	w.Part("cpu", func() { boxtest.CPULimit(w.World, 100, 250) })
+	w.Part("cpu", func() { boxtest.CPULimit(w.World, 100) })
 }
 
 // TestFrozenFromOutside freezes a control group behind the runtime's back.
