@@ -284,6 +284,7 @@ func TestDialDuringSnapshot(t *testing.T) {
 	select {
 	case err := <-got:
 		t.Errorf("got %v while it was held", err)
+		got <- err
 	case <-time.After(200 * time.Millisecond):
 	}
 	if err := errors.Join(w.RT.Resume(t.Context(), "held"), os.Remove(order)); err != nil {

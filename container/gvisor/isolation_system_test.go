@@ -100,6 +100,11 @@ func TestLimits(t *testing.T) {
 	w.Part("cpu", func() { boxtest.CPULimit(w.World, 200) })
 }
 
+// TestFullDisk uses containers when the machine's disk is full.
+func TestFullDisk(t *testing.T) {
+	boxtest.FullDisk(boxtest.New(t, kind(t), boxtest.OnFileSystem(t, "ext4", 256<<20)))
+}
+
 func TestTerminal(t *testing.T) { boxtest.Terminal(newWorld(t).World) }
 
 // TestExecKilled ends an executed program by its signal, and one that is given

@@ -25,7 +25,7 @@ import (
 // disks are the two ways of a snapshot: by shared extents, and by copying.
 var disks = map[string]func(*testing.T) string{
 	"shared extents": func(t *testing.T) string { return onXFS(t, 8<<30) },
-	"copied":         func(t *testing.T) string { return onFileSystem(t, "ext4", 8<<30) },
+	"copied":         func(t *testing.T) string { return boxtest.OnFileSystem(t, "ext4", 8<<30) },
 }
 
 func eachDisk(t *testing.T, f func(w *world)) {

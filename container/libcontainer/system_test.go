@@ -130,6 +130,11 @@ func TestLimits(t *testing.T) {
 	w.Part("cpu", func() { boxtest.CPULimit(w.World, 100) })
 }
 
+// TestFullDisk uses containers when the machine's disk is full.
+func TestFullDisk(t *testing.T) {
+	boxtest.FullDisk(newWorldIn(t, boxtest.OnFileSystem(t, "ext4", 256<<20)).World)
+}
+
 // TestFrozenFromOutside freezes a control group behind the runtime's back.
 func TestFrozenFromOutside(t *testing.T) {
 	w := newWorld(t)

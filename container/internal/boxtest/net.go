@@ -107,6 +107,23 @@ func NetEgress(w *World, in *Internet) {
 		{"machine.example", 80, ""},
 		{"shut", 80, "I am shut\n"},
 	})
+	for _, c := range []struct{ id, name, has, hasNot string }{
+		{"open", "good.example", "8.8.8.8", ""},
+		{"open", "rebind.example", "", "10.1.2.3"},
+		{"open", "machine.example", "", netlab.MachineAddr},
+		{"open", "shut", "10.213.0.2", ""},
+		{"shut", "good.example", "", "8.8.8.8"},
+		{"shut", "open", "10.213.0.3", ""},
+		{"list", "other.example", "", "1.1.1.1"},
+	} {
+		w.Await(c.id, func(container.Status) bool {
+			got, _ := w.Exec(c.id, "busybox", "nslookup", c.name)
+			if c.hasNot != "" && strings.Contains(got, c.hasNot) {
+				w.T.Errorf("%s asks for %s: got %q, want no %s", c.id, c.name, got, c.hasNot)
+			}
+			return strings.Contains(got, c.has)
+		})
+	}
 	if n := reached.Load(); n != 0 {
 		w.T.Errorf("the machine's own address was reached %d times", n)
 	}
