@@ -100,7 +100,7 @@ func TestLimits(t *testing.T) {
 	w.Part("cpu", func() { boxtest.CPULimit(w.World, 200) })
 }
 
-// TestFullDisk uses containers when the machine's disk is full.
+// TestFullDisk uses containers when the machine's disk is full [CONTAINER-97].
 func TestFullDisk(t *testing.T) {
 	boxtest.FullDisk(boxtest.New(t, kind(t), boxtest.OnFileSystem(t, "ext4", 256<<20)))
 }

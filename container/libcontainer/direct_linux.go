@@ -534,7 +534,8 @@ func (m *monitor) join(p *runc.Process) error {
 
 // container is the running container as libcontainer knows it, for what joins
 // it. One that libcontainer did not make is described to it the first time, in
-// the stage's memory: programs can be run when the machine's disk is full.
+// the stage's memory: programs can be run when the machine's disk is full
+// [CONTAINER-97].
 func (m *monitor) container() (*runc.Container, error) {
 	m.boxOnce.Lock()
 	defer m.boxOnce.Unlock()

@@ -130,7 +130,7 @@ func TestLimits(t *testing.T) {
 	w.Part("cpu", func() { boxtest.CPULimit(w.World, 100) })
 }
 
-// TestFullDisk uses containers when the machine's disk is full.
+// TestFullDisk uses containers when the machine's disk is full [CONTAINER-97].
 func TestFullDisk(t *testing.T) {
 	boxtest.FullDisk(newWorldIn(t, boxtest.OnFileSystem(t, "ext4", 256<<20)).World)
 }
