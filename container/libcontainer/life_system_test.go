@@ -234,7 +234,7 @@ func TestMonitorHasTimeForOwner(t *testing.T) {
 	defer cancel()
 	refused := make(chan error, 1)
 	var wg sync.WaitGroup
-	for range 400 {
+	for range 300 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				c, err := w.RT.Dial(ctx, "one", 80)
@@ -250,7 +250,7 @@ func TestMonitorHasTimeForOwner(t *testing.T) {
 			}
 		})
 	}
-	for range 10 {
+	for range 3 {
 		<-refused // it has as many as it takes
 		if err := w.RT.Signal(t.Context(), "one", container.Signal(unix.SIGCONT)); err != nil {
 			t.Errorf("a signal: %v", err)

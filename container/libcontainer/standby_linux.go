@@ -135,7 +135,9 @@ func (s *standby) monitor(program, dir string, ready, alive, complaints *os.File
 		if err := s.begin(program); err != nil {
 			return 0, -1, errors.Join(errNoStandby, err)
 		}
-		err = unix.Sendmsg(int(s.socket.Fd()), append([]byte(dir), 0), rights, nil, unix.MSG_NOSIGNAL)
+		err = uninterrupted(func() error {
+			return unix.Sendmsg(int(s.socket.Fd()), append([]byte(dir), 0), rights, nil, unix.MSG_NOSIGNAL)
+		})
 		if err == nil {
 			break
 		}
@@ -145,7 +147,11 @@ func (s *standby) monitor(program, dir string, ready, alive, complaints *os.File
 		}
 	}
 	var answer [4]byte
-	n, err := unix.Read(int(s.socket.Fd()), answer[:])
+	n := 0
+	err = uninterrupted(func() (err error) {
+		n, err = unix.Read(int(s.socket.Fd()), answer[:])
+		return err
+	})
 	if n != len(answer) {
 		s.end()
 		return 0, -1, fmt.Errorf("what stands by for monitors does not answer: %w", errors.Join(err, os.ErrDeadlineExceeded))
@@ -155,6 +161,17 @@ func (s *standby) monitor(program, dir string, ready, alive, complaints *os.File
 	}
 	pidfd, err = unix.PidfdOpen(pid, 0)
 	return pid, pidfd, err
+}
+
+// uninterrupted makes a call of the kernel again that a signal ended. Go's runtime
+// sends some to its threads, and those that wait with a time limit of their own
+// are not resumed.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // begin starts the process, unless there is one.

@@ -5,6 +5,7 @@ package libcontainer_test
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -84,6 +85,38 @@ func TestStandby(t *testing.T) {
 	w.Reopen()
 	if got := w.Standbys(); len(got) != 0 {
 		t.Errorf("after the runtime: got %d", got)
+	}
+}
+
+// TestStandbySignalled starts containers while this process gets signals all the
+// time, such as Go's runtime sends itself: they end no wait for the standby.
+func TestStandbySignalled(t *testing.T) {
+	w := newWorld(t)
+	end, ended := make(chan struct{}), make(chan struct{})
+	stop := sync.OnceFunc(func() { close(end); <-ended })
+	defer stop()
+	go func() {
+		defer close(ended)
+		for {
+			tasks, _ := os.ReadDir("/proc/self/task")
+			for _, task := range tasks {
+				if tid, err := strconv.Atoi(task.Name()); err == nil {
+					_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+				}
+			}
+			select {
+			case <-end:
+				return
+			default:
+			}
+		}
+	}()
+	for i := range 8 {
+		w.Start(w.Spec(fmt.Sprint("signalled-", i), "true"))
+	}
+	stop()
+	if got := w.Standbys(); len(got) != 1 {
+		t.Errorf("got %d processes that stand by, want one", len(got))
 	}
 }
 
