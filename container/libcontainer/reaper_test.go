@@ -52,3 +52,18 @@ func TestReaperClose(t *testing.T) {
 		t.Errorf("one that runs: %v", err)
 	}
 }
+
+// TestUninterrupted makes a call until no signal ends it. That starts use it
+// TestStandbySignalled shows.
+func TestUninterrupted(t *testing.T) {
+	calls := 0
+	err := uninterrupted(func() error {
+		if calls++; calls < 3 {
+			return unix.EINTR
+		}
+		return unix.ENOSPC
+	})
+	if calls != 3 || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got %d calls and %v, want three and what the last said", calls, err)
+	}
+}
