@@ -38,14 +38,13 @@ func (w *world) asks(id, host, want string) {
 	if want == "" {
 		wait = "1"
 	}
-	for deadline := time.Now().Add(boxtest.Patience); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(boxtest.Patience / 2); ; time.Sleep(20 * time.Millisecond) {
 		got, _ := w.Exec(id, "sh", "-c", "nc -w "+wait+" "+host+" 80 </dev/null 2>&1")
 		if got == want || want == "" && !strings.Contains(got, "I am") {
 			return
 		}
 		if want == "" || time.Now().After(deadline) {
-			w.T.Errorf("%s to %s: got %q, want %q", id, host, got, want)
-			return
+			w.T.Fatalf("%s to %s: got %q, want %q", id, host, got, want)
 		}
 	}
 }
@@ -295,6 +294,7 @@ func TestDialDuringSnapshot(t *testing.T) {
 	select {
 	case err := <-got:
 		t.Errorf("got %v while it was held", err)
+		got <- err
 	case <-time.After(200 * time.Millisecond):
 	}
 	if err := errors.Join(w.RT.Resume(t.Context(), "held"), os.Remove(order)); err != nil {

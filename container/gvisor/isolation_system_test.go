@@ -97,7 +97,12 @@ func TestLimits(t *testing.T) {
 		}
 	})
 	w.Part("disk", func() { boxtest.DiskLimit(w.World) })
-	w.Part("cpu", func() { boxtest.CPULimit(w.World, 200, 400) })
+	w.Part("cpu", func() { boxtest.CPULimit(w.World, 200) })
+}
+
+// TestFullDisk uses containers when the machine's disk is full [CONTAINER-97].
+func TestFullDisk(t *testing.T) {
+	boxtest.FullDisk(boxtest.New(t, kind(t), boxtest.OnFileSystem(t, "ext4", 256<<20)))
 }
 
 func TestTerminal(t *testing.T) { boxtest.Terminal(newWorld(t).World) }

@@ -173,7 +173,8 @@ func TestUsage(t *testing.T) {
 	_, _ = w.RT.Exec(t.Context(), id, container.ExecSpec{Args: []string{"dd", "if=/dev/zero", "of=/dev/null", "bs=300M", "count=1"}})
 	w.Await(id, boxtest.Exited)
 	u := w.Usage(id)
-	if u.OOMKills == 0 || u.Hits.Memory == 0 || u.Hits.Disk == 0 || u.CPUTime == 0 || u.MemoryPeakBytes > limits.MemoryBytes || u.MemoryPeakBytes < limits.MemoryBytes*8/10 {
+	const over = 1 << 20 // the kernel gives one that is dying, and itself, a few pages beyond a limit
+	if u.OOMKills == 0 || u.Hits.Memory == 0 || u.Hits.Disk == 0 || u.CPUTime == 0 || u.MemoryPeakBytes > limits.MemoryBytes+over || u.MemoryPeakBytes < limits.MemoryBytes*8/10 {
 		t.Errorf("got %+v after its end, want each limit hit", u)
 	}
 	if u.Pids != 0 || u.PidsPeak != 0 || u.Hits.Pids != 0 {

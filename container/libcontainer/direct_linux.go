@@ -533,7 +533,9 @@ func (m *monitor) join(p *runc.Process) error {
 }
 
 // container is the running container as libcontainer knows it, for what joins
-// it. One that libcontainer did not make is described to it the first time.
+// it. One that libcontainer did not make is described to it the first time, in
+// the stage's memory: programs can be run when the machine's disk is full
+// [CONTAINER-97].
 func (m *monitor) container() (*runc.Container, error) {
 	m.boxOnce.Lock()
 	defer m.boxOnce.Unlock()
@@ -549,7 +551,7 @@ func (m *monitor) container() (*runc.Container, error) {
 		BaseState:   runc.BaseState{ID: boxID, InitProcessPid: pid, InitProcessStartTime: st.StartTime, Created: time.Now(), Config: *m.config},
 		CgroupPaths: m.cgroups,
 	}
-	root := filepath.Join(m.dir, stateDir)
+	root := m.stage.path(stateDir)
 	if err := os.MkdirAll(filepath.Join(root, boxID), 0o711); err != nil {
 		return nil, err
 	}

@@ -30,6 +30,10 @@ const (
 	maxGuests = 224
 )
 
+// fullPatience is how long a request waits while there are maxConns: those that
+// are refused are many for a moment, and the next may be the owner's.
+const fullPatience = 5 * time.Second
+
 // guest counts in one of the requests that tenants make.
 func (s *connSet) guest() (leave func(), ok bool) {
 	if s.guests.Add(1) > maxGuests {
@@ -46,25 +50,60 @@ type connSet struct {
 	mu     sync.Mutex
 	open   map[net.Conn]bool
 	closed bool
+	freed  chan struct{} // closed when there may be a place; nil while nobody waits for one
 }
 
+// add waits for a place.
 func (s *connSet) add(c net.Conn) bool {
+	var patience <-chan time.Time
+	for {
+		added, freed := s.tryAdd(c)
+		if freed == nil {
+			return added
+		}
+		if patience == nil {
+			patience = time.After(fullPatience)
+		}
+		select {
+		case <-freed:
+		case <-patience:
+			return false
+		}
+	}
+}
+
+// tryAdd returns what to wait for where there is no place.
+func (s *connSet) tryAdd(c net.Conn) (added bool, freed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.open) >= maxConns {
-		return false
-	}
-	if s.open == nil {
+	switch {
+	case s.closed:
+		return false, nil
+	case len(s.open) >= maxConns:
+		if s.freed == nil {
+			s.freed = make(chan struct{})
+		}
+		return false, s.freed
+	case s.open == nil:
 		s.open = map[net.Conn]bool{}
 	}
 	s.open[c] = true
-	return true
+	return true, nil
+}
+
+// wake has who waits look again. The caller holds mu.
+func (s *connSet) wake() {
+	if s.freed != nil {
+		close(s.freed)
+		s.freed = nil
+	}
 }
 
 func (s *connSet) remove(c net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, c)
+	s.wake()
 	_ = c.Close()
 }
 
@@ -72,6 +111,7 @@ func (s *connSet) closeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.wake()
 	for c := range s.open {
 		_ = c.Close()
 	}

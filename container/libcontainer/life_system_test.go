@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,41 +31,8 @@ func TestLimitsAreTrue(t *testing.T) {
 		s := w.Spec("cpu", boxtest.Sh("while :; do :; done")...)
 		s.Limits.MilliCPU = 500
 		w.Start(s)
-		counter := func() time.Duration {
-			file, field := filepath.Join(w.groupDir("cpu", "cpuacct"), "cpuacct.usage"), ""
-			if cgroups.IsCgroup2UnifiedMode() {
-				file, field = filepath.Join(w.groupDir("cpu", ""), "cpu.stat"), "usage_usec "
-			}
-			b, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			line, _, _ := strings.Cut(strings.TrimPrefix(string(b), field), "\n")
-			n, err := strconv.ParseInt(line, 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if field != "" {
-				n *= 1000
-			}
-			return time.Duration(n)
-		}
-		begun := time.Now()
-		a, said, b := counter(), w.Usage("cpu"), counter() // each time between two looks at the group
-		time.Sleep(10 * time.Second)
-		c, now, d := counter(), w.Usage("cpu"), counter()
-		least, most, used, took := c-b, d-a, now.CPUTime-said.CPUTime, time.Since(begun)
-		if used < least-least/20 || used > most+most/20 {
-			t.Errorf("Usage tells of %v of processor time, the group of %v to %v", used, least, most)
-		}
-		if used > took/2+took/40 {
-			t.Errorf("used %v in %v, want half of it", used, took)
-		}
-		// Others may have left it less than its limit.
-		if used > took*45/100 && (now.Hits.CPU == said.Hits.CPU || now.ThrottledTime <= said.ThrottledTime) {
-			t.Errorf("was never throttled: %+v", now)
-		}
-		t.Logf("%v of %v; the group counts %v to %v, %d periods throttled", used, took, least, most, now.Hits.CPU-said.Hits.CPU)
+		// Half a processor for ten seconds, or longer where others have the rest.
+		w.CompareCPU("cpu", 500, func(n boxtest.CPUCounters) bool { return n.Used >= 5*time.Second })
 	})
 	t.Run("memory", func(t *testing.T) {
 		w.T = t
@@ -74,7 +40,8 @@ func TestLimitsAreTrue(t *testing.T) {
 		if _, code := w.Exec("memory", "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"); code != 128+9 {
 			t.Errorf("got exit code %d, want 137", code)
 		}
-		if u := w.Usage("memory"); u.OOMKills != 1 || u.Hits.Memory == 0 || u.MemoryPeakBytes > limits.MemoryBytes || u.MemoryPeakBytes < limits.MemoryBytes*9/10 {
+		const over = 1 << 20 // the kernel gives one that is dying, and itself, a few pages beyond a limit
+		if u := w.Usage("memory"); u.OOMKills != 1 || u.Hits.Memory == 0 || u.MemoryPeakBytes > limits.MemoryBytes+over || u.MemoryPeakBytes < limits.MemoryBytes*9/10 {
 			t.Errorf("got %+v, want one kill at %d bytes", u, limits.MemoryBytes)
 		}
 	})
@@ -249,8 +216,8 @@ func TestUpdateDisk(t *testing.T) {
 }
 
 // TestMonitorHasTimeForOwner has a tenant ask for more connections than it may,
-// to a port that answers none: the owner's requests are served all the same
-// [CONTAINER-93].
+// again and again, to a port that answers none: the owner's requests are served
+// all the same [CONTAINER-93].
 func TestMonitorHasTimeForOwner(t *testing.T) {
 	w := newWorld(t)
 	w.Start(w.Spec("one", "busybox", "nc", "-l", "-p", "80"))
@@ -265,25 +232,32 @@ func TestMonitorHasTimeForOwner(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	refused := make(chan error, 400)
+	refused := make(chan error, 1)
 	var wg sync.WaitGroup
-	for range cap(refused) {
+	for range 300 {
 		wg.Go(func() {
-			c, err := w.RT.Dial(ctx, "one", 80)
-			if err != nil {
-				refused <- err
-				return
+			for ctx.Err() == nil {
+				c, err := w.RT.Dial(ctx, "one", 80)
+				if err == nil {
+					<-ctx.Done()
+					_ = c.Close()
+					return
+				}
+				select {
+				case refused <- err:
+				default:
+				}
 			}
-			<-ctx.Done()
-			c.Close()
 		})
 	}
-	<-refused // it has as many as it takes
-	if err := w.RT.Signal(t.Context(), "one", container.Signal(unix.SIGCONT)); err != nil {
-		t.Errorf("a signal: %v", err)
-	}
-	if _, err := w.RT.Usage(t.Context(), "one"); err != nil {
-		t.Errorf("the usage: %v", err)
+	for range 3 {
+		<-refused // it has as many as it takes
+		if err := w.RT.Signal(t.Context(), "one", container.Signal(unix.SIGCONT)); err != nil {
+			t.Errorf("a signal: %v", err)
+		}
+		if _, err := w.RT.Usage(t.Context(), "one"); err != nil {
+			t.Errorf("the usage: %v", err)
+		}
 	}
 	cancel()
 	wg.Wait()

@@ -5,18 +5,13 @@ package libcontainer_test
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/container/internal/boxtest"
@@ -24,180 +19,19 @@ import (
 	"github.com/pkt-cash/pkt-cloud/internal/netlab"
 )
 
-// These tests run in a network namespace of their own, to which another one is
-// the whole internet: it has the addresses below, the private ones too, so that
-// what does not reach them was refused and not merely lost.
-
-var internetAddrs = strings.Fields("8.8.8.8 8.8.4.4 1.1.1.1 9.9.9.9 10.1.2.3 192.168.1.1 172.16.0.1 169.254.169.254 100.64.0.1 198.18.0.1 10.213.0.99")
-
-const resolverAddr = "8.8.4.4"
-
-// internet is the other network.
-type internet struct {
-	*netlab.Outside
-	received atomic.Int64 // bytes at port 9
-}
-
-func newInternet(t *testing.T) *internet {
-	t.Helper()
-	in := &internet{Outside: netlab.New(t, internetAddrs...)}
-	for _, port := range []int{80, 81, 25} {
-		in.ServeTCP(port, func(c net.Conn) { _, _ = io.WriteString(c, "hello "+c.LocalAddr().String()+"\n") })
-	}
-	in.ServeTCP(9, func(c net.Conn) {
-		n, _ := io.Copy(io.Discard, c)
-		in.received.Add(n)
-	})
-	in.ServeTCP(19, func(c net.Conn) { _, _ = c.Write(make([]byte, 1234567)) })
-	for _, a := range []string{"8.8.8.8:7", "10.1.2.3:7"} { // a reply must come from where the question went
-		in.ServeUDP(a, func(b []byte) []byte { return b })
-	}
-	in.ServeUDP(resolverAddr+":53", answerNames)
-	return in
-}
-
-// answerNames is a name server that knows a few names, and leads some of them
-// astray.
-func answerNames(query []byte) []byte {
-	var m dnsmessage.Message
-	if m.Unpack(query) != nil || len(m.Questions) != 1 {
-		return nil
-	}
-	m.Response, m.Additionals = true, nil
-	h := dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: 60}
-	for a := range strings.FieldsSeq(map[string]string{
-		"good.example.":    "8.8.8.8",
-		"other.example.":   "1.1.1.1",
-		"rebind.example.":  "10.1.2.3 169.254.169.254 127.0.0.1",
-		"mixed.example.":   "192.168.1.1 9.9.9.9",
-		"machine.example.": netlab.MachineAddr,
-	}[m.Questions[0].Name.String()]) {
-		m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()}})
-	}
-	if len(m.Answers) == 0 {
-		m.RCode = dnsmessage.RCodeNameError
-	}
-	b, _ := m.Pack()
-	return b
-}
-
 // networkWorld is a world whose runtime has the internet's name server.
 func networkWorld(t *testing.T, change func(*libcontainer.NetworkConfig)) *world {
 	t.Helper()
 	w := newWorld(t)
-	w.Config.Network = libcontainer.NetworkConfig{Resolvers: []netip.AddrPort{netip.MustParseAddrPort(resolverAddr + ":53")}}
-	if change != nil {
-		change(&w.Config.Network)
-	}
-	w.Reopen()
+	w.Online(change)
 	return w
 }
 
-// member is a container of a group that waits for commands.
-func (w *world) member(id, group, name string, e container.Egress) container.Spec {
-	s := w.Spec(id, "sleep", "1000")
-	s.Network = container.Network{Group: group, Name: name, Egress: e}
-	return s
-}
-
-// fetch connects from inside and returns what came, after as long as it takes.
-func (w *world) fetch(id, host string, port int) string {
-	w.T.Helper()
-	return w.fetchWithin(100, id, host, port)
-}
-
-// fetchWithin gives up after some seconds.
-func (w *world) fetchWithin(seconds int, id, host string, port int) string {
-	w.T.Helper()
-	got, _ := w.Exec(id, "sh", "-c", fmt.Sprintf("nc -w %d %s %d </dev/null 2>&1", seconds, host, port))
-	return got
-}
-
-var public = container.Egress{Public: true}
-
 // TestNetworkEgress tries from inside what must and what must not be reached.
 func TestNetworkEgress(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
-	newInternet(t)
-	machine, err := net.Listen("tcp", netlab.MachineAddr+":80") // what the machine serves is there to be reached
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer machine.Close()
-	var reached atomic.Int64
-	go func() {
-		for {
-			c, err := machine.Accept()
-			if err != nil {
-				return
-			}
-			reached.Add(1)
-			_, _ = io.WriteString(c, "hello machine\n")
-			_ = c.Close()
-		}
-	}()
-	w := trafficWorld(t, func(c *libcontainer.NetworkConfig) { c.Deny = []netip.Prefix{netip.MustParsePrefix("9.9.9.0/24")} })
-	w.Start(w.member("open", "g", "open", public))
-	w.Start(w.member("shut", "g", "shut", container.Egress{}))
-	w.Start(w.member("list", "g", "list", container.Egress{Allow: []string{"1.1.1.0/24:80", "good.example:80", "rebind.example:80", "machine.example:*"}}))
-	for _, c := range []struct {
-		id, host string
-		port     int
-		want     string
-	}{
-		{"open", "8.8.8.8", 80, "hello 8.8.8.8:80\n"},
-		{"open", "1.1.1.1", 80, "hello 1.1.1.1:80\n"},
-		{"open", "good.example", 80, "hello 8.8.8.8:80\n"},
-		{"open", "8.8.8.8", 81, "hello 8.8.8.8:81\n"},
-		{"open", "8.8.8.8", 25, ""},
-		{"open", "9.9.9.9", 80, ""},
-		{"open", "10.1.2.3", 80, ""},
-		{"open", "192.168.1.1", 80, ""},
-		{"open", "172.16.0.1", 80, ""},
-		{"open", "169.254.169.254", 80, ""},
-		{"open", "100.64.0.1", 80, ""},
-		{"open", "198.18.0.1", 80, ""},
-		{"open", "10.213.0.99", 80, ""},
-		{"open", "10.213.0.1", 80, ""},
-		{"open", netlab.OutsideAddr, 80, ""},
-		{"open", netlab.MachineAddr, 80, ""},
-		{"open", "rebind.example", 80, ""},
-		{"open", "mixed.example", 80, ""}, // of its addresses one is private, the other denied by the owner
-		{"shut", "8.8.8.8", 80, ""},
-		{"shut", "good.example", 80, ""},
-		{"list", "1.1.1.1", 80, "hello 1.1.1.1:80\n"},
-		{"list", "1.1.1.1", 81, ""},
-		{"list", "8.8.8.8", 80, ""}, // before its name was asked for
-		{"list", "other.example", 80, ""},
-		{"list", "good.example", 80, "hello 8.8.8.8:80\n"},
-		{"list", "8.8.8.8", 80, "hello 8.8.8.8:80\n"},
-		{"list", "8.8.8.8", 81, ""},
-		{"list", "rebind.example", 80, ""},
-		{"list", "10.1.2.3", 80, ""},
-		{"list", "machine.example", 80, ""},
-	} {
-		wait := 5
-		if c.want != "" {
-			wait = 100
-		}
-		got := w.fetchWithin(wait, c.id, c.host, c.port)
-		if c.want != "" && got != c.want || c.want == "" && strings.Contains(got, "hello") {
-			t.Errorf("%s to %s:%d: got %q, want %q", c.id, c.host, c.port, got, c.want)
-		}
-	}
-	if n := reached.Load(); n != 0 {
-		t.Errorf("the machine's own address was reached %d times", n)
-	}
-	if s, err := w.RT.Status(t.Context(), "open"); err != nil || s.Network.Refused < 12 {
-		t.Errorf("got %+v, %v, want the refusals counted", s.Network, err)
-	}
-	if got, _ := w.Exec("open", "traffic", "datagrams", "8.8.8.8:7", "1", "100", "100s"); got != "1\n" {
-		t.Errorf("a datagram: got %q back", got)
-	}
-	if got, _ := w.Exec("open", "traffic", "datagrams", "10.1.2.3:7", "1", "100"); got != "0\n" {
-		t.Errorf("a datagram to a private address: got %q back", got)
+	if netlab.Alone(t) {
+		in := boxtest.NewInternet(t)
+		boxtest.NetEgress(newWorld(t).World, in)
 	}
 }
 
@@ -206,10 +40,10 @@ func TestNetworkGroups(t *testing.T) {
 	if !netlab.Alone(t) {
 		return
 	}
-	newInternet(t)
+	boxtest.NewInternet(t)
 	w := networkWorld(t, nil)
 	serve := func(id, group, name string) {
-		s := w.member(id, group, name, container.Egress{})
+		s := w.Member(id, group, name, container.Egress{})
 		s.Args = boxtest.Sh("nc -ll -p 80 -e echo I am " + id)
 		w.Start(s)
 	}
@@ -233,7 +67,7 @@ func TestNetworkGroups(t *testing.T) {
 		if c.want != "" {
 			wait = 100
 		}
-		if got := w.fetchWithin(wait, c.id, c.host, 80); got != c.want && (c.want != "" || strings.Contains(got, "I am")) {
+		if got := w.FetchWithin(wait, c.id, c.host, 80); got != c.want && (c.want != "" || strings.Contains(got, "I am")) {
 			t.Errorf("%s to %s: got %q, want %q", c.id, c.host, got, c.want)
 		}
 	}
@@ -241,18 +75,18 @@ func TestNetworkGroups(t *testing.T) {
 	if got, _ := w.Exec("a1", "sh", "-c", "ip route; ip -6 addr show eth0"); !strings.HasPrefix(got, "default via 10.213.0.1 dev eth0") || strings.Contains(got, "inet6") {
 		t.Errorf("routes: got %q", got)
 	}
-	s := w.member("a3", "a", "db", container.Egress{})
+	s := w.Member("a3", "a", "db", container.Egress{})
 	if err := w.RT.Start(t.Context(), s); !errors.Is(err, container.CodeConflict) {
 		t.Errorf("a name twice: got %v, want %q", err, string(container.CodeConflict))
 	}
 	if err := w.RT.Destroy(t.Context(), "a2"); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.fetchWithin(5, "a1", "db", 80); strings.Contains(got, "I am") {
+	if got := w.FetchWithin(5, "a1", "db", 80); strings.Contains(got, "I am") {
 		t.Errorf("a destroyed container answers: %q", got)
 	}
 	w.Start(s)
-	if got := w.fetchWithin(5, "a1", "db", 9); strings.Contains(got, "bad address") {
+	if got := w.FetchWithin(5, "a1", "db", 9); strings.Contains(got, "bad address") {
 		t.Errorf("a new container is not found by name: %q", got)
 	}
 }
@@ -262,11 +96,11 @@ func TestNetworkRemoved(t *testing.T) {
 	if !netlab.Alone(t) {
 		return
 	}
-	newInternet(t)
+	boxtest.NewInternet(t)
 	w := networkWorld(t, nil)
 	before, links := w.Traces(), linkNames(t)
-	w.Start(w.member("one", "g", "one", public))
-	w.Start(w.member("two", "g", "two", public))
+	w.Start(w.Member("one", "g", "one", boxtest.Public))
+	w.Start(w.Member("two", "g", "two", boxtest.Public))
 	if n := len(w.processes()); n != 4 { // two monitors, a keeper, a carrier
 		t.Errorf("got %d processes, want 4: %v", n, w.processes())
 	}
@@ -298,9 +132,9 @@ func TestNetworkCarrier(t *testing.T) {
 	if !netlab.Alone(t) {
 		return
 	}
-	newInternet(t)
+	boxtest.NewInternet(t)
 	w := networkWorld(t, nil)
-	w.Start(w.member("one", "g", "one", public))
+	w.Start(w.Member("one", "g", "one", boxtest.Public))
 	pid := fmt.Sprint(w.ProcessID("pktcloud-netstack"))
 	threads, _ := filepath.Glob("/proc/" + pid + "/task/*/status")
 	if len(threads) == 0 {

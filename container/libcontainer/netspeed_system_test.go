@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/internal/boxtest"
 	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
 	"github.com/pkt-cash/pkt-cloud/internal/netlab"
 )
@@ -34,7 +35,7 @@ func TestNetworkSpeed(t *testing.T) {
 	if !netlab.Alone(t) {
 		return
 	}
-	in := newInternet(t)
+	in := boxtest.NewInternet(t)
 	in.ServeTCP(20, func(c net.Conn) {
 		var err error
 		for buf := make([]byte, 256<<10); err == nil; {
@@ -43,10 +44,10 @@ func TestNetworkSpeed(t *testing.T) {
 	})
 	w := trafficWorld(t, func(c *libcontainer.NetworkConfig) { c.MilliCPU = 8000 })
 	bigger := container.Limits{MilliCPU: 4000, MemoryBytes: 256 << 20, DiskBytes: 16 << 20, Pids: 64}
-	peer := w.member("peer", "g", "peer", container.Egress{})
+	peer := w.Member("peer", "g", "peer", container.Egress{})
 	peer.Args, peer.Limits = []string{"traffic", "serve", ":5001", "sink"}, bigger
 	w.Start(peer)
-	s := w.member("fast", "g", "fast", public)
+	s := w.Member("fast", "g", "fast", boxtest.Public)
 	s.Limits = bigger
 	w.Start(s)
 	w.AwaitLog("peer", "serving")

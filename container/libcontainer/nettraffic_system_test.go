@@ -3,13 +3,7 @@
 package libcontainer_test
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
-	"github.com/pkt-cash/pkt-cloud/container/image"
 	"github.com/pkt-cash/pkt-cloud/container/internal/boxtest"
 	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
 	"github.com/pkt-cash/pkt-cloud/internal/netlab"
@@ -27,77 +20,15 @@ import (
 func trafficWorld(t *testing.T, change func(*libcontainer.NetworkConfig)) *world {
 	t.Helper()
 	w := networkWorld(t, change)
-	tool := w.BuildProgram("bench/network/traffic")
-	files := map[string]image.File{"/bin/busybox": {Source: boxtest.Busybox, Mode: 0o755}, "/bin/traffic": {Source: tool, Mode: 0o755}}
-	for _, name := range []string{"sh", "nc", "sleep", "cat", "echo"} {
-		files["/bin/"+name] = image.File{Link: "busybox"}
-	}
-	w.UseImage("traffic-layout", image.Build{Files: files, Args: []string{"sleep", "1000"}})
+	w.UseTraffic()
 	return w
-}
-
-func (w *world) net(id string) container.NetworkStatus {
-	w.T.Helper()
-	s, err := w.RT.Status(w.T.Context(), id)
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	return s.Network
-}
-
-// awaitNet polls until the network of a container is as wanted.
-func (w *world) awaitNet(id string, want func(container.NetworkStatus) bool) container.NetworkStatus {
-	w.T.Helper()
-	return w.Await(id, func(s container.Status) bool { return want(s.Network) }).Network
 }
 
 // TestNetworkCounts compares the counters with what was sent, to the byte.
 func TestNetworkCounts(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
-	in := newInternet(t)
-	w := trafficWorld(t, nil)
-	w.Start(w.member("a", "g", "a", public))
-	w.Start(w.member("b", "g", "b", public))
-	const sent = 7_654_321
-	if got, code := w.Exec("a", "traffic", "send", "8.8.8.8:9", strconv.Itoa(sent)); code != 0 {
-		t.Fatal(got)
-	}
-	if got, code := w.Exec("b", "traffic", "receive", "8.8.8.8:19", "1234567"); code != 0 {
-		t.Fatal(got)
-	}
-	if got, _ := w.Exec("b", "traffic", "datagrams", "8.8.8.8:7", "5", "60000", "100s"); got != "5\n" {
-		t.Errorf("datagrams: got %q back, want 5", got)
-	}
-	none := func(s container.NetworkStatus) bool { return s.Connections == 0 }
-	if s := w.awaitNet("a", none); s.BytesOut != sent || s.BytesIn != 0 || in.received.Load() != sent {
-		t.Errorf("got %+v and %d received, want %d out", s, in.received.Load(), sent)
-	}
-	// A flow of datagrams has no end; it is one connection for a while.
-	if s := w.awaitNet("b", func(s container.NetworkStatus) bool { return s.BytesIn >= 1234567+5*60000 }); s.BytesIn != 1234567+5*60000 || s.BytesOut != 5*60000 || s.Connections > 1 {
-		t.Errorf("got %+v, want %d in and %d out", s, 1234567+5*60000, 5*60000)
-	}
-	// What is within the group is the kernel's, and free.
-	w.Start(func() container.Spec {
-		s := w.member("c", "g", "c", container.Egress{})
-		s.Args = []string{"traffic", "serve", ":80", "sink"}
-		return s
-	}())
-	w.AwaitLog("c", "serving")
-	if got, code := w.Exec("a", "traffic", "send", "c:80", "100000"); code != 0 {
-		t.Fatal(got)
-	}
-	if s := w.net("a"); s.BytesOut != sent {
-		t.Errorf("traffic within the group was counted: %+v", s)
-	}
-	// An address that another had begins at nought.
-	if err := w.RT.Destroy(t.Context(), "a"); err != nil {
-		t.Fatal(err)
-	}
-	w.Start(w.member("d", "g", "d", public))
-	if s := w.net("d"); s.BytesOut != 0 {
-		t.Errorf("a new container has %+v", s)
+	if netlab.Alone(t) {
+		in := boxtest.NewInternet(t)
+		boxtest.NetCounts(newWorld(t).World, in)
 	}
 }
 
@@ -107,9 +38,9 @@ func TestNetworkBandwidth(t *testing.T) {
 	if !netlab.Alone(t) {
 		return
 	}
-	newInternet(t)
+	boxtest.NewInternet(t)
 	w := trafficWorld(t, nil)
-	s := w.member("slow", "g", "slow", public)
+	s := w.Member("slow", "g", "slow", boxtest.Public)
 	s.Network.BytesPerSecond = 1 << 20
 	w.Start(s)
 	for _, c := range [][]string{{"send", "8.8.8.8:9", "3145728"}, {"receive", "8.8.8.8:19", "1234567"}} {
@@ -133,78 +64,9 @@ func TestNetworkBandwidth(t *testing.T) {
 
 // TestNetworkPublished connects from outside.
 func TestNetworkPublished(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
-	in := newInternet(t)
-	w := networkWorld(t, func(c *libcontainer.NetworkConfig) {
-		c.PublishOn = []netip.Addr{netip.MustParseAddr(netlab.MachineAddr), netip.MustParseAddr("127.0.0.1")}
-		c.PublishFirst = 8000
-	})
-	s := w.member("web", "g", "web", container.Egress{})
-	s.Args = boxtest.Sh("nc -ll -p 80 -e sh -c 'echo served $NCPEER; cat' & exec nc -ll -p 81 -e cat")
-	s.Network.Publish = []container.PublishedPort{
-		{Port: 8080, Inside: 80, Protocol: container.TCP},
-		{Host: netip.MustParseAddr("127.0.0.1"), Port: 8080, Inside: 80, Protocol: container.TCP},
-		{Port: 8081, Inside: 81, Protocol: container.TCP},
-		{Port: 8053, Inside: 53, Protocol: container.UDP},
-	}
-	w.Start(s)
-	talk := func(thread func(func() error) error, at string) string {
-		var c net.Conn
-		err := thread(func() (err error) {
-			c, err = net.DialTimeout("tcp", at, boxtest.Patience)
-			return err
-		})
-		if err != nil {
-			return err.Error()
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(boxtest.Patience))
-		_, _ = io.WriteString(c, "ping\n")
-		_ = c.(*net.TCPConn).CloseWrite()
-		b, _ := io.ReadAll(c)
-		return string(b)
-	}
-	here := func(f func() error) error { return f() }
-	await := func(thread func(func() error) error, at, want string) {
-		t.Helper()
-		got := ""
-		for deadline := time.Now().Add(boxtest.Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if got = talk(thread, at); strings.Contains(got, want) {
-				return
-			}
-		}
-		t.Errorf("%s: got %q, want %q", at, got, want)
-	}
-	await(in.Do, netlab.MachineAddr+":8080", "ping\n")
-	await(in.Do, netlab.MachineAddr+":8081", "ping\n")
-	await(here, "127.0.0.1:8080", "ping\n")
-	if s := w.awaitNet("web", func(s container.NetworkStatus) bool { return s.BytesIn >= 15 }); s.BytesOut < s.BytesIn {
-		t.Errorf("got %+v, want traffic both ways counted", s)
-	}
-	for _, c := range []struct {
-		port container.PublishedPort
-		want container.Code
-	}{
-		{container.PublishedPort{Port: 8080, Inside: 1, Protocol: container.TCP}, container.CodePortTaken},
-		{container.PublishedPort{Port: 8053, Inside: 1, Protocol: container.UDP}, container.CodePortTaken},
-		{container.PublishedPort{Port: 7999, Inside: 1, Protocol: container.TCP}, container.CodePortForbidden},
-		{container.PublishedPort{Host: netip.MustParseAddr("0.0.0.0"), Port: 9000, Inside: 1, Protocol: container.TCP}, container.CodePortForbidden},
-		{container.PublishedPort{Host: netip.MustParseAddr("127.0.0.2"), Port: 9000, Inside: 1, Protocol: container.TCP}, container.CodePortForbidden},
-	} {
-		s := w.member("more", "h", "more", container.Egress{})
-		s.Network.Publish = []container.PublishedPort{c.port}
-		if err := w.RT.Start(t.Context(), s); !errors.Is(err, c.want) {
-			t.Errorf("%s: got %v, want %q", c.port, err, string(c.want))
-			_ = w.RT.Destroy(t.Context(), "more")
-		}
-	}
-	if err := w.RT.Destroy(t.Context(), "web"); err != nil {
-		t.Fatal(err)
-	}
-	if got := talk(here, "127.0.0.1:8080"); !strings.Contains(got, "refused") {
-		t.Errorf("after the end: got %q", got)
+	if netlab.Alone(t) {
+		in := boxtest.NewInternet(t)
+		boxtest.NetPublished(newWorld(t).World, in)
 	}
 }
 
@@ -214,24 +76,24 @@ func TestNetworkSurvives(t *testing.T) {
 	if !netlab.Alone(t) {
 		return
 	}
-	newInternet(t)
+	boxtest.NewInternet(t)
 	w := networkWorld(t, nil)
-	w.Start(w.member("a", "g", "a", public))
-	s := w.member("b", "g", "b", container.Egress{})
+	w.Start(w.Member("a", "g", "a", boxtest.Public))
+	s := w.Member("b", "g", "b", container.Egress{})
 	s.Args = boxtest.Sh("nc -ll -p 80 -e echo I am b")
 	w.Start(s)
 	works := func(after string) {
 		t.Helper()
 		var out, in string
 		for deadline := time.Now().Add(boxtest.Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			if out, in = w.fetchWithin(5, "a", "8.8.8.8", 80), w.fetchWithin(5, "a", "b", 80); strings.HasPrefix(out, "hello") && in == "I am b\n" {
+			if out, in = w.Fetch("a", "8.8.8.8", 80), w.Fetch("a", "b", 80); strings.HasPrefix(out, "hello") && in == "I am b\n" {
 				return
 			}
 		}
 		t.Fatalf("after %s: got %q and %q", after, out, in)
 	}
 	works("the start")
-	counted := w.net("a").BytesIn
+	counted := w.Network("a").BytesIn
 	kill := func(what string) {
 		t.Helper()
 		if err := unix.Kill(w.ProcessID(what), unix.SIGKILL); err != nil {
@@ -240,7 +102,7 @@ func TestNetworkSurvives(t *testing.T) {
 	}
 	kill("pktcloud-netstack")
 	works("the carrier's death")
-	if now := w.net("a").BytesIn; now <= counted {
+	if now := w.Network("a").BytesIn; now <= counted {
 		t.Errorf("%d bytes are counted, after %d before", now, counted)
 	}
 	if err := w.RT.Close(); err != nil {
@@ -264,44 +126,8 @@ func TestNetworkSurvives(t *testing.T) {
 
 // TestNetworkFlood has one group make trouble beside another.
 func TestNetworkFlood(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
-	newInternet(t)
-	w := trafficWorld(t, func(c *libcontainer.NetworkConfig) { c.MaxConnections = 20 })
-	s := w.member("bad", "bad", "bad", public)
-	s.Limits.Pids, s.Limits.MemoryBytes = 256, 256<<20
-	w.Start(s)
-	w.Start(w.member("good", "good", "good", public))
-	done := make(chan string, 1)
-	hold, release := io.Pipe()
-	defer release.Close()
-	go func() {
-		var b bytes.Buffer
-		_, err := w.RT.Exec(t.Context(), "bad", container.ExecSpec{Args: []string{"traffic", "hold", "8.8.8.8:9", "200"}, Stdin: hold, Stdout: &b})
-		if err != nil {
-			t.Error(err)
-		}
-		done <- b.String()
-	}()
-	w.awaitNet("bad", func(s container.NetworkStatus) bool { return s.Connections >= 20 && s.Refused >= 180 })
-	if got := w.fetch("good", "8.8.8.8", 80); !strings.HasPrefix(got, "hello") {
-		t.Errorf("the neighbour got %q", got)
-	}
-	_ = release.Close()
-	if got := <-done; got != "20\n" {
-		t.Errorf("got %q connections, want 20", got)
-	}
-	if s := w.net("bad"); s.Refused < 180 {
-		t.Errorf("got %+v, want 180 refused", s)
-	}
-	for _, size := range []string{"1", "1233", "60000"} { // to the gateway's names
-		if got, _ := w.Exec("bad", "traffic", "datagrams", "10.213.0.1:53", "3", size); got != "0\n" {
-			t.Errorf("%s bytes that are no question were answered: %q", size, got)
-		}
-	}
-	w.awaitNet("bad", func(s container.NetworkStatus) bool { return s.Connections == 0 })
-	if got := w.fetch("bad", "good.example", 80); !strings.HasPrefix(got, "hello") {
-		t.Errorf("afterwards: got %q", got)
+	if netlab.Alone(t) {
+		_ = boxtest.NewInternet(t)
+		boxtest.NetFlood(newWorld(t).World)
 	}
 }

@@ -5,6 +5,7 @@ package libcontainer
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,9 @@ type reaper struct {
 	pids   map[int]int // by pidfd
 	closed bool
 }
+
+// dyingPatience is how long close waits for one that is ending.
+const dyingPatience = 10 * time.Second
 
 func newReaper() (*reaper, error) {
 	r := &reaper{done: make(chan struct{}), pids: map[int]int{}}
@@ -90,7 +94,14 @@ func (r *reaper) close() error {
 	if again {
 		return nil
 	}
-	for fd := range r.pids {
+	for fd, pid := range r.pids {
+		if dying(pid) { // it has let go of its container, and on a busy machine ends a moment later
+			_ = uninterrupted(func() error {
+				_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(dyingPatience/time.Millisecond))
+				return err
+			})
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		}
 		_ = unix.Close(fd)
 	}
 	return errors.Join(unix.Close(r.wake[0]), unix.Close(r.wake[1]))

@@ -79,11 +79,11 @@ func TestRandomLives(t *testing.T) {
 		wg.Wait()
 		round += workers * between
 		w.fresh()
-		if after := w.settled(before); after.beyond(before) {
-			t.Errorf("after %d rounds this process has %+v, before them %+v", round, after, before)
-		}
 		if t.Failed() {
-			t.FailNow()
+			t.FailNow() // what is left is known
+		}
+		if after := w.settled(before); after.beyond(before) {
+			t.Fatalf("after %d rounds this process has %+v, before them %+v", round, after, before)
 		}
 	}
 	t.Logf("%d rounds: %v; this process has %+v", rounds, ways, before)
@@ -234,7 +234,7 @@ func (w *world) inside() inside {
 func (w *world) settled(before inside) inside {
 	var last inside
 	same := 0
-	for deadline := time.Now().Add(boxtest.Patience); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(boxtest.Patience / 2); ; time.Sleep(20 * time.Millisecond) {
 		n := w.inside()
 		if same++; n != last {
 			last, same = n, 0

@@ -25,7 +25,7 @@ import (
 // disks are the two ways of a snapshot: by shared extents, and by copying.
 var disks = map[string]func(*testing.T) string{
 	"shared extents": func(t *testing.T) string { return onXFS(t, 8<<30) },
-	"copied":         func(t *testing.T) string { return onFileSystem(t, "ext4", 8<<30) },
+	"copied":         func(t *testing.T) string { return boxtest.OnFileSystem(t, "ext4", 8<<30) },
 }
 
 func eachDisk(t *testing.T, f func(w *world)) {
@@ -342,7 +342,7 @@ func (l listTree) Walk(_ context.Context, f func(*container.Entry) error) error 
 func TestHostileTree(t *testing.T) {
 	w := newWorld(t)
 	outside := filepath.Join(w.Dir, "outside")
-	if err := errors.Join(os.Mkdir(outside, 0o777), os.WriteFile(outside+"/f", []byte("x"), 0o666)); err != nil {
+	if err := errors.Join(os.MkdirAll(outside+"/sub", 0o777), os.WriteFile(outside+"/f", []byte("x"), 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	up := strings.Repeat("../", 20) + outside[1:]
@@ -367,6 +367,8 @@ func TestHostileTree(t *testing.T) {
 		"absolute":                {root, file(outside + "/new")},
 		"through a link":          {root, link("l", outside), file("l/new")},
 		"through a link up":       {root, link("l", up), file("l/new")},
+		"below a link":            {root, link("l", outside), file("l/sub/new")},
+		"below a link up":         {root, link("l", up), dir("l/sub/new")},
 		"directory over a link":   {root, link("l", outside), dir("l")},
 		"file over a link":        {root, link("l", outside+"/new"), file("l")},
 		"hard link out":           {root, hard("h", "../"+up+"/f")},

@@ -137,9 +137,15 @@ func (s *standby) monitor(program, dir string, ready, alive, complaints *os.File
 			return 0, -1, errors.Join(errNoStandby, err)
 		}
 		n, unread := 0, false
-		if err = unix.Sendmsg(int(s.socket.Fd()), append([]byte(dir), 0), rights, nil, unix.MSG_NOSIGNAL); err != nil {
+		err = uninterrupted(func() error {
+			return unix.Sendmsg(int(s.socket.Fd()), append([]byte(dir), 0), rights, nil, unix.MSG_NOSIGNAL)
+		})
+		if err != nil {
 			unread = true
-		} else if n, err = readAnswer(int(s.socket.Fd()), answer[:]); errors.Is(err, unix.ECONNRESET) {
+		} else if err = uninterrupted(func() (err error) {
+			n, err = unix.Read(int(s.socket.Fd()), answer[:])
+			return err
+		}); errors.Is(err, unix.ECONNRESET) {
 			unread = true // it died with the request in its socket
 		}
 		if n == len(answer) {
@@ -160,12 +166,13 @@ func (s *standby) monitor(program, dir string, ready, alive, complaints *os.File
 	return pid, pidfd, err
 }
 
-// readAnswer reads from a socket that has a patience, on which the kernel does not
-// go on by itself after a signal, nor after the process was stopped.
-func readAnswer(fd int, b []byte) (int, error) {
+// uninterrupted makes a call of the kernel again that a signal ended. Go's runtime
+// sends some to its threads, and those that wait with a time limit of their own
+// are not resumed.
+func uninterrupted(call func() error) error {
 	for {
-		if n, err := unix.Read(fd, b); !errors.Is(err, unix.EINTR) {
-			return n, err
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
 }

@@ -127,7 +127,12 @@ func TestLimits(t *testing.T) {
 	})
 	w.Part("pids", func() { boxtest.PidsLimit(w.World) })
 	w.Part("disk", func() { boxtest.DiskLimit(w.World) })
-	w.Part("cpu", func() { boxtest.CPULimit(w.World, 100, 250) })
+	w.Part("cpu", func() { boxtest.CPULimit(w.World, 100) })
+}
+
+// TestFullDisk uses containers when the machine's disk is full [CONTAINER-97].
+func TestFullDisk(t *testing.T) {
+	boxtest.FullDisk(newWorldIn(t, boxtest.OnFileSystem(t, "ext4", 256<<20)).World)
 }
 
 // TestFrozenFromOutside freezes a control group behind the runtime's back.

@@ -333,9 +333,9 @@ func connectLoopback(port uint16) (*os.File, error) {
 		return nil, err
 	}
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 2})
-	for err = unix.EINTR; errors.Is(err, unix.EINTR); { // a socket with a patience: the kernel does not go on by itself after a signal
-		err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}})
-	}
+	err = uninterrupted(func() error {
+		return unix.Connect(fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}})
+	})
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err

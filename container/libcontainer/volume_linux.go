@@ -263,7 +263,7 @@ func (s *volumes) room(size uint64) error {
 
 // setAside makes the first size bytes of a file take their space.
 func setAside(f *os.File, size uint64) error {
-	err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size))
+	err := uninterrupted(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, int64(size)) })
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return &container.Error{Code: container.CodeMissingFeature, Detail: "the file system of the state directory cannot set space aside; use ext4, xfs or btrfs", Err: err}

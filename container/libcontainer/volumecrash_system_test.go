@@ -31,8 +31,9 @@ func TestVolumeNode(t *testing.T) {
 	w := boxtest.Join(t, kind, dir)
 	rt := w.RT
 	ctx := t.Context()
-	large := volumeOf("a")
+	large, largeB := volumeOf("a"), volumeOf("b")
 	large.SizeBytes *= 2
+	largeB.SizeBytes *= 2
 	spec := with(w.Spec("user", boxtest.Sh("while :; do echo n > /data/n; sleep 0.05; done")...), "a:/data")
 	for _, step := range []func() error{
 		func() error { return rt.CreateVolume(ctx, volumeOf("a")) },
@@ -47,6 +48,7 @@ func TestVolumeNode(t *testing.T) {
 			return errors.Join(err, rt.RestoreVolume(ctx, volumeOf("b"), tree), s.Close())
 		},
 		func() error { return rt.Destroy(ctx, spec.ID) },
+		func() error { return rt.GrowVolume(ctx, largeB) }, // which nobody mounts, and so would make larger
 		func() error { return rt.RemoveVolume(ctx, large.VolumeID) },
 	} {
 		if err := step(); err != nil {
@@ -65,8 +67,8 @@ func TestVolumeCrash(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	const least, twice = "a:314572800", "a:629145600"
-	const b = "b:314572800"
-	states := []string{"", least, twice, twice + " " + b, b}
+	const b, twiceB = "b:314572800", "b:629145600"
+	states := []string{"", least, twice, twice + " " + b, twice + " " + twiceB, twiceB}
 	seen := map[string]bool{}
 	for at := 1; ; at++ {
 		done := false
@@ -119,6 +121,11 @@ func (w *world) checkVolumes() string {
 		w.T.Fatal(err)
 	}
 	var names []string
+	entries, _ := os.ReadDir(filepath.Join(w.Dir, "run/volumes"))
+	dirs := slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !e.IsDir() })
+	if len(dirs) != len(all) {
+		w.T.Errorf("got %d volumes, and the directories %v", len(all), dirs)
+	}
 	for _, v := range all {
 		names = append(names, fmt.Sprintf("%s:%d", v.Name, v.SizeBytes))
 		st, err := os.Stat(filepath.Join(w.Dir, "run/volumes/lease:"+v.Name+"/volume.img"))

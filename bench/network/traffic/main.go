@@ -19,7 +19,6 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -184,28 +183,30 @@ func datagrams(to, count, size string, wait time.Duration) error {
 	return nil
 }
 
+// hold keeps connections open until its input ends. It says how many there are
+// once all were tried.
 func hold(to, count string) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
 	}
-	var open atomic.Int64
+	var mu sync.Mutex
+	var open []net.Conn
 	var wg sync.WaitGroup
-	end := make(chan struct{})
 	for range n {
 		wg.Go(func() {
-			c, err := net.DialTimeout("tcp", to, time.Minute)
-			if err != nil {
-				return
+			if c, err := net.DialTimeout("tcp", to, time.Minute); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				open = append(open, c)
 			}
-			open.Add(1)
-			<-end
-			_ = c.Close()
 		})
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	close(end)
 	wg.Wait()
-	fmt.Println(open.Load())
-	return nil
+	fmt.Println(len(open))
+	_, err = io.Copy(io.Discard, os.Stdin)
+	for _, c := range open {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }

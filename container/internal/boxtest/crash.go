@@ -121,7 +121,7 @@ func NodeKilledWhileStarting(w *World, step time.Duration) {
 
 // MonitorKilled kills the monitor itself. The container ends with it, says so,
 // and leaves nothing after Destroy; of one that was not paused no process
-// outlives its monitor.
+// outlives its monitor, even where there is no node that would end it.
 func MonitorKilled(w *World) {
 	w.T.Helper()
 	for _, paused := range []bool{true, false} {
@@ -134,19 +134,38 @@ func MonitorKilled(w *World) {
 				w.T.Fatal(err)
 			}
 		}
+		if !paused {
+			if err := w.RT.Close(); err != nil {
+				w.T.Fatal(err)
+			}
+		}
 		if err := unix.Kill(w.Monitor("orphan"), unix.SIGKILL); err != nil {
 			w.T.Fatal(err)
+		}
+		if !paused {
+			left := w.outlives("orphan")
+			w.Open()
+			if len(left) > 0 {
+				w.T.Errorf("the container's processes %d outlive their monitor", left)
+			}
 		}
 		if s := w.Await("orphan", Exited); s.ExitCode != -1 {
 			w.T.Errorf("got %+v, want a lost exit code", s)
 		}
-		for deadline := time.Now().Add(Patience); !paused && len(w.GroupProcesses("orphan")) > 0; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				w.T.Fatalf("the container's processes outlive their monitor: %v", w.GroupProcesses("orphan"))
-			}
-		}
 		if err := w.RT.Destroy(w.T.Context(), "orphan"); err != nil {
 			w.T.Error(err)
+		}
+	}
+}
+
+// outlives waits until a container has no process, and returns those that it
+// has still when that took too long.
+func (w *World) outlives(id string) []int {
+	w.T.Helper()
+	for deadline := time.Now().Add(Patience / 4); ; time.Sleep(5 * time.Millisecond) {
+		left := w.GroupProcesses(id)
+		if len(left) == 0 || time.Now().After(deadline) {
+			return left
 		}
 	}
 }

@@ -72,15 +72,19 @@ func (w *World) Part(name string, f func()) {
 	})
 }
 
-// PidsLimit has more processes than a container may.
+// PidsLimit has more processes than a container may: the last is refused, and
+// none before it.
 func PidsLimit(w *World) {
 	w.T.Helper()
-	s := w.Spec("pids", Sh("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 100 & done; sleep 1000")...)
-	s.Limits.Pids = 8
+	const most = 8 // the shell and seven others
+	s := w.Spec("pids", Sh("i=1; while [ $i -le 12 ]; do sleep 100 & echo begun $i; i=$((i+1)); done; echo all")...)
+	s.Limits.Pids = most
 	w.Start(s)
-	w.Await("pids", func(s container.Status) bool {
-		return s.State == container.Exited || strings.Contains(w.Logs("pids"), "fork")
-	})
+	w.Await("pids", Exited)
+	got := w.Logs("pids")
+	if n := strings.Count(got, "begun"); n != most-1 || !strings.Contains(got, "can't fork: Resource temporarily unavailable") || strings.Contains(got, "all\n") {
+		w.T.Errorf("got %d processes besides the first, want %d and the next refused: %q", n, most-1, got)
+	}
 }
 
 // DiskLimit fills the disk.
@@ -93,20 +97,15 @@ func DiskLimit(w *World) {
 	}
 }
 
-// CPULimit uses up what a container may have of a processor, and no more than
-// most.
-func CPULimit(w *World, milliCPU, mostMilli uint64) {
+// CPULimit uses up what a container may have of a processor for some periods,
+// and compares what the kernel counted with what it may and with what the
+// runtime tells. No clock of this process has a part in it.
+func CPULimit(w *World, milliCPU uint64) {
 	w.T.Helper()
 	s := w.Spec("cpu", Sh("while :; do :; done")...)
 	s.Limits.MilliCPU = milliCPU
 	w.Start(s)
-	begun := time.Now() // from before the first look to after the last
-	first := w.Await("cpu", func(s container.Status) bool { return s.CPUTime > 0 })
-	time.Sleep(time.Second)
-	now := w.Status("cpu")
-	if used, most := now.CPUTime-first.CPUTime, time.Since(begun)*time.Duration(mostMilli)/1000; used > most {
-		w.T.Errorf("used %v of a processor in %v, want %d thousandths", used, time.Since(begun), milliCPU)
-	}
+	w.CompareCPU("cpu", milliCPU, func(n CPUCounters) bool { return n.Periods >= 10 })
 }
 
 // Terminal runs a program on a terminal, and makes that larger.
