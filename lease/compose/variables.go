@@ -129,3 +129,66 @@ func nameLength(s string) int {
 	}
 	return len(s)
 }
+
+// MaxVariablesBytes is the largest file of variables.
+const MaxVariablesBytes = 64 << 10
+
+// ReadVariables reads a file of NAME=VALUE lines, as .env files are: what follows
+// # is a comment, a value may be quoted, in double quotes with \n, \t, \\ and \",
+// and "export" before a name has no meaning. Values are taken as they stand: no
+// variable is put into them. Errors match [lease.CodeManifest] and have a line.
+func ReadVariables(data []byte) (map[string]string, error) {
+	if len(data) > MaxVariablesBytes {
+		return nil, at(0, "a file of variables has at most %d KiB", MaxVariablesBytes>>10)
+	}
+	out := map[string]string{}
+	n := 0
+	for line := range strings.Lines(strings.TrimPrefix(string(data), "\uFEFF")) {
+		n++
+		text := strings.TrimSpace(line)
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		text = strings.TrimSpace(strings.TrimPrefix(text, "export "))
+		name, value, ok := strings.Cut(text, "=")
+		if name = strings.TrimSpace(name); !ok || nameLength(name) != len(name) || name == "" {
+			return nil, at(n, "this is not NAME=VALUE")
+		}
+		value, ok = unquoted(strings.TrimSpace(value))
+		if !ok {
+			return nil, at(n, "the quotes of %.40s are not closed on its line, or something follows them", name)
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+func unquoted(s string) (string, bool) {
+	if s == "" || s[0] != '"' && s[0] != '\'' {
+		if i := strings.Index(s, " #"); i >= 0 {
+			s = strings.TrimSpace(s[:i])
+		}
+		return s, true
+	}
+	var out strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == s[0]:
+			rest := strings.TrimSpace(s[i+1:])
+			return out.String(), rest == "" || rest[0] == '#'
+		case s[i] == '\\' && s[0] == '"' && i+1 < len(s):
+			i++
+			switch s[i] {
+			case 'n':
+				out.WriteByte('\n')
+			case 't':
+				out.WriteByte('\t')
+			default:
+				out.WriteByte(s[i])
+			}
+		default:
+			out.WriteByte(s[i])
+		}
+	}
+	return "", false
+}
