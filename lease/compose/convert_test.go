@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -242,6 +243,46 @@ func TestOptions(t *testing.T) {
 	}
 	if m, _, err = compose.Convert([]byte(file), compose.Options{}); err != nil || len(m.Services) != 1 || len(m.Services[0].Egress) != 0 {
 		t.Errorf("got %+v, %v", m.Services, err)
+	}
+}
+
+// TestExtension: what Compose has no word for stands under one of our own
+// [SERVICE-40].
+func TestExtension(t *testing.T) {
+	const file = `x-pktcloud: {class: gvisor, probe: b}
+services:
+  a: {image: x, ports: [80], x-pktcloud: {egress: ["example.org:443"], bandwidth: 2MiB, disk: 3g}}
+  b: {image: x, expose: [9000], x-pktcloud: {http: /ok, egress: none}}
+  c: {image: x, volumes: ["data:/d/"], x-pktcloud: {job: true}}
+volumes:
+  data: {x-pktcloud: {size: 1000MB}}
+`
+	m, _, err := compose.Convert([]byte(file), compose.Options{Egress: []string{"public"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := m.Services[0], m.Services[1], m.Services[2]
+	switch {
+	case m.Isolation() != "gvisor" || m.Probe != (lease.Probe{Service: "b", Port: 9000, HTTPPath: "/ok", TimeoutSeconds: 5}):
+		t.Errorf("got %s, %+v", m.Isolation(), m.Probe)
+	case len(a.Egress) != 1 || a.Egress[0] != "example.org:443" || a.Bandwidth != 2<<20 || a.Resources.DiskBytes != 3<<30 || len(b.Egress) != 0 || c.Egress[0] != "public":
+		t.Errorf("got %+v, %+v, %+v", a, b, c)
+	case !c.Job || a.Job || c.Mounts[0].Path != "/d" || m.Volumes[0].SizeBytes != 1000<<20:
+		t.Errorf("got %+v, %+v", c, m.Volumes)
+	}
+}
+
+// TestReadVariables reads files as .env files are.
+func TestReadVariables(t *testing.T) {
+	got, err := compose.ReadVariables([]byte("\uFEFF# c\nA=b\r\nexport B = c d # e\nC=\"x\\n\\\"y\" # z\nD='$A \\n'\nE=\nF=a#b\n"))
+	want := map[string]string{"A": "b", "B": "c d", "C": "x\n\"y", "D": "$A \\n", "E": "", "F": "a#b"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	for _, text := range []string{"A", "=b", "1A=b", "A B=c", "A=\"b", "A='b' c", strings.Repeat("#", compose.MaxVariablesBytes+1)} {
+		if _, err := compose.ReadVariables([]byte(text)); !errors.Is(err, lease.CodeManifest) {
+			t.Errorf("%.20q: got %v, want a refusal", text, err)
+		}
 	}
 }
 
