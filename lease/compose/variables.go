@@ -117,7 +117,7 @@ func (s *substitution) one(counts bool, depth int) (string, error) {
 }
 
 func unset(name string) error {
-	return fmt.Errorf("the variable %.40s has no value; give it one with --variables or --set, or in the file, as in ${%[1]s:-value}; a dollar is written $$", name)
+	return fmt.Errorf("the variable %.40s has no value; give it one with --variables or --set, on a page below Variables, or in the file, as in ${%[1]s:-value}; a dollar is written $$", name)
 }
 
 func nameLength(s string) int {

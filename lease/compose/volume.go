@@ -200,7 +200,7 @@ func (c *converter) top() {
 	c.m.Probe.Service, c.m.Probe.TimeoutSeconds = wanted, probeSeconds
 	c.m.Demand(class)
 	if !slices.ContainsFunc(c.m.Services, func(s lease.Service) bool { return len(s.Egress) > 0 }) && !c.silent() {
-		c.warn(0, "", "no service connects to anything outside the lease, where Compose would let each; --egress public lets all, %s: {egress: public} one", extension)
+		c.warn(0, "", "no service connects to anything outside the lease, where Compose would let each; --egress public, or the box on a page, lets all, %s: {egress: public} one", extension)
 	}
 	if len(c.m.Services) == 0 && len(c.faults) == 0 {
 		c.fault(c.root.lineOf("services"), "", "no service is left; --profile names those that run")
