@@ -34,7 +34,7 @@ func hostile() map[string]string {
 		"circle":      "services: &s {a: {image: x, environment: *s}}\n",
 		"merge self":  "services: {a: &a {<<: *a, image: x}}\n",
 		"deep":        "services: {a: {image: x, labels: " + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + "}}\n",
-		"text":        "x-t: &t " + long + "\nservices: {a: {image: x, command: [*t, *t, *t, *t, *t, *t, *t, *t, *t]}}\n",
+		"text":        "x-t: &t " + long + "\nservices: {a: {image: x, labels: [*t, *t, *t, *t, *t, *t, *t, *t, *t]}}\n",
 		"variables":   "services: {a: {image: x, command: \"" + strings.Repeat("${V}", 20_000) + "\"}}\n",
 		"nested":      "services: {a: {image: x, command: \"" + strings.Repeat("${A:-", 20_000) + strings.Repeat("}", 20_000) + "\"}}\n",
 		"ports":       "services:\n  a:\n    image: x\n    ports:" + wide.String() + "\n",

@@ -16,6 +16,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/compose"
 	"github.com/pkt-cash/pkt-cloud/lease/manifest"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node"
@@ -275,6 +276,9 @@ func whatRuns(r *service.LeaseRequest, file string, given service.Resources) err
 		return &service.Error{Code: service.CodeInvalid, Detail: "--file", Err: err}
 	}
 	m, err := manifest.Read(data)
+	if err != nil && compose.Detect(data) == compose.Compose {
+		return service.Errorf(service.CodeInvalid, "%s is a file of Compose; \"pktcloud deploy %[1]s\" takes it, see docs/compose.md", file)
+	}
 	if err != nil {
 		return wrongFile(file, err)
 	}
