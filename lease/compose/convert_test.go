@@ -68,7 +68,7 @@ func TestConvert(t *testing.T) {
 			}
 			golden := strings.TrimSuffix(path, ".yaml") + ".golden"
 			if *update {
-				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil { //nolint:gosec // a file of the tree
+				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -293,7 +293,7 @@ func TestDetect(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]compose.Format{
-		string(shop):                                                           compose.Native,
+		string(shop): compose.Native,
 		"services: {a: {image: x, ports: [8080]}}":                             compose.Native,
 		"services: {a: {image: x, ports: [\"80:8080\"]}}":                      compose.Compose,
 		"services: {a: {image: x, command: echo a}}":                           compose.Compose,
@@ -301,11 +301,11 @@ func TestDetect(t *testing.T) {
 		"services: {a: {image: x, environment: {A: b}}}":                       compose.Compose,
 		"services: {a: {image: x, env: {A: b}}}":                               compose.Native,
 		"version: \"3\"\nservices: {a: {image: x}}":                            compose.Compose,
-		"services: {a: {image: x, mounts: [\"data:/d\"]}}\nvolumes: {d: 1GiB}":    compose.Native,
-		"services: {a: {image: x, volumes: [\"data:/d\"]}}\nvolumes: {d: {}}":     compose.Compose,
+		"services: {a: {image: x, mounts: [\"data:/d\"]}}\nvolumes: {d: 1GiB}": compose.Native,
+		"services: {a: {image: x, volumes: [\"data:/d\"]}}\nvolumes: {d: {}}":  compose.Compose,
 		"{\"services\": {\"a\": {\"image\": \"x\", \"build\": \".\"}}}":        compose.Compose,
 		"services: {a: {image: x, cpu: 1, memory: 64MiB, environment: [A=b]}}": compose.Native,
-		"not yaml: [":                                                          compose.Native,
+		"not yaml: [": compose.Native,
 	} {
 		if got := compose.Detect([]byte(text)); got != want {
 			t.Errorf("got %s, want %s for %.200s", got, want, text)

@@ -97,9 +97,11 @@ func (c *converter) ports(k key, s types.ServiceConfig, out *lease.Service) {
 				probe.Port, probe.HTTPPath = port, webPath(port, p.AppProtocol)
 			}
 		}
-		if host, err := netip.ParseAddr(p.HostIP); err == nil && host.IsLoopback() {
+		host, err := netip.ParseAddr(p.HostIP)
+		if err == nil && host.IsLoopback() {
 			continue // reached from this machine alone: through the tunnel
-		} else if p.HostIP != "" && (err != nil || !host.IsUnspecified()) {
+		}
+		if p.HostIP != "" && (err != nil || !host.IsUnspecified()) {
 			c.warn(k.value.lineOf("ports"), k.name, "port %d is published at an address of the provider, and not at %.60s", port, p.HostIP)
 		}
 		out.Publish = append(out.Publish, lease.PublishedPort{Port: port, Protocol: protocol})

@@ -117,7 +117,7 @@ func TestDocs(t *testing.T) {
 		t.Error("the tables of docs/compose.md are others; run the test with -update")
 	}
 	if *update {
-		if err := os.WriteFile(path, []byte(page), 0o644); err != nil { //nolint:gosec // a file of the tree
+		if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

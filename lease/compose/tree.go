@@ -116,7 +116,6 @@ func (n *node) plain() any {
 type reader struct {
 	nodes, text int
 	variables   map[string]string
-	missing     error
 }
 
 // parse reads a file of one document.

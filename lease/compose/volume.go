@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,7 @@ func (c *converter) makeVolumes() {
 			c.fault(k.value.lineOf("driver"), "", "the volume %.40s cannot have the driver %.40q: it is one of the provider's", k.name, d)
 		}
 		size, sized := "", false
-		for _, o := range sortedKeys(config.DriverOpts) {
+		for _, o := range slices.Sorted(maps.Keys(config.DriverOpts)) {
 			if o != "size" {
 				c.fault(k.value.lineOf("driver_opts", o), "", "the volume %.40s cannot have the option %.40q: it is one of the provider's, and begins empty", k.name, o)
 				continue
@@ -97,14 +98,6 @@ func (c *converter) makeVolumes() {
 		}
 		c.m.Volumes = append(c.m.Volumes, out)
 	}
-}
-
-func sortedKeys(m map[string]string) (out []string) {
-	for name := range m {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // bytes reads a size in the words of either format: 5g, 5GB, 5GiB.

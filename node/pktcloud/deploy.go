@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -321,20 +322,11 @@ func portText(s lease.Service) string {
 		out = append(out, fmt.Sprintf("%d/%s published", p.Port, p.Protocol))
 	}
 	for _, p := range s.Ports {
-		if !slicesHasPort(s.Publish, p) {
+		if !slices.Contains(s.Publish, lease.PublishedPort{Port: p, Protocol: lease.TCP}) {
 			out = append(out, fmt.Sprint(p))
 		}
 	}
 	return strings.Join(out, ", ")
-}
-
-func slicesHasPort(list []lease.PublishedPort, port uint64) bool {
-	for _, p := range list {
-		if p.Port == port && p.Protocol == lease.TCP {
-			return true
-		}
-	}
-	return false
 }
 
 // printReach says how each port of a lease that runs is reached.

@@ -131,8 +131,8 @@ func TestDeployCompose(t *testing.T) {
 	}
 	bad := strings.Replace(composeFile, "    cap_drop: [ALL]\n", "    cap_add: [ALL]\n    env_file: /etc/<passwd>\n", 1)
 	for variables, want := range map[string][]string{
-		"PASSWORD=a":  {"Line 13: Service &#34;db&#34;: cap_add cannot be had here", `<span class="here"><b>13</b>     cap_add`, "Line 14: Service &#34;db&#34;: env_file cannot be had here"},
-		"":            {"Line 8: The variable PASSWORD has no value"},
+		"PASSWORD=a":   {"Line 13: Service &#34;db&#34;: cap_add cannot be had here", `<span class="here"><b>13</b>     cap_add`, "Line 14: Service &#34;db&#34;: env_file cannot be had here"},
+		"":             {"Line 8: The variable PASSWORD has no value"},
 		"A=b\nnot one": {"Line 2: In the variables: This is not NAME=VALUE"},
 	} {
 		status, body := postFile(t, s, "/deploy", id, "", "file", bad, "variables", variables)
