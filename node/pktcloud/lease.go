@@ -277,7 +277,7 @@ func whatRuns(r *service.LeaseRequest, file string, given service.Resources) err
 	}
 	m, err := manifest.Read(data)
 	if err != nil && compose.Detect(data) == compose.Compose {
-		return service.Errorf(service.CodeInvalid, "%s is a file of Compose; \"pktcloud deploy %[1]s\" takes it, see docs/compose.md", file)
+		return service.Errorf(service.CodeInvalid, "%v\n%s is a file of Compose; \"pktcloud deploy %[2]s\" takes it, see docs/compose.md", wrongFile(file, err), file)
 	}
 	if err != nil {
 		return wrongFile(file, err)
