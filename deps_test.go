@@ -71,6 +71,7 @@ var heavyModules = []struct {
 	{"gvisor.dev/", []string{"container/netstack"}},
 	{"modernc.org/sqlite", []string{"node/store", "node/audit"}}, // the audit reads a store without its code
 	{"github.com/btcsuite/", []string{"settle/...", "node", "node/..."}},
+	{"github.com/compose-spec/", []string{"lease/compose"}},
 	{"github.com/danielgtaylor/huma", []string{"node", "node/api", "node/web"}},
 	{"github.com/spf13/cobra", []string{"node/pktcloud", "node/pktcloud/..."}},
 }
@@ -187,6 +188,9 @@ func TestImportFaults(t *testing.T) {
 		{"settle/manager may not use lease", "settle/manager/x.go", ours + "/lease", `rule "settle/..."`},
 		{"lease may use market", "lease/x.go", ours + "/market", ""},
 		{"lease may not use container", "lease/x.go", ours + "/container", `rule "lease"`},
+		{"lease's core may not read files of Compose", "lease/x.go", "github.com/compose-spec/compose-go/v2/loader", "heavyModules"},
+		{"lease/manifest neither", "lease/manifest/x.go", "github.com/compose-spec/compose-go/v2/loader", "heavyModules"},
+		{"lease/compose reads them", "lease/compose/x.go", "github.com/compose-spec/compose-go/v2/loader", ""},
 		{"lease/peer may use libp2p", "lease/peer/x.go", "github.com/libp2p/go-libp2p/core/host", ""},
 		{"lease/peer may not use settle/manager", "lease/peer/x.go", ours + "/settle/manager", `rule "lease/..."`},
 		{"market may not use libp2p", "market/x.go", "github.com/libp2p/go-libp2p/core/peer", "heavyModules"},

@@ -12,7 +12,7 @@ import (
 // TestExamplesAreShort holds examples to lines of code that a person reads in a
 // minute, without the node.
 func TestExamplesAreShort(t *testing.T) {
-	for name, most := range map[string]int{"run-container": 30, "run-services": 40} {
+	for name, most := range map[string]int{"run-container": 30, "run-services": 40, "convert-compose": 30} {
 		file := filepath.Join("examples", name, "main.go")
 		b, err := os.ReadFile(file)
 		if err != nil {

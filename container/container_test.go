@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,13 +93,41 @@ func TestExecValidate(t *testing.T) {
 func TestSpecEqual(t *testing.T) {
 	a := goodSpec()
 	for i, change := range []func(*Spec){
-		func(s *Spec) { s.ID = "x" }, func(s *Spec) { s.Image = "x" }, func(s *Spec) { s.Args = nil }, func(s *Spec) { s.Env = nil },
+		func(s *Spec) { s.ID = "x" }, func(s *Spec) { s.Image = "x" }, func(s *Spec) { s.Args = nil }, func(s *Spec) { s.Env = nil }, func(s *Spec) { s.Entrypoint = true },
 		func(s *Spec) { s.WorkDir = "" }, func(s *Spec) { s.User = "" }, func(s *Spec) { s.Hostname = "" }, func(s *Spec) { s.Class = "" }, func(s *Spec) { s.Limits.Pids++ },
 	} {
 		b := goodSpec()
 		if change(&b); a.Equal(b) || !b.Equal(b) {
 			t.Errorf("change %d was not seen", i)
 		}
+	}
+}
+
+// TestCommandLine: what runs is told by the specification and the image
+// [CONTAINER-100].
+func TestCommandLine(t *testing.T) {
+	img := Image{Args: []string{"entry", "-x", "own"}, Entrypoint: 2}
+	for _, c := range []struct {
+		args       []string
+		entrypoint bool
+		img        Image
+		want       []string
+	}{
+		{nil, false, img, []string{"entry", "-x", "own"}},
+		{[]string{"a"}, false, img, []string{"a"}},
+		{[]string{"a", "b"}, true, img, []string{"entry", "-x", "a", "b"}},
+		{nil, true, img, []string{"entry", "-x"}},
+		{[]string{"a"}, true, Image{Args: []string{"own"}}, []string{"a"}},
+		{nil, true, Image{Args: []string{"own"}}, nil},
+		{nil, true, Image{Args: []string{"own"}, Entrypoint: 7}, []string{"own"}},
+	} {
+		s := Spec{Args: c.args, Entrypoint: c.entrypoint}
+		if got := s.CommandLine(c.img); !slices.Equal(got, c.want) {
+			t.Errorf("%q, %v over %q: got %q, want %q", c.args, c.entrypoint, c.img.Args, got, c.want)
+		}
+	}
+	if s := (Spec{Args: []string{"a"}, Entrypoint: true}); s.CommandLine(img)[2] != "a" || img.Args[2] != "own" {
+		t.Error("the image's own arguments were written over")
 	}
 }
 

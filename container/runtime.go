@@ -23,7 +23,9 @@ type Runtime interface {
 	// Start makes and starts a container. It is idempotent by Spec.ID: nil when
 	// a container was already started from an equal spec, even if it has exited
 	// since; [CodeConflict] when it was started from another [CONTAINER-4].
-	// An interrupted Start is begun anew by the next one.
+	// An interrupted Start is begun anew by the next one. What runs is
+	// [Spec.CommandLine] of the image: Args stand for the whole of the image's own,
+	// and with Entrypoint for its arguments alone [CONTAINER-100].
 	Start(ctx context.Context, s Spec) error
 	// Status reports on one container. The exit code of a container that ended
 	// while no Runtime was looking is known all the same.
@@ -104,6 +106,9 @@ type Image struct {
 	Env     []string
 	WorkDir string
 	User    string
+	// Entrypoint is how many of Args are the image's entrypoint; the others are the
+	// arguments that it gives it.
+	Entrypoint int
 	// StopSignal is what asks its program to end, as the image writes it; see
 	// [StopSignalOf].
 	StopSignal string

@@ -18,6 +18,9 @@ type Spec struct {
 	Image string
 	// Args is the command line; empty means the image's own.
 	Args []string
+	// Entrypoint puts Args behind the image's entrypoint, in place of the image's
+	// own arguments, also where Args is empty [CONTAINER-100].
+	Entrypoint bool `json:",omitzero"`
 	// Env is added to the image's own, "NAME=value"; the last one counts.
 	Env []string
 	// WorkDir and User replace those of the image when not empty. User is
@@ -87,9 +90,21 @@ func (s Spec) Validate() error {
 	return s.Limits.Validate()
 }
 
+// CommandLine is what runs: the program and its arguments [CONTAINER-100]. Empty:
+// neither the specification nor the image names a program.
+func (s Spec) CommandLine(img Image) []string {
+	switch {
+	case s.Entrypoint:
+		return slices.Concat(img.Args[:min(max(img.Entrypoint, 0), len(img.Args))], s.Args)
+	case len(s.Args) == 0:
+		return img.Args
+	}
+	return s.Args
+}
+
 // Equal reports whether two specs ask for the same.
 func (s Spec) Equal(o Spec) bool {
-	return s.ID == o.ID && s.Image == o.Image && slices.Equal(s.Args, o.Args) && slices.Equal(s.Env, o.Env) &&
+	return s.ID == o.ID && s.Image == o.Image && slices.Equal(s.Args, o.Args) && s.Entrypoint == o.Entrypoint && slices.Equal(s.Env, o.Env) &&
 		s.WorkDir == o.WorkDir && s.User == o.User && s.Hostname == o.Hostname && s.Limits == o.Limits && s.Class == o.Class &&
 		s.Lease == o.Lease && slices.Equal(s.Volumes, o.Volumes) && s.Network.Equal(o.Network)
 }

@@ -13,20 +13,23 @@ import (
 // as a job, one that is meant to end. How services are run is told in
 // spec/services.md.
 type Service struct {
-	Name      string           `cbor:"name" json:"name"`                 // unique in the lease, a DNS label
-	Image     string           `cbor:"image" json:"image"`               // an image reference
-	Digest    string           `cbor:"digest" json:"digest,omitempty"`   // "sha256:…", or empty: whatever the reference names
-	Args      []string         `cbor:"args" json:"args,omitempty"`       // empty: the image's own
-	Env       []string         `cbor:"env" json:"env,omitempty"`         // "NAME=value"
-	WorkDir   string           `cbor:"workdir" json:"workdir,omitempty"` // empty: the image's own
-	User      string           `cbor:"user" json:"user,omitempty"`       // empty: the image's own
-	Ports     []uint64         `cbor:"ports" json:"ports,omitempty"`     // the TCP ports served inside, ascending
-	Resources market.Resources `cbor:"resources" json:"resources"`
-	Depends   []Dependency     `cbor:"depends" json:"depends,omitempty"`
-	Health    Health           `cbor:"health" json:"health,omitzero"`
-	Restart   Restart          `cbor:"restart" json:"restart"`
-	Job       bool             `cbor:"job" json:"job,omitempty"`
-	Stop      uint64           `cbor:"stop" json:"stop,omitempty"` // seconds that it has to end by itself
+	Name   string   `cbor:"name" json:"name"`               // unique in the lease, a DNS label
+	Image  string   `cbor:"image" json:"image"`             // an image reference
+	Digest string   `cbor:"digest" json:"digest,omitempty"` // "sha256:…", or empty: whatever the reference names
+	Args   []string `cbor:"args" json:"args,omitempty"`     // empty: the image's own
+	// Entrypoint puts Args behind the image's entrypoint, in place of the image's own
+	// arguments; without it they replace both [SERVICE-37].
+	Entrypoint bool             `cbor:"entrypoint,omitempty" json:"entrypoint,omitempty"`
+	Env        []string         `cbor:"env" json:"env,omitempty"`         // "NAME=value"
+	WorkDir    string           `cbor:"workdir" json:"workdir,omitempty"` // empty: the image's own
+	User       string           `cbor:"user" json:"user,omitempty"`       // empty: the image's own
+	Ports      []uint64         `cbor:"ports" json:"ports,omitempty"`     // the TCP ports served inside, ascending
+	Resources  market.Resources `cbor:"resources" json:"resources"`
+	Depends    []Dependency     `cbor:"depends" json:"depends,omitempty"`
+	Health     Health           `cbor:"health" json:"health,omitzero"`
+	Restart    Restart          `cbor:"restart" json:"restart"`
+	Job        bool             `cbor:"job" json:"job,omitempty"`
+	Stop       uint64           `cbor:"stop" json:"stop,omitempty"` // seconds that it has to end by itself
 	// Egress is where the service may connect outside its lease: absent, nowhere;
 	// [EgressPublic] alone; or places such as "example.org:443", "192.0.2.0/24:*".
 	Egress    []string        `cbor:"egress,omitempty" json:"egress,omitempty"`

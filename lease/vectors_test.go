@@ -135,7 +135,10 @@ func networked() lease.Manifest {
 
 // emptyEgress is a proposal whose first service has an egress that is there and
 // empty.
-func emptyEgress() []byte {
+func emptyEgress() []byte { return withField("egress", []string{}) }
+
+// withField is a proposal whose first service has another field.
+func withField(name string, value any) []byte {
 	p := proposeWith(func(*lease.Propose) {})
 	body := decoded(must(pktcloud.Marshal(p)))
 	m := decoded(body["manifest"])
@@ -144,11 +147,17 @@ func emptyEgress() []byte {
 		panic(err)
 	}
 	s := decoded(list[0])
-	s["egress"] = must(pktcloud.Marshal([]string{}))
+	s[name] = must(pktcloud.Marshal(value))
 	list[0] = must(pktcloud.Marshal(s))
 	m["services"] = must(pktcloud.Marshal(list))
 	body["manifest"] = must(pktcloud.Marshal(m))
 	return must(pktcloud.Marshal(map[string]any{"type": "propose", "body": must(pktcloud.Marshal(body))}))
+}
+
+// falseEntrypoint is a proposal whose first service spells out that there is
+// nothing about the entrypoint.
+func falseEntrypoint() []byte {
+	return withField("entrypoint", false)
 }
 
 func emptyCredentials() []byte {
@@ -297,6 +306,11 @@ func messageFaults() []vector.Case {
 		fault("restart-max", "manifest", "a number of restarts of what always restarts", threeWith(func(m *lease.Manifest) { m.Services[1].Restart.Max = 1 })),
 		fault("job-always", "manifest", "a job that always restarts", threeWith(func(m *lease.Manifest) { m.Services[2].Restart = lease.Restart{Policy: lease.RestartAlways} })),
 		fault("job-port", "manifest", "a job with a port", threeWith(func(m *lease.Manifest) { m.Services[2].Ports = []uint64{80} })),
+		fault("good-propose-entrypoint", "ok", "arguments behind the image's entrypoint, and the entrypoint without any", threeWith(func(m *lease.Manifest) {
+			m.Services[0].Args, m.Services[0].Entrypoint = []string{"--verbose"}, true
+			m.Services[1].Args, m.Services[1].Entrypoint = nil, true
+		})),
+		vector.New("message-entrypoint-false", "malformed", "an entrypoint that is false, which is left out").With("message", falseEntrypoint()),
 		fault("egress-place", "manifest", "a place without a port", threeWith(func(m *lease.Manifest) { m.Services[0].Egress = []string{"example.org"} })),
 		fault("egress-spelling", "manifest", "a place in upper case", threeWith(func(m *lease.Manifest) { m.Services[0].Egress = []string{"Example.org:443"} })),
 		fault("egress-twice", "manifest", "a place stands twice", threeWith(func(m *lease.Manifest) {

@@ -209,6 +209,36 @@ func (s *specs) Start(ctx context.Context, spec container.Spec) error {
 	return s.Twin.Start(ctx, spec)
 }
 
+// TestEntrypointOfALease: the provider runs what the manifest says of the
+// entrypoint [SERVICE-37].
+func TestEntrypointOfALease(t *testing.T) {
+	var runtime *specs
+	w := newWorld(t, func(c *node.Config) {
+		runtime = &specs{Twin: c.Runtime.(*pullCounter).Twin}
+		c.Runtime = runtime
+	})
+	for range 2 {
+		w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	}
+	for _, entrypoint := range []bool{false, true} {
+		r := request(w.offer())
+		r.Resources.MilliCPU = 250
+		m, err := node.Manifest(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Services[0].Args, m.Services[0].Entrypoint = []string{"serve", "8080"}, entrypoint
+		r = service.LeaseRequest{Offer: r.Offer, MaxRate: r.MaxRate, TermSeconds: r.TermSeconds, Manifest: &m}
+		w.started(w.tenant, w.order(r).Label)
+		runtime.mu.Lock()
+		got := runtime.last
+		runtime.mu.Unlock()
+		if got.Entrypoint != entrypoint || !slices.Equal(got.Args, []string{"serve", "8080"}) {
+			t.Errorf("got %+v, want its entrypoint %v", got, entrypoint)
+		}
+	}
+}
+
 // TestNetworkReachesTheRuntime: what was agreed is what the container's runtime
 // is told, also for one service alone [SERVICE-21] [SERVICE-23].
 func TestNetworkReachesTheRuntime(t *testing.T) {

@@ -194,7 +194,7 @@ func (w *workload) setOf(ctx context.Context, id pktcloud.ID, m lease.Manifest) 
 			return set, explained(err, v)
 		}
 		s := services.Service{
-			Name: v.Name, Image: got.Digest, Ref: v.Image, Args: v.Args, Env: v.Env, WorkDir: v.WorkDir, User: v.User,
+			Name: v.Name, Image: got.Digest, Ref: v.Image, Args: v.Args, Entrypoint: v.Entrypoint, Env: v.Env, WorkDir: v.WorkDir, User: v.User,
 			Limits: container.Limits{
 				MilliCPU: v.Resources.MilliCPU, MemoryBytes: v.Resources.MemoryBytes, DiskBytes: max(v.Resources.DiskBytes, container.MinDisk), Pids: maxPids,
 			},

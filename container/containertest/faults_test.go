@@ -241,6 +241,17 @@ var violations = map[string][]func(x *faulty){
 			return nilFor(container.CodeConflict, x.Runtime.Start(ctx, s))
 		}
 	}},
+	"start-entrypoint": {func(x *faulty) {
+		x.startFunc = func(ctx context.Context, s container.Spec) error {
+			s.Entrypoint = false
+			return x.Runtime.Start(ctx, s)
+		}
+	}, func(x *faulty) {
+		x.startFunc = func(ctx context.Context, s container.Spec) error {
+			s.Entrypoint = true
+			return x.Runtime.Start(ctx, s)
+		}
+	}},
 	"failure-changes-nothing": {func(x *faulty) {
 		x.startFunc = func(ctx context.Context, s container.Spec) error {
 			err := x.Runtime.Start(ctx, s)

@@ -29,15 +29,16 @@ func NewTwinWithPrograms() (*Twin, Fixture) {
 		},
 		Programs: map[string]Program{
 			"serve": serve, "exit": exit, "cat": cat, "env": env, "sleep": sleep, "trap": trap, "late": late, "hold": hold,
-			"exhaust": exhaust, "fork": fork, "fill": fill, "spin": spin, "write": write, "read": read, "fill-file": fillFile,
+			"exhaust": exhaust, "fork": fork, "fill": fill, "spin": spin, "say": say, "write": write, "read": read, "fill-file": fillFile,
 		},
 	}
 	quit, bad := img, img
 	quit.Image.Digest, quit.Image.StopSignal = "sha256:"+strings.Repeat("b", 64), "SIGUSR1"
+	quit.Image.Args, quit.Image.Entrypoint = []string{"say", "image"}, 1
 	bad.Image.Digest, bad.Bad = "sha256:"+strings.Repeat("c", 64), true
 	t := NewTwin(map[string]TwinImage{TwinRef: img, twinQuitRef: quit, twinBadRef: bad})
 	return t, Fixture{
-		Ref: TwinRef, UnknownRef: "none:latest", BadRef: twinBadRef, BadDigest: bad.Image.Digest, QuitRef: twinQuitRef,
+		Ref: TwinRef, UnknownRef: "none:latest", BadRef: twinBadRef, BadDigest: bad.Image.Digest, QuitRef: twinQuitRef, Say: []string{"say"},
 		Serve: []string{"serve", "8080"}, Port: 8080,
 		Exit: func(code int) []string { return []string{"exit", strconv.Itoa(code)} },
 		Late: func(code int) []string { return []string{"late", strconv.Itoa(code)} },
@@ -85,6 +86,11 @@ func exit(_ context.Context, p *Process) int {
 
 func cat(_ context.Context, p *Process) int {
 	_, _ = io.Copy(p.Stdout, p.Stdin)
+	return 0
+}
+
+func say(_ context.Context, p *Process) int {
+	fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " "))
 	return 0
 }
 

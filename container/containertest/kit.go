@@ -21,8 +21,11 @@ type Fixture struct {
 	UnknownRef string // a reference that leads nowhere
 	// BadRef leads to an image with other bytes than its digest, BadDigest, names.
 	BadRef, BadDigest string
-	// QuitRef is an image like that of Ref, whose stop signal is SIGUSR1.
+	// QuitRef is an image like that of Ref, whose stop signal is SIGUSR1, and which
+	// runs Say with the argument "image" by itself; Say is its entrypoint.
 	QuitRef string
+	// Say writes its arguments, with a space between them, and a newline.
+	Say []string
 	// Serve writes the line "serving" to standard output, then answers each
 	// connection to Port with "hello\n" and closes it, until it is killed.
 	Serve []string
@@ -281,6 +284,31 @@ func (k *kit) startOther(ctx context.Context) error {
 	s := k.spec(serving, k.f.Serve)
 	s.Env = []string{"NAME=other"}
 	return refused("another spec of the same id", k.rt.Start(ctx, s), container.CodeConflict)
+}
+
+// startEntrypoint runs an image that has an entrypoint and an argument of its own
+// as it is, with another argument, with none, and with another program.
+func (k *kit) startEntrypoint(ctx context.Context) error {
+	for _, c := range []struct {
+		args       []string
+		entrypoint bool
+		want       string
+	}{
+		{nil, false, "image"},
+		{[]string{"tenant", "says"}, true, "tenant says"},
+		{nil, true, ""},
+		{append(slices.Clone(k.f.Say), "alone"), false, "alone"},
+	} {
+		s := k.spec("kit-says", c.args)
+		s.Image, s.Entrypoint = k.quit.Digest, c.entrypoint
+		if err := k.beginSpec(ctx, s, c.want); err != nil {
+			return fmt.Errorf("%q, behind the entrypoint %v: %w", c.args, c.entrypoint, err)
+		}
+		if err := k.rt.Destroy(ctx, s.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *kit) unchanged(ctx context.Context) error {

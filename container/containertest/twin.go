@@ -145,10 +145,7 @@ func (t *Twin) Start(ctx context.Context, s container.Spec) error {
 	if !ok {
 		return fail(container.CodeUnknownImage, s.Image)
 	}
-	args := s.Args
-	if len(args) == 0 {
-		args = img.Image.Args
-	}
+	args := s.CommandLine(img.Image)
 	if len(args) == 0 || img.Programs[args[0]] == nil {
 		return fail(container.CodeProgram, strings.Join(args, " "))
 	}

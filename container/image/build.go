@@ -45,6 +45,8 @@ type Build struct {
 	WorkDir string
 	User    string
 	Ports   []uint16
+	// Entrypoint stands before Args, and is kept where others replace them.
+	Entrypoint []string
 	// StopSignal is "SIGTERM" and the like; empty names none.
 	StopSignal string
 }
@@ -64,7 +66,7 @@ func FromFiles(b Build) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	img, err = mutate.ConfigFile(img, &v1.ConfigFile{
 		OS: platform.OS, Architecture: platform.Architecture, RootFS: v1.RootFS{Type: "layers"},
-		Config: v1.Config{Cmd: b.Args, Env: b.Env, WorkingDir: b.WorkDir, User: b.User, ExposedPorts: exposed(b.Ports), StopSignal: b.StopSignal},
+		Config: v1.Config{Entrypoint: b.Entrypoint, Cmd: b.Args, Env: b.Env, WorkingDir: b.WorkDir, User: b.User, ExposedPorts: exposed(b.Ports), StopSignal: b.StopSignal},
 	})
 	if err != nil {
 		return nil, err

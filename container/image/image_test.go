@@ -494,3 +494,41 @@ func TestSameDigest(t *testing.T) {
 		t.Errorf("got %s and %s", a, b)
 	}
 }
+
+// TestPullOfEarlierVersion: an image that an earlier version kept, which did not
+// know what of its command line is the entrypoint, is asked for once more, and
+// keeps its tree [CONTAINER-100].
+func TestPullOfEarlierVersion(t *testing.T) {
+	img, err := FromFiles(Build{Files: map[string]File{"/bin/x": {Data: []byte("x")}}, Entrypoint: []string{"/bin/x"}, Args: []string{"own"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, d := serve(t)
+	push(t, addr+"/app:1", img)
+	s := openStore(t, Config{Dial: d.DialContext, Local: true})
+	ref := addr + "/app@" + digest.String()
+	if got, err := s.Pull(t.Context(), ref, container.PullOptions{}); err != nil || got.Entrypoint != 1 || len(got.Args) != 2 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	path := s.path(imagesDir, fileName(digest.String()), metaFile)
+	m, err := s.load(digest.String())
+	if err == nil {
+		m.Image.Entrypoint, m.Parted = 0, false
+		err = writeJSON(path, m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got, err := s.Pull(t.Context(), ref, container.PullOptions{}); err != nil || got.Entrypoint != 1 {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	}
+	if got, err := s.Image(digest.String()); err != nil || got.Entrypoint != 1 {
+		t.Errorf("got %+v, %v in the store", got, err)
+	}
+}

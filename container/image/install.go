@@ -40,7 +40,7 @@ func (s *Store) install(ctx context.Context, ref string, src source, o container
 		return container.Image{}, err
 	}
 	digest := p.image.Digest
-	m := meta{Image: p.image, FirstID: s.firstID, Private: o.Username != "" || o.Password != "", Ref: ref}
+	m := meta{Image: p.image, Parted: true, FirstID: s.firstID, Private: o.Username != "" || o.Password != "", Ref: ref}
 	layers, done, err := s.layers(ctx, p, &m, o)
 	defer done()
 	if err != nil {
@@ -57,6 +57,7 @@ func (s *Store) install(ctx context.Context, ref string, src source, o container
 		if there {
 			defer stay()
 			old.Image.Index, old.Ref = m.Image.Index, nameOf(ref, old.Ref)
+			old.Image.Entrypoint, old.Parted = m.Image.Entrypoint, true
 			old.Private = old.Private && m.Private // the registry has just given it to anybody
 			return old.Image, storeError(ctx, digest, writeJSON(s.path(key, metaFile), old))
 		}
@@ -216,7 +217,7 @@ func (s *Store) plan(ctx context.Context, src source, o container.PullOptions) (
 	p.image = container.Image{
 		Digest: src.digest, Index: src.index, SizeBytes: total, OS: c.OS, Arch: c.Architecture,
 		Args: slices.Concat(c.Config.Entrypoint, c.Config.Cmd), Env: c.Config.Env, WorkDir: c.Config.WorkingDir, User: c.Config.User,
-		StopSignal: c.Config.StopSignal,
+		StopSignal: c.Config.StopSignal, Entrypoint: len(c.Config.Entrypoint),
 	}
 	p.image.Ports, err = ports(c.Config.ExposedPorts)
 	if err != nil {

@@ -187,7 +187,7 @@ func (s *Store) cached(ref name.Reference, o container.PullOptions) (container.I
 		return container.Image{}, false
 	}
 	m, err := s.byIndex(d.DigestStr())
-	if err != nil || m.Private {
+	if err != nil || m.Private || !m.Parted {
 		return container.Image{}, false
 	}
 	if o.Progress != nil {

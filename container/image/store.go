@@ -106,6 +106,9 @@ type meta struct {
 	// Private says that credentials were given for it: it is not served again
 	// without asking the registry.
 	Private bool
+	// Parted says that Image.Entrypoint is known. Earlier versions of this package
+	// did not keep it; such an image is asked for once more.
+	Parted bool
 	// Ref is the reference that last led here.
 	Ref string
 	// Layers names the layers below "layers", lowest first; none in images of

@@ -266,10 +266,7 @@ func (s *stage) prepare(r *record) error {
 	if err := checkMountPoints(root); err != nil {
 		return err
 	}
-	s.args = r.Spec.Args
-	if len(s.args) == 0 {
-		s.args = r.Image.Args
-	}
+	s.args = r.Spec.CommandLine(r.Image)
 	if len(s.args) == 0 {
 		return &container.Error{Code: container.CodeProgram, Detail: "neither the image nor the specification names a program"}
 	}

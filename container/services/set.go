@@ -63,6 +63,8 @@ type Service struct {
 	WorkDir string
 	User    string
 	Limits  container.Limits
+	// Entrypoint is that of [container.Spec], too.
+	Entrypoint bool `json:",omitzero"`
 	// Mounts are volumes of the set, in each container of the service.
 	Mounts []container.Mount
 	// Depends is what must be so before this service starts, and starts again.
@@ -306,7 +308,7 @@ func Container(set, service string, run uint64) string {
 // asks for some of the world outside.
 func (v Service) spec(set Set, run uint64) container.Spec {
 	s := container.Spec{
-		ID: Container(set.ID, v.Name, run), Image: v.Image, Args: v.Args, Env: v.Env, WorkDir: v.WorkDir, User: v.User,
+		ID: Container(set.ID, v.Name, run), Image: v.Image, Args: v.Args, Entrypoint: v.Entrypoint, Env: v.Env, WorkDir: v.WorkDir, User: v.User,
 		Hostname: v.Name, Limits: v.Limits, Class: set.Class,
 	}
 	if len(v.Mounts) > 0 {

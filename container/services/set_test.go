@@ -16,6 +16,17 @@ func TestClassOfSet(t *testing.T) {
 	}
 }
 
+// TestEntrypointOfSet: what a service says of the entrypoint is said of its
+// containers [SERVICE-37].
+func TestEntrypointOfSet(t *testing.T) {
+	set := Set{ID: "shop", Services: []Service{{Name: "web", Args: []string{"-v"}, Entrypoint: true}, {Name: "db", Args: []string{"-v"}}}}
+	for i, want := range []bool{true, false} {
+		if got := set.Services[i].spec(set, 1); got.Entrypoint != want || got.Args[0] != "-v" {
+			t.Errorf("service %d: got %+v", i, got)
+		}
+	}
+}
+
 // TestNetworkOfSet: services of one set have a network together, one alone has
 // none [SERVICE-15].
 func TestNetworkOfSet(t *testing.T) {

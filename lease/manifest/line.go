@@ -183,6 +183,7 @@ func faulty(m lease.Manifest) string {
 	}{
 		{"image", func(s *lease.Service, _ *lease.Probe) { s.Image, s.Digest = "x", "" }},
 		{"command", func(s *lease.Service, _ *lease.Probe) { s.Args = nil }},
+		{"args", func(s *lease.Service, _ *lease.Probe) { s.Args = nil }},
 		{"env", func(s *lease.Service, _ *lease.Probe) { s.Env = nil }},
 		{"workdir", func(s *lease.Service, _ *lease.Probe) { s.WorkDir = "" }},
 		{"user", func(s *lease.Service, _ *lease.Probe) { s.User = "" }},

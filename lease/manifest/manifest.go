@@ -49,6 +49,7 @@ type file struct {
 type entry struct {
 	Image     string    `yaml:"image"`
 	Command   []string  `yaml:"command"`
+	Args      []string  `yaml:"args"`
 	Env       yaml.Node `yaml:"env"`
 	WorkDir   string    `yaml:"workdir"`
 	User      string    `yaml:"user"`
@@ -228,6 +229,12 @@ func service(name string, n *yaml.Node) (lease.Service, lease.Probe, error) {
 	}
 	if e.HTTP == "none" {
 		probe.HTTPPath = ""
+	}
+	if e.Args != nil {
+		if len(e.Command) > 0 {
+			return s, probe, in("args", refuse("\"command\" is the whole command line, and \"args\" what the image's entrypoint gets; write one of them"))
+		}
+		s.Args, s.Entrypoint = e.Args, true
 	}
 	var err error
 	if s.Resources, err = resources(e); err != nil {

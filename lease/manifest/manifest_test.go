@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,25 @@ func TestRead(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+// TestReadArgs: what stands behind the image's entrypoint is told apart from a
+// whole command line [SERVICE-14].
+func TestReadArgs(t *testing.T) {
+	for text, want := range map[string]lease.Service{
+		"":                  {},
+		", command: [a, b]": {Args: []string{"a", "b"}},
+		", args: [a, b]":    {Args: []string{"a", "b"}, Entrypoint: true},
+		", args: []":        {Entrypoint: true},
+	} {
+		m, err := manifest.Read([]byte("services: {a: {image: x" + text + "}}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Services[0]; !slices.Equal(got.Args, want.Args) || got.Entrypoint != want.Entrypoint {
+			t.Errorf("%q: got %q, %v", text, got.Args, got.Entrypoint)
+		}
 	}
 }
 
@@ -222,6 +242,7 @@ func TestWords(t *testing.T) {
 		"- services":                                      `a file begins with "services:", and below it the name of each service`,
 		head + "ports: [\"80:8080\"]}}":                   `service "a": ports are numbers of TCP ports that the service listens on, such as 8080; what is reached from outside stands in "publish"`,
 		head + "ports: 80}}":                              `service "a": ports is a list, such as [8080]`,
+		head + "command: [a], args: [b]}}":                `service "a": "command" is the whole command line, and "args" what the image's entrypoint gets; write one of them`,
 		head + "command: sleep 5}}":                       `service "a": command is a list, such as ["first", "second"]`,
 		head + "command: [a, [b]]}}":                      `service "a": command is a list of texts; entry 2 is none`,
 		head + "job: maybe}}":                             `service "a": job is true or false`,

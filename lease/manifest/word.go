@@ -12,7 +12,7 @@ import (
 var otherWords = map[string]string{
 	"environment": "it is \"env\"", "depends_on": "it is \"depends\"", "healthcheck": "it is \"health\"",
 	"volumes": "a service has \"mounts\", VOLUME:PATH", "working_dir": "it is \"workdir\"", "stop_grace_period": "it is \"stop\"",
-	"entrypoint": "\"command\" is the whole command line", "deploy": "a service has \"cpu\", \"memory\" and \"disk\"",
+	"entrypoint": "\"command\" is the whole command line, \"args\" what follows the image's own entrypoint", "deploy": "a service has \"cpu\", \"memory\" and \"disk\"",
 	"cpus": "it is \"cpu\"", "mem_limit": "it is \"memory\"", "expose": "it is \"ports\"", "version": "no version is needed",
 	"networks": "services of a lease reach each other by name; for the world outside there are \"egress\" and \"publish\"",
 	"test":     "it is \"command\", \"http\" or \"tcp\"", "start_period": "it is \"start\"", "build": "services run images that a registry has",

@@ -173,6 +173,9 @@ func (a *API) routes() {
 	post(a, "create-lease", "/leases", "Agree a lease under an offer", func(ctx context.Context, i *struct{ Body service.LeaseRequest }) (service.Lease, error) {
 		return a.svc.CreateLease(ctx, i.Body)
 	})
+	post(a, "convert-file", "/convert", "What a file of services means, of Compose or of the own form; its manifest is for a lease", func(_ context.Context, i *struct{ Body service.ConversionRequest }) (service.Conversion, error) {
+		return service.Convert(i.Body)
+	})
 	get(a, "show-lease", "/leases/{lease}", "One lease", func(ctx context.Context, i *showInput) (service.Lease, error) {
 		if i.Wait > 0 {
 			return a.svc.AwaitLease(ctx, i.Lease, time.Duration(i.Wait)*time.Second)

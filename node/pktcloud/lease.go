@@ -16,6 +16,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/compose"
 	"github.com/pkt-cash/pkt-cloud/lease/manifest"
 	"github.com/pkt-cash/pkt-cloud/node"
 	"github.com/pkt-cash/pkt-cloud/node/client"
@@ -279,6 +280,9 @@ func whatRuns(r *service.LeaseRequest, file string, given service.Resources) err
 		return &service.Error{Code: service.CodeInvalid, Detail: "--file", Err: err}
 	}
 	m, err := manifest.Read(data)
+	if err != nil && compose.Detect(data) == compose.Compose {
+		return service.Errorf(service.CodeInvalid, "%v\n%s is a file of Compose; \"pktcloud deploy %[2]s\" takes it, see docs/compose.md", wrongFile(file, err), file)
+	}
 	if err != nil {
 		return wrongFile(file, err)
 	}

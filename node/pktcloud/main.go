@@ -143,8 +143,8 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
 		a.demoCommand(), a.initCommand(), a.restoreCommand(), a.nodeCommand(), a.loginCommand(), a.doctorCommand(), a.versionCommand(),
-		a.marketCommand(), a.offerCommand(), a.imageCommand(), a.leaseCommand(), a.execCommand(), a.logsCommand(), a.forwardCommand(),
-		a.sshCommand(), a.sshConfigCommand(), a.sshKnownHostsCommand(), a.ncCommand(),
+		a.marketCommand(), a.offerCommand(), a.imageCommand(), a.leaseCommand(), a.deployCommand(), a.schemaCommand(), a.execCommand(),
+		a.logsCommand(), a.forwardCommand(), a.sshCommand(), a.sshConfigCommand(), a.sshKnownHostsCommand(), a.ncCommand(),
 		a.walletCommand(), a.channelCommand(), a.towerCommand(), a.devnetCommand(), a.auditCommand(), a.workloadCommand(), a.startsCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
 	)

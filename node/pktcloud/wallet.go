@@ -177,14 +177,21 @@ func (a *app) showPayment(p service.Payment) error {
 
 // confirm asks a person. Where there is none, only a flag may say yes.
 func (a *app) confirm(question string) error {
+	return a.ask(question, "nothing was paid. Give --yes to pay without a question, or --plan to see the cost")
+}
+
+// ask asks a person. Where there is none it says what was not done, and which flags
+// there are; the first sentence is what a person who says no is told.
+func (a *app) ask(question, otherwise string) error {
 	in, ok := a.in.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return service.Errorf(service.CodeInvalid, "no terminal to ask; nothing was paid. Give --yes to pay without a question, or --plan to see the cost")
+		return service.Errorf(service.CodeInvalid, "no terminal to ask; %s", otherwise)
 	}
 	fmt.Fprint(a.err, question)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if answer := strings.ToLower(strings.TrimSpace(line)); err != nil || answer != "y" && answer != "yes" {
-		return service.Errorf(service.CodeConflict, "nothing was paid")
+		nothing, _, _ := strings.Cut(otherwise, ". ")
+		return service.Errorf(service.CodeConflict, "%s", nothing)
 	}
 	return nil
 }

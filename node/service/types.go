@@ -7,6 +7,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/compose"
 	"github.com/pkt-cash/pkt-cloud/market"
 )
 
@@ -415,4 +416,21 @@ type Event struct {
 	Kind     string `json:"kind" enum:"lease,offer,wallet,chain"`
 	Lease    string `json:"lease,omitempty"`
 	Text     string `json:"text"`
+}
+
+// ConversionRequest is a file of services, and what it is given from outside:
+// nothing of the machine on which the node runs.
+type ConversionRequest struct {
+	File      string            `json:"file" doc:"a file of Compose, or of services; told apart by their words" maxLength:"262144"`
+	Variables map[string]string `json:"variables,omitempty" doc:"for the ${NAME} of a file of Compose"`
+	Profiles  []string          `json:"profiles,omitempty" doc:"profiles of Compose whose services run"`
+	Egress    []string          `json:"egress,omitempty" doc:"where services of a file of Compose connect outside that do not say: public, or places such as example.org:443"`
+}
+
+// Conversion is what a file of services means.
+type Conversion struct {
+	Format    string            `json:"format" enum:"compose,native"`
+	Manifest  lease.Manifest    `json:"manifest" doc:"for a lease request"`
+	Resources Resources         `json:"resources" doc:"of all services and volumes together"`
+	Warnings  []compose.Warning `json:"warnings,omitempty" doc:"what means here not quite what it means to Compose"`
 }

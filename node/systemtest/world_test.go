@@ -220,18 +220,23 @@ func (w *world) explain() {
 // page is what the workload serves.
 const page = "Hello from a lease."
 
+func busyboxPath(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal("busybox is missing: apt-get install busybox-static")
+	}
+	return path
+}
+
 func (w *world) startRegistry() {
 	w.t.Helper()
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(new(bytes.Buffer), "", 0))))
 	w.t.Cleanup(server.Close)
 	w.registry = strings.TrimPrefix(server.URL, "http://")
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		w.t.Fatal("busybox is missing: apt-get install busybox-static")
-	}
 	img, err := image.FromFiles(image.Build{
 		Files: map[string]image.File{
-			"/bin/busybox":    {Source: busybox, Mode: 0o755},
+			"/bin/busybox":    {Source: busyboxPath(w.t), Mode: 0o755},
 			"/bin/sh":         {Link: "busybox"},
 			"/www/index.html": {Data: []byte(page)},
 		},

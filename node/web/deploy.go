@@ -11,6 +11,7 @@ import (
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/compose"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -26,13 +27,14 @@ type deployPage struct {
 	PriceProblem string
 	// Of several services: what the file means, or what is wrong with it.
 	Manifest *lease.Manifest
+	Warnings []compose.Warning // where it means not quite what it means to Compose
 	Fault    *fileFault
 }
 
 // read reads the file of several services.
 func (p *deployPage) read() {
 	if p.Form.several() {
-		p.Manifest, p.Fault = p.Form.manifest()
+		p.Manifest, p.Warnings, p.Fault = p.Form.manifest()
 	}
 }
 
@@ -86,7 +88,7 @@ func (p deployPage) MoreOpen() bool {
 }
 
 var deployFields = append([]string{
-	"offer", "several", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid", "own", "class", "shown",
+	"offer", "several", "image", "port", "command", "cores", "memory", "disk", "max", "term", "interval", "credit", "prepaid", "own", "class", "shown", "outside",
 }, networkFields...)
 
 // request reads the form. Errors are *fieldError.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pkt-cash/pkt-cloud/lease"
+	"github.com/pkt-cash/pkt-cloud/lease/compose"
 	"github.com/pkt-cash/pkt-cloud/lease/manifest"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
@@ -25,6 +26,7 @@ type fileFault struct {
 	Text    string
 	Line    int // 0: not in one place
 	Excerpt []excerptLine
+	More    []string // what else is wrong, each with its line
 }
 
 type excerptLine struct {
@@ -48,7 +50,7 @@ func readForm(r *http.Request) (form, error) {
 		return nil, service.Errorf(service.CodeInvalid, "the form cannot be read; a file has at most %d KiB", manifest.MaxFileBytes>>10)
 	}
 	f := typed(r.PostForm, deployFields...)
-	f["file"] = r.PostForm.Get("file")
+	f["file"], f["variables"] = r.PostForm.Get("file"), r.PostForm.Get("variables")
 	if r.MultipartForm == nil {
 		return f, nil
 	}
@@ -81,23 +83,50 @@ func uploaded(h *multipart.FileHeader) (string, error) {
 // several reports whether the form is that of several services.
 func (f form) several() bool { return f["several"] != "" }
 
-// manifest reads the file of the form. An empty one is no fault yet, but
-// nothing either.
-func (f form) manifest() (*lease.Manifest, *fileFault) {
+// manifest reads the file of the form, of Compose or of the own form, with the
+// variables of the form and nothing else. An empty one is no fault yet, but nothing
+// either.
+func (f form) manifest() (*lease.Manifest, []compose.Warning, *fileFault) {
 	if strings.TrimSpace(f["file"]) == "" {
-		return nil, &fileFault{}
+		return nil, nil, &fileFault{}
 	}
-	m, err := manifest.Read([]byte(f["file"]))
+	variables, err := compose.ReadVariables([]byte(f["variables"]))
+	if err != nil {
+		fault := faultOf(err, f["variables"])
+		fault.Text = "In the variables: " + fault.Text
+		return nil, nil, fault
+	}
+	o := compose.Options{Variables: variables}
+	if f["outside"] != "" {
+		o.Egress = []string{lease.EgressPublic}
+	}
+	m, _, warnings, err := compose.Read([]byte(f["file"]), o)
 	if err == nil {
-		return &m, nil
+		return &m, warnings, nil
 	}
+	list := []error{err}
+	if faults := new(compose.Faults); errors.As(err, &faults) {
+		list = faults.List
+	}
+	fault := faultOf(list[0], f["file"])
+	for _, err := range list[1:] {
+		more := faultOf(err, "")
+		if more.Line > 0 {
+			more.Text = fmt.Sprintf("Line %d: %s", more.Line, more.Text)
+		}
+		fault.More = append(fault.More, more.Text)
+	}
+	return nil, nil, fault
+}
+
+func faultOf(err error, text string) *fileFault {
 	fault := &fileFault{}
 	if at := new(manifest.LineError); errors.As(err, &at) {
 		fault.Line, err = at.Line, at.Err
-		fault.Excerpt = excerpt(f["file"], at.Line)
+		fault.Excerpt = excerpt(text, at.Line)
 	}
 	fault.Text = sentence(errors.New(plainly(err)))
-	return nil, fault
+	return fault
 }
 
 // plainly is a refusal's text without the names of the code.

@@ -93,6 +93,67 @@ func TestDeploySeveral(t *testing.T) {
 	}
 }
 
+const composeFile = `services:
+  web:
+    image: example.org/shop:3
+    command: [serve]
+    depends_on: {db: {condition: service_healthy}}
+    ports: ["80:8080"]
+    restart: always
+    environment: {DB: "postgres://app:${PASSWORD}@db"}
+    deploy: {resources: {limits: {cpus: "0.25", memory: 128M}}}
+  db:
+    image: postgres:17
+    restart: always
+    cap_drop: [ALL]
+    healthcheck: {test: pg_isready}
+    volumes: ["db_data:/var/lib/postgresql/data"]
+volumes: {db_data: {x-pktcloud: {size: 2GiB}}}
+`
+
+// TestDeployCompose: a file of Compose is shown as what it becomes, with what is
+// not quite as it was and what it costs, before anything is agreed; all that cannot
+// be had is said at its lines.
+func TestDeployCompose(t *testing.T) {
+	twin, s := newWeb(t)
+	id := offerID(t, twin)
+	status, body := postFile(t, s, "/deploy/preview", id, composeFile, "variables", "PASSWORD=a\r\n")
+	for _, want := range []string{
+		"<code>web</code>", "waits for db (healthy)", "port 8080/tcp published", "volume db-data at /var/lib/postgresql/data", "Not quite as in the file",
+		"Line 13, <code>db</code>: &#34;cap_drop&#34; is left out", "Line 10, <code>db</code>: it gets 0.5 cores and 256 MiB of memory", "no service connects to anything outside", "per hour", "PASSWORD=a",
+	} {
+		if status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("got %d and not %q in\n%s", status, want, body)
+		}
+	}
+	if status, body := postFile(t, s, "/deploy/preview", id, composeFile, "variables", "PASSWORD=a", "outside", "1", "part", "1"); !strings.Contains(body, "connects to public") || strings.Contains(body, "no service connects") {
+		t.Errorf("got %d\n%s", status, body)
+	}
+	bad := strings.Replace(composeFile, "    cap_drop: [ALL]\n", "    cap_add: [ALL]\n    env_file: /etc/<passwd>\n", 1)
+	for variables, want := range map[string][]string{
+		"PASSWORD=a":   {"Line 13: Service &#34;db&#34;: cap_add cannot be had here", `<span class="here"><b>13</b>     cap_add`, "Line 14: Service &#34;db&#34;: env_file cannot be had here"},
+		"":             {"Line 8: The variable PASSWORD has no value"},
+		"A=b\nnot one": {"Line 2: In the variables: This is not NAME=VALUE"},
+	} {
+		status, body := postFile(t, s, "/deploy", id, "", "file", bad, "variables", variables)
+		for _, w := range want {
+			if status != http.StatusUnprocessableEntity || !strings.Contains(body, w) {
+				t.Errorf("%q: got %d and not %q in\n%s", variables, status, w, body)
+			}
+		}
+	}
+	if r := twin.Requests(); len(r) != 0 {
+		t.Fatalf("got %+v agreed", r)
+	}
+	if status, body := postFile(t, s, "/deploy", id, composeFile, "variables", "PASSWORD=a", "max", "1000"); status != http.StatusOK && status != http.StatusSeeOther {
+		t.Fatalf("got %d\n%s", status, body)
+	}
+	r := twin.Requests()
+	if len(r) != 1 || r[0].Manifest == nil || len(r[0].Manifest.Services) != 2 || !r[0].Manifest.Services[0].Entrypoint || r[0].Manifest.Services[0].Env[0] != "DB=postgres://app:a@db" {
+		t.Errorf("got %+v", r)
+	}
+}
+
 // TestFileErrors: what is wrong with a file is said at its line, nothing is
 // agreed, and nothing that was typed is lost.
 func TestFileErrors(t *testing.T) {

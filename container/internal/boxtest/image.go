@@ -33,7 +33,11 @@ func writeImage(path, stopSignal string) error {
 	for name := range strings.FieldsSeq(programs) {
 		files["/bin/"+name] = image.File{Link: "busybox"}
 	}
-	img, err := image.FromFiles(image.Build{Files: files, Args: []string{"sleep", "1000"}, Env: []string{"FROM=image"}, StopSignal: stopSignal})
+	b := image.Build{Files: files, Args: []string{"sleep", "1000"}, Env: []string{"FROM=image"}, StopSignal: stopSignal}
+	if stopSignal != "" {
+		b.Entrypoint, b.Args = []string{"echo"}, []string{"image"}
+	}
+	img, err := image.FromFiles(b)
 	if err != nil {
 		return err
 	}

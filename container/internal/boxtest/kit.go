@@ -15,7 +15,7 @@ func (w *World) Fixture() containertest.Fixture {
 	w.T.Helper()
 	badRef, badDigest := w.badLayout()
 	return containertest.Fixture{
-		Ref: w.Ref, UnknownRef: "oci:/no/such/layout", BadRef: badRef, BadDigest: badDigest, QuitRef: w.QuitRef,
+		Ref: w.Ref, UnknownRef: "oci:/no/such/layout", BadRef: badRef, BadDigest: badDigest, QuitRef: w.QuitRef, Say: []string{"echo"},
 		Serve: Sh("echo serving; exec nc -ll -p 8080 -e echo hello"), Port: 8080,
 		Exit: func(code int) []string { return Sh(fmt.Sprintf("echo out; echo err >&2; exit %d", code)) },
 		Late: func(code int) []string { return Sh(fmt.Sprintf("sleep 0.3; exit %d", code)) },

@@ -1,0 +1,4 @@
+package compose
+
+// Judge is judge.
+func Judge(key string) (Row, bool) { return judge(key) }
