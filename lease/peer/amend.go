@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
+	"github.com/pkt-cash/pkt-cloud/internal/crash"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/market"
 	"github.com/pkt-cash/pkt-cloud/settle"
@@ -174,7 +175,9 @@ func (p *Provider) apply(r *runner) {
 	r.background("apply", func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, callDeadline)
 		defer cancel()
+		crash.Point("amend apply")
 		err := resizer.Resize(ctx, r.id, m)
+		crash.Point("amend apply")
 		return func() {
 			if r.ctx.Err() != nil || r.state.Proposal.Attempt != a.Attempt {
 				return
