@@ -39,13 +39,20 @@ func (r *runner) adopt() {
 // amendText tells people of an amendment.
 func amendText(was, is lease.Terms) string {
 	text := fmt.Sprintf("%s an hour, %s before", pktcloud.Amount(is.Rate), pktcloud.Amount(was.Rate))
-	if was.Resources != is.Resources {
-		a, b := was.Resources, is.Resources
-		text += fmt.Sprintf("; cpu %g, %g before; memory %d MiB, %d before; disk %d MiB, %d before",
-			float64(b.MilliCPU)/1000, float64(a.MilliCPU)/1000, b.MemoryBytes>>20, a.MemoryBytes>>20, b.DiskBytes>>20, a.DiskBytes>>20)
-	}
-	if was.TermSeconds != is.TermSeconds {
-		text += fmt.Sprintf("; a term of %d s, %d before", is.TermSeconds, was.TermSeconds)
+	for _, c := range []struct {
+		what    string
+		was, is uint64
+		per     float64
+		unit    string
+	}{
+		{"cpu", was.Resources.MilliCPU, is.Resources.MilliCPU, 1000, ""},
+		{"memory", was.Resources.MemoryBytes, is.Resources.MemoryBytes, 1 << 20, " MiB"},
+		{"disk", was.Resources.DiskBytes, is.Resources.DiskBytes, 1 << 20, " MiB"},
+		{"term", was.TermSeconds, is.TermSeconds, 1, " s"},
+	} {
+		if c.was != c.is {
+			text += fmt.Sprintf("; %s %g%s, %g before", c.what, float64(c.is)/c.per, c.unit, float64(c.was)/c.per)
+		}
 	}
 	if was.Limits != is.Limits {
 		text += fmt.Sprintf("; a credit of %s and %s prepaid at most, %s and %s before", is.Limits.Credit, is.Limits.Prepaid, was.Limits.Credit, was.Limits.Prepaid)

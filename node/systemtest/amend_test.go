@@ -131,7 +131,16 @@ func (w *world) wantAmended(id pktcloud.ID, revision, milli uint64, memory int) 
 func TestAmend(t *testing.T) {
 	w := newWorld(t, worldConfig{tags: "crashpoints", blockInterval: 500 * time.Millisecond})
 	w.known(t, w.tenant, w.publish().ID)
-	l := w.rentFile("loaded.yaml", loaded)
+	file := filepath.Join(w.dir, "loaded.yaml")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(loaded, "IMAGE", w.image)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.run("lease", "create", "--dir", w.tenant.dir, "--file", file, "--max-price", "1000", "--interval", "1s", "--credit", testCredit, "--capacity", "10", "--wait")
+	leases, err := w.tenant.client().Leases(t.Context())
+	if err != nil || len(leases) != 1 {
+		t.Fatalf("got %d leases, %v", len(leases), err)
+	}
+	l := leases[0]
 	w.paidIntervals(l.ID, 1)
 	w.wantAmended(l.ID, 0, 200, 64)
 	disk, volume, _ := w.sizes(l)
