@@ -184,7 +184,6 @@ func (w *workload) Resize(ctx context.Context, id pktcloud.ID, m lease.Manifest)
 		to.Volumes[v.Name] = v.SizeBytes
 	}
 	err := w.sets.Resize(ctx, id.Hex(), to)
-	code, _ := errors.AsType[*container.Error](err)
 	switch {
 	case err == nil:
 		return nil
@@ -197,7 +196,10 @@ func (w *workload) Resize(ctx context.Context, id pktcloud.ID, m lease.Manifest)
 	case errors.Is(err, container.CodeDoesNotFit):
 		return lease.Refusal(lease.CodeCapacity, "a service uses more than it would have, or its disk would shrink; free some of it first, or ask for more")
 	}
-	w.log.Warn("a lease could not be resized", "lease", id, "code", code, "error", err)
+	w.log.Warn("a lease could not be resized", "lease", id, "error", err)
+	if errors.Is(err, container.CodeMissingFeature) {
+		return lease.Refusal(lease.CodeCapacity, "the provider's machine cannot make a disk larger that is in use; change the rest without it")
+	}
 	return lease.Refusal(lease.CodeInternal, "the provider's machine could not do it")
 }
 

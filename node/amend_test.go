@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
@@ -86,6 +87,43 @@ func TestAmendLease(t *testing.T) {
 		}
 		return false
 	})
+	_, err = w.tenant.CloseLease(ctx, l.Label)
+	w.check(err)
+}
+
+// TestAmendingTakesRoom: while an amendment is being carried out its room is
+// nobody else's.
+func TestAmendingTakesRoom(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	w.fund(w.tenant, 10*pktcloud.UnitsPerPKT)
+	r := request(w.offer())
+	r.MaxRate, r.Capacity = 1<<50, 2*pktcloud.UnitsPerPKT
+	l := w.order(r)
+	if now := w.started(w.tenant, l.Label); now.Phase != "active" {
+		t.Fatalf("the lease is %s", now.Phase)
+	}
+	hold := make(chan struct{})
+	w.runtime.hold.Store(&hold)
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.tenant.AmendLease(ctx, l.Label, service.AmendRequest{Resources: service.Resources{MilliCPU: 900}, MaxRate: 1 << 50})
+		done <- err
+	}()
+	w.until("it is being carried out", func() bool {
+		now, err := w.provider.Lease(ctx, l.Label)
+		w.check(err)
+		return now.Amending
+	})
+	page, err := w.tenant.Offers(ctx, service.OfferQuery{})
+	w.check(err)
+	r.Offer = page.Offers[0].ID
+	r.Resources.MilliCPU = 400
+	if _, err := w.tenant.CreateLease(ctx, r); err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("got %v for the room of an amendment, want none", err)
+	}
+	close(hold)
+	w.check(<-done)
 	_, err = w.tenant.CloseLease(ctx, l.Label)
 	w.check(err)
 }
