@@ -56,7 +56,8 @@ func amendFaults() []vector.Case {
 	return []vector.Case{
 		fault("amend-unsigned", "signature", "an amendment without its signature", unsigned),
 		fault("amend-manifest-other", "manifest", "a manifest that the amendment does not name", amendWith(func(m *lease.Amend) { m.Manifest = manifest() })),
-		fault("amend-manifest-resources", "manifest", "resources that are not those of the manifest", amendWith(func(m *lease.Amend) { m.Amendment.Body.Resources.MilliCPU = 1 })),
+		fault("amend-manifest-resources", "manifest", "resources that are not those of the manifest",
+			amendWith(func(m *lease.Amend) { m.Amendment.Body.Resources.MilliCPU = 1 })),
 		body("version", "malformed", "an amendment of version 2", func(a *lease.Amendment) { a.Version = 2 }),
 		body("revision-zero", "malformed", "revision 0, which is the terms", func(a *lease.Amendment) { a.Revision = 0 }),
 		body("revision-many", "malformed", "revision 257", func(a *lease.Amendment) { a.Revision, a.Attempt = 257, 257 }),
