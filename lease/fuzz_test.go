@@ -86,7 +86,29 @@ func FuzzParseSignedClose(f *testing.F) {
 	fuzzParse(f, func(b []byte) ([]byte, error) { return encoded(lease.ParseSignedClose(b)) }, must(pktcloud.Marshal(s)))
 }
 
+func FuzzParseAmendment(f *testing.F) {
+	fuzzParse(f, func(b []byte) ([]byte, error) { return encoded(lease.ParseAmendment(b)) },
+		must(amendWith(func(*lease.Amend) {}).Amendment.Encode()))
+}
+
+func FuzzParseAcceptance(f *testing.F) {
+	fuzzParse(f, func(b []byte) ([]byte, error) { return encoded(lease.ParseAcceptance(b)) }, must(seal(providerDevice, goodAcceptance()).Encode()))
+}
+
+func FuzzParseCountersigned(f *testing.F) {
+	m := amendWith(func(*lease.Amend) {})
+	c := lease.Countersigned{Version: 1, Amendment: m.Amendment, Acceptance: seal(providerDevice, goodAcceptance()), Manifest: m.Manifest, Offer: offer()}
+	fuzzParse(f, func(b []byte) ([]byte, error) { return encoded(lease.ParseCountersigned(b)) }, must(pktcloud.Marshal(c)))
+}
+
 func FuzzParseState(f *testing.F) {
 	s, _ := active(f, usual)
-	fuzzParse(f, func(b []byte) ([]byte, error) { return encoded(lease.ParseState(b)) }, must(s.Encode()))
+	amended := s
+	a := amendment(s, dearer)
+	amended.Present, amended.Revision, amended.Attempt, amended.Segments = a, 1, 2, []lease.Segment{{From: 3, Rate: a.Rate}}
+	amended.Proposal = amendment(amended, func(a *lease.Amendment) { a.Attempt = 2 })
+	if err := amended.Check(); err != nil {
+		f.Fatal(err)
+	}
+	fuzzParse(f, func(b []byte) ([]byte, error) { return encoded(lease.ParseState(b)) }, must(s.Encode()), must(amended.Encode()))
 }

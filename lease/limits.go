@@ -10,6 +10,7 @@ const (
 	MaxStatementBytes = 2 << 10
 	MaxDisputeBytes   = 2 << 10
 	MaxCloseBytes     = 8 << 10
+	MaxAmendmentBytes = 2 << 10   // an amendment, or an acceptance
 	MaxSmallBytes     = 2 << 10   // ack, refuse, suspend, resume, close-request, closed, attach
 	MaxFundingBytes   = 128 << 10 // a raw funding transaction
 	MaxStateBytes     = 64 << 10  // a journaled state
@@ -17,6 +18,13 @@ const (
 	MaxExtEntries     = 8
 	MaxExtKey         = 32
 	MaxExtValue       = 1 << 10
+)
+
+// Amendments of a lease.
+const (
+	MaxRevisions      = 256  // that stand
+	MaxAttempts       = 4096 // refused ones included
+	MinAmendedSeconds = 60   // that an amended term leaves
 )
 
 // Credentials of registries [LEASE-41].

@@ -143,6 +143,30 @@ type Attach struct {
 	Sequence uint64      `cbor:"sequence"`
 }
 
+// Amend proposes an amendment, with the manifest that it names [AMEND-1].
+type Amend struct {
+	Version   uint64                     `cbor:"v"`
+	Amendment pktcloud.Signed[Amendment] `cbor:"amendment"`
+	Manifest  Manifest                   `cbor:"manifest"`
+}
+
+// AmendAck makes an amendment stand: the provider has carried it out, and stored
+// that [AMEND-7].
+type AmendAck struct {
+	Version    uint64                      `cbor:"v"`
+	Acceptance pktcloud.Signed[Acceptance] `cbor:"acceptance"`
+}
+
+// AmendRefuse refuses an attempt to amend for good: everything is as it was
+// [AMEND-8].
+type AmendRefuse struct {
+	Version uint64      `cbor:"v"`
+	Lease   pktcloud.ID `cbor:"lease"`
+	Attempt uint64      `cbor:"attempt"`
+	Code    Code        `cbor:"code"`
+	Text    string      `cbor:"text"`
+}
+
 // Type tags of the messages.
 const (
 	TypePropose      = "propose"
@@ -159,6 +183,9 @@ const (
 	TypeClose        = "close"
 	TypeCloseAck     = "close-ack"
 	TypeAttach       = "attach"
+	TypeAmend        = "amend"
+	TypeAmendAck     = "amend-ack"
+	TypeAmendRefuse  = "amend-refuse"
 )
 
 // MessageType returns the type tag.
@@ -202,6 +229,15 @@ func (CloseAck) MessageType() string { return TypeCloseAck }
 
 // MessageType returns the type tag.
 func (Attach) MessageType() string { return TypeAttach }
+
+// MessageType returns the type tag.
+func (Amend) MessageType() string { return TypeAmend }
+
+// MessageType returns the type tag.
+func (AmendAck) MessageType() string { return TypeAmendAck }
+
+// MessageType returns the type tag.
+func (AmendRefuse) MessageType() string { return TypeAmendRefuse }
 
 // envelope is what travels: the type tag and the message's own encoding.
 type envelope struct {
@@ -268,6 +304,12 @@ func ParseMessage(data []byte) (Message, error) {
 		return parseMessage[CloseAck](e.Body, MaxSmallBytes)
 	case TypeAttach:
 		return parseMessage[Attach](e.Body, MaxSmallBytes)
+	case TypeAmend:
+		return parseMessage[Amend](e.Body, MaxManifestBytes+MaxAmendmentBytes+MaxExtEntries*MaxExtValue+MaxSmallBytes)
+	case TypeAmendAck:
+		return parseMessage[AmendAck](e.Body, MaxAmendmentBytes+MaxExtEntries*MaxExtValue)
+	case TypeAmendRefuse:
+		return parseMessage[AmendRefuse](e.Body, MaxSmallBytes)
 	}
 	return nil, Refusal(CodeMalformed, "no message has that type")
 }

@@ -29,6 +29,9 @@ func TestLeaseModel(t *testing.T) {
 			"money":     func(t *rapid.T) { m.broke = rapid.Bool().Draw(t, "broke") },
 			"close":     m.close,
 			"forge":     m.forge,
+			"amend":     m.amend,
+			"apply":     m.apply,
+			"settle":    m.settle,
 		})
 	})
 }
@@ -48,6 +51,9 @@ type party struct {
 	channel       pktcloud.Amount                    // newest voucher in the channel manager
 	announced     bool
 	hostile       bool
+	proposal      lease.Amend                       // journaled (tenant)
+	acceptance    pktcloud.Signed[lease.Acceptance] // journaled (provider): the last one
+	most          lease.Limits                      // that ever stood
 }
 
 type model struct {
@@ -64,6 +70,7 @@ type model struct {
 	closed   bool
 	due      pktcloud.Amount // highest accepted by the tenant
 	stored   int64           // when the provider stored the commit
+	applying bool            // the provider's runtime is at it
 }
 
 const (
@@ -85,6 +92,7 @@ func newModel(t *rapid.T) *model {
 		m.commit = commitFor(d, m.commit.Params.Capacity)
 	}
 	m.tenant.disputes = map[uint64]lease.DisputeMessage{}
+	m.tenant.most, m.provider.most = m.commit.Terms.Limits, m.commit.Terms.Limits
 	m.tenant.hostile = rapid.IntRange(0, 3).Draw(t, "hostile tenant") == 0
 	m.provider.hostile = rapid.IntRange(0, 3).Draw(t, "hostile provider") == 0
 	s, effects := step0(lease.NewTenant(m.commit, m.at(&m.tenant)))
@@ -119,6 +127,9 @@ func (m *model) step(p *party, in lease.Input) error {
 			d := lease.DisputeMessage{Version: 1, Dispute: must(pktcloud.Seal(tenantDevice, e.Dispute))}
 			p.disputes[e.Dispute.Sequence] = d
 			effects[i] = lease.Send{Message: d}
+		case lease.Accept:
+			p.acceptance = must(pktcloud.Seal(providerDevice, e.Acceptance))
+			effects[i] = lease.Send{Message: lease.AmendAck{Version: 1, Acceptance: p.acceptance}}
 		case lease.Conclude:
 			next = next.Signed(must(lease.SignClose(m.device(p), e.Record)))
 		case lease.OfferClose:
@@ -176,6 +187,18 @@ func (m *model) carryOut(p *party, effects []lease.Effect) {
 					m.send(p, modelMessage{message: lease.StatementMessage{Version: 1, Statement: st}})
 				}
 			}
+		case lease.SendAmend:
+			if p.proposal.Amendment.Body.Attempt != p.live.Proposal.Attempt {
+				m.t.Fatal("the tenant sends another amendment than it has under way")
+			}
+			m.send(p, modelMessage{message: p.proposal})
+		case lease.Apply:
+			m.applying = true
+		case lease.AcceptAgain:
+			if p.acceptance.Body.Revision != p.live.Revision {
+				m.t.Fatalf("acceptance %d again at revision %d", p.acceptance.Body.Revision, p.live.Revision)
+			}
+			m.send(p, modelMessage{message: lease.AmendAck{Version: 1, Acceptance: p.acceptance}})
 		case lease.ObjectAgain:
 			m.send(p, modelMessage{message: p.disputes[e.Sequence]})
 		case lease.Pay:
@@ -308,6 +331,16 @@ func (m *model) toProvider(t *rapid.T, msg modelMessage) {
 		}
 		m.settled, m.closed = in.Record.Paid, true
 		m.must(p, lease.Completed{Close: in, Signature: must(lease.SignClose(providerDevice, in.Record))})
+	case lease.Amend:
+		if p.live.Answers(in.Amendment.Body) {
+			m.step(p, lease.Received{Message: in})
+			return
+		}
+		if rapid.IntRange(0, 4).Draw(t, "owner refuses") == 0 {
+			m.step(p, lease.Turn{Attempt: in.Amendment.Body.Attempt, Code: lease.CodeCapacity, Text: "no room"})
+			return
+		}
+		m.step(p, lease.TakeUp{Amendment: in.Amendment, Left: m.left(p)})
 	default:
 		m.step(p, lease.Received{Message: in})
 	}
@@ -347,6 +380,9 @@ func (m *model) crash(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.inbox = [2][]modelMessage{}
+	if p == &m.provider {
+		m.applying = false
+	}
 	p.live, p.durable, p.watch = s, s, s.Ran
 	if p.channel > s.Paid && s.Phase < lease.Closed {
 		m.must(p, lease.Paid{Cumulative: p.channel}) // the channel knew more
@@ -386,6 +422,11 @@ func (m *model) forge(t *rapid.T) {
 		}
 		m.send(&m.provider, modelMessage{message: lease.StatementMessage{Version: 1, Statement: must(pktcloud.Seal(providerDevice, st))}})
 		m.send(&m.provider, modelMessage{message: anything(t, id)})
+		if a := m.tenant.live.Proposal; !a.IsZero() {
+			x := acceptance(m.tenant.live, small.Draw(t, "counts from"))
+			x.Attempt = rapid.Uint64Range(x.Revision, 6).Draw(t, "attempt")
+			m.send(&m.provider, modelMessage{message: lease.AmendAck{Version: 1, Acceptance: seal(providerDevice, x)}})
+		}
 	}
 	if m.tenant.hostile && m.provider.exists {
 		d := lease.Dispute{
@@ -413,6 +454,7 @@ func anything(t *rapid.T, id pktcloud.ID) lease.Message {
 		lease.CloseRequest{Version: 1, Lease: id, Reason: lease.ReasonRequested},
 		lease.CloseAck{Version: 1, Lease: id},
 		lease.Attach{Version: 1, Lease: id, Sequence: n},
+		lease.AmendRefuse{Version: 1, Lease: id, Attempt: 1 + n, Code: lease.CodeCapacity},
 	}).Draw(t, "message")
 }
 
@@ -426,7 +468,9 @@ func (m *model) invariants(t *rapid.T) {
 				t.Fatal(err)
 			}
 		}
-		if e, l := p.live.Max, m.commit.Terms.Limits; p == &m.provider && e.Credit > l.Credit || p == &m.tenant && e.Prepaid > l.Prepaid {
+		now := p.live.Standing().Limits
+		p.most.Credit, p.most.Prepaid = max(p.most.Credit, now.Credit), max(p.most.Prepaid, now.Prepaid)
+		if e, l := p.live.Max, p.most; p == &m.provider && e.Credit > l.Credit || p == &m.tenant && e.Prepaid > l.Prepaid {
 			t.Fatalf("%s: at risk %+v, limits %+v", p.live.Role, e, l)
 		}
 	}
@@ -439,6 +483,14 @@ func (m *model) invariants(t *rapid.T) {
 		t.Fatalf("the accepted due fell from %d to %d", uint64(m.due), uint64(a.Due))
 	}
 	m.due = a.Due
+	if !m.tenant.hostile && !m.provider.hostile && m.provider.exists {
+		if a.Revision > b.Revision || b.Revision > a.Revision+1 || b.Revision > a.Revision && a.Attempt != b.Attempt {
+			t.Fatalf("the tenant stands at revision %d, the provider at %d", a.Revision, b.Revision)
+		}
+		if n := min(len(a.Segments), len(b.Segments)); fmt.Sprint(a.Segments[:n]) != fmt.Sprint(b.Segments[:n]) {
+			t.Fatalf("two tariffs: %v and %v", a.Segments, b.Segments)
+		}
+	}
 	if m.closed && (m.settled < m.provider.channel || m.settled > max(a.Due, a.Paid) && !m.tenant.hostile) {
 		t.Fatalf("the chain pays %d units; vouchers say %d, accepted are %d", uint64(m.settled), uint64(m.provider.channel), uint64(a.Due))
 	}

@@ -1,6 +1,9 @@
 package lease
 
 import (
+	"math"
+	"math/bits"
+
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 )
 
@@ -40,6 +43,15 @@ func (s *State) stepProvider(in Input, now Now) ([]Effect, error) {
 			return nil, s.refusePhase("a close")
 		}
 		return s.beginClose(RoleProvider, in.Reason, now)
+	case TakeUp:
+		return s.takeUp(in, now)
+	case Turn:
+		if in.Attempt <= s.Attempt && (s.Proposal.IsZero() || in.Attempt != s.Attempt) {
+			return nil, Refusal(CodeSequence, "attempt %d was answered", in.Attempt)
+		}
+		return s.turn(in.Attempt, Refusal(in.Code, "%s", in.Text)), nil
+	case Applied:
+		return s.applied(now)
 	case Completed:
 		return s.completed(in)
 	default:
@@ -58,6 +70,11 @@ func (s *State) providerReceived(m Message, now Now) ([]Effect, error) {
 		return s.attach(m)
 	case DisputeMessage:
 		return nil, s.dispute(m.Dispute)
+	case Amend:
+		if a := m.Amendment.Body; a.Lease == s.Lease && s.Answers(a) {
+			return s.answerAmend(a), nil
+		}
+		return nil, Refusal(CodeUnknown, "an amendment that nobody judged")
 	case CloseRequest:
 		if m.Lease != s.Lease {
 			return nil, Refusal(CodeUnknown, "a close of another lease")
@@ -80,7 +97,11 @@ func (s *State) attach(m Attach) ([]Effect, error) {
 	if m.Sequence > s.Sequence {
 		return nil, Refusal(CodeSequence, "statement %d was never issued, the last is %d", m.Sequence, s.Sequence)
 	}
-	effects := []Effect{Resend{m.Sequence}}
+	var effects []Effect
+	if s.Revision > 0 { // before the statements under it [AMEND-10]
+		effects = append(effects, AcceptAgain{})
+	}
+	effects = append(effects, Resend{m.Sequence})
 	switch {
 	case s.Phase == Suspended:
 		effects = append(effects, Send{s.suspend()})
@@ -122,12 +143,14 @@ func (s State) charged() uint64 { return s.Ran - s.Forfeited }
 // creditSeconds is how long the workload may run in all before it would be
 // unpaid beyond the credit [LEASE-12]. Conceded seconds count: they were served.
 func (s State) creditSeconds() uint64 {
-	return s.Terms.SecondsFor(s.Paid + s.Terms.Limits.Credit)
+	hi, lo := bits.Mul64(uint64(s.Paid+s.Standing().Limits.Credit), pktcloud.SecondsPerHour)
+	left := s.Tariff().within(minus(pktcloud.Due{Hi: hi, Lo: lo}, s.conceded()))
+	return left + min(s.Forfeited, math.MaxUint64-left)
 }
 
 // paidForSeconds is the most service that term and share allow.
 func (s State) paidForSeconds() uint64 {
-	return min(s.Terms.TermSeconds, s.Terms.SecondsFor(s.Spendable))
+	return min(s.Standing().TermSeconds, s.Tariff().SecondsFor(s.Spendable))
 }
 
 func (s *State) providerTick(ran uint64, now Now) ([]Effect, error) {
@@ -161,7 +184,7 @@ func (s *State) serve(ran uint64, now Now) ([]Effect, error) {
 	credit, whole := s.creditSeconds(), s.paidForSeconds()
 	s.Ran = max(s.Ran, min(ran, credit, whole+s.Forfeited))
 	switch {
-	case s.charged() >= s.Terms.TermSeconds:
+	case s.charged() >= s.Standing().TermSeconds:
 		return s.beginClose(RoleProvider, ReasonTerm, now)
 	case s.charged() >= whole:
 		return s.beginClose(RoleProvider, ReasonChannel, now)
@@ -198,7 +221,7 @@ func (s *State) resumed() []Effect {
 
 // issue makes the next statement, up to the second now charged [LEASE-9].
 func (s *State) issue(state StatementState, now Now) ([]Effect, error) {
-	due, err := s.Terms.DueAfter(s.charged())
+	due, err := s.DueAfter(s.charged())
 	if err != nil {
 		return nil, err
 	}
@@ -209,6 +232,7 @@ func (s *State) issue(state StatementState, now Now) ([]Effect, error) {
 	if state == Final {
 		st.By, st.Reason, st.Ext = s.By, s.Reason, s.Fault().ext() // [LEASE-22]
 	}
+	st.Ext = underRevision(st.Ext, s.Revision) // [AMEND-10]
 	id, err := idOf(st)
 	if err != nil {
 		return nil, err
@@ -227,7 +251,7 @@ func (s *State) beginClose(by Role, reason Reason, now Now) ([]Effect, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append([]Effect{Stop{}}, issued...), nil
+	return append(append([]Effect{Stop{}}, s.unanswered()...), issued...), nil
 }
 
 // providerPaid counts a voucher, and lets the workload go on when it may.
@@ -257,12 +281,15 @@ func (s *State) dispute(d pktcloud.Signed[Dispute]) error {
 	case !s.Phase.Running() || b.Sequence <= s.Disputed || b.Accepted >= s.Served:
 		return nil // settled before, or by the close
 	}
-	due, err := s.Terms.DueAfter(b.Accepted)
+	due, err := s.DueAfter(b.Accepted)
 	if err != nil {
 		return err
 	}
-	if due < s.Paid.SubFloor(s.Terms.Limits.Prepaid) {
+	if due < s.Paid.SubFloor(s.Standing().Limits.Prepaid) {
 		return Refusal(CodePayment, "second %d was paid for", b.Accepted)
+	}
+	if err := s.concede(b.Accepted); err != nil {
+		return err
 	}
 	s.Forfeited += s.Served - b.Accepted
 	s.Served, s.Due, s.Disputed = b.Accepted, due, s.Sequence

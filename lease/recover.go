@@ -16,9 +16,9 @@ func (s State) Recover() []Effect {
 	case Agreed:
 		return []Effect{Announce{}}
 	case Funded, Starting, Active:
-		return []Effect{Start{}}
+		return append([]Effect{Start{}}, s.carryOn()...)
 	case Suspended:
-		return []Effect{Start{}, Freeze{}}
+		return append([]Effect{Start{}, Freeze{}}, s.carryOn()...)
 	case Closing:
 		return []Effect{Stop{}}
 	case Closed:
@@ -39,7 +39,11 @@ func (s State) Reconnect() []Effect {
 	case Proposed:
 		return []Effect{SendCommit{}}
 	case Agreed, Funded, Starting, Active, Suspended:
-		return append([]Effect{attach}, s.answers()...)
+		effects := append([]Effect{attach}, s.answers()...)
+		if !s.Proposal.IsZero() {
+			effects = append(effects, SendAmend{})
+		}
+		return effects
 	case Closing:
 		effects := append([]Effect{attach}, s.answers()...)
 		if s.Final {
@@ -49,6 +53,14 @@ func (s State) Reconnect() []Effect {
 	case Closed, Refused, Failed:
 	}
 	return nil
+}
+
+// carryOn carries an amendment out that a crash interrupted [AMEND-5].
+func (s State) carryOn() []Effect {
+	if s.Proposal.IsZero() {
+		return nil
+	}
+	return []Effect{Apply{}}
 }
 
 // answers repeats the answer to the last statement.

@@ -22,7 +22,7 @@ func (s *State) rolled(p settle.Params) error {
 	if s.Phase < Agreed || s.Phase >= Closed {
 		return s.refusePhase("a roll of its channel")
 	}
-	s.Spendable, s.Rolls = max(s.Spendable, s.Terms.Share(p)), s.Rolls+1
+	s.Spendable, s.Rolls = max(s.Spendable, s.share(p)), s.Rolls+1
 	return nil
 }
 

@@ -56,6 +56,16 @@ type State struct {
 	// answered [LEASE-47].
 	Cancel bool `cbor:"cancel,omitzero"`
 
+	// Of amendments, amend.go; all zero for a lease that was never amended.
+	Revision uint64          `cbor:"revision,omitzero"`  // that stands
+	Segments []Segment       `cbor:"segments,omitempty"` // one for each revision
+	Present  Amendment       `cbor:"present,omitzero"`   // that stands
+	Proposal Amendment       `cbor:"proposal,omitzero"`  // under way: not answered (tenant), not carried out (provider)
+	Attempt  uint64          `cbor:"attempt,omitzero"`   // last proposed (tenant), taken up or answered (provider)
+	Declined Decline         `cbor:"declined,omitzero"`  // why the last attempt was refused
+	Room     pktcloud.Amount `cbor:"room,omitzero"`      // what the proposal may take of the channel
+	Conceded pktcloud.Due    `cbor:"conceded,omitzero"`  // provider, once amended: what the seconds conceded would have cost
+
 	FrozenAt  uint64 `cbor:"frozen_at"`  // uptime
 	Held      bool   `cbor:"held"`       // provider: the chain is out of sight and the channel perhaps past its deadline
 	ClosingAt uint64 `cbor:"closing_at"` // uptime
@@ -155,7 +165,7 @@ func (s State) Exposure() Exposure {
 	}
 	served := s.Stated
 	if s.Role == RoleProvider {
-		served, _ = s.Terms.DueAfter(s.Ran)
+		served, _ = s.rendered()
 	}
 	e.Credit = served.SubFloor(s.Paid)
 	e.Prepaid = s.Paid.SubFloor(s.Due)
@@ -190,7 +200,10 @@ func (s State) Check() error {
 	if err != nil {
 		return err
 	}
-	due, err := s.Terms.DueAfter(s.Served)
+	if err := s.checkAmendments(); err != nil {
+		return err
+	}
+	due, err := s.DueAfter(s.Served)
 	if err != nil {
 		return err
 	}
@@ -217,22 +230,22 @@ func (s State) Check() error {
 }
 
 func (s State) checkProvider() error {
-	served, err := s.Terms.DueAfter(s.Ran)
+	if s.Served > s.Ran || s.Forfeited > s.Ran-s.Served {
+		return fmt.Errorf("lease: stated %d s and conceded %d s of %d s", s.Served, s.Forfeited, s.Ran)
+	}
+	served, err := s.rendered()
 	if err != nil {
 		return err
 	}
-	switch {
-	case served.SubFloor(s.Paid) > s.Terms.Limits.Credit:
-		return fmt.Errorf("lease: %d units served and %d paid, beyond the credit of %d", uint64(served), uint64(s.Paid), uint64(s.Terms.Limits.Credit))
-	case s.Served+s.Forfeited > s.Ran:
-		return fmt.Errorf("lease: stated %d s and conceded %d s of %d s", s.Served, s.Forfeited, s.Ran)
+	if credit := s.Standing().Limits.Credit; served.SubFloor(s.Paid) > credit {
+		return fmt.Errorf("lease: %d units served and %d paid, beyond the credit of %d", uint64(served), uint64(s.Paid), uint64(credit))
 	}
 	return nil
 }
 
 func (s State) checkTenant() error {
-	if s.Paid > s.Due+s.Terms.Limits.Prepaid {
-		return fmt.Errorf("lease: paid %d units, accepted %d, prepaid limit %d", uint64(s.Paid), uint64(s.Due), uint64(s.Terms.Limits.Prepaid))
+	if limit := s.prepaidLimit(); s.Paid > s.Due+limit {
+		return fmt.Errorf("lease: paid %d units, accepted %d, prepaid limit %d", uint64(s.Paid), uint64(s.Due), uint64(limit))
 	}
 	return nil
 }

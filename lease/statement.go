@@ -67,6 +67,9 @@ func (s Statement) Validate() error {
 	if err := validateFault(s.Ext, s.By, s.Reason); err != nil {
 		return err
 	}
+	if err := validateRevision(s.Ext); err != nil {
+		return err
+	}
 	return validateExt(CodeMalformed, s.Ext)
 }
 

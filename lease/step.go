@@ -37,6 +37,22 @@ type (
 	Started struct{}
 	// Ended means that the workload did not start, or ended by itself.
 	Ended struct{ Fault Fault }
+	// TakeUp is an amendment that offer and owner allow. Left is what the lease's
+	// channel has for none of its leases.
+	TakeUp struct {
+		Amendment pktcloud.Signed[Amendment]
+		Left      pktcloud.Amount
+	}
+	// Turn refuses an amendment for good: one that is not taken up, or that the
+	// runtime cannot carry out, so that all is as it was.
+	Turn struct {
+		Attempt uint64
+		Code    Code
+		Text    string
+	}
+	// Applied means that an amendment that was taken up is carried out. With
+	// [CodeBusy] it is to come again.
+	Applied struct{}
 	// Completed is the tenant's close, once the channel was closed by its
 	// offer. Signature is the provider's own over the same record.
 	Completed struct {
@@ -45,6 +61,13 @@ type (
 		TxID      []byte
 	}
 )
+
+// Propound is, for the tenant, an amendment that its owner wants. Left is what
+// the lease's channel has for none of its leases.
+type Propound struct {
+	Amendment pktcloud.Signed[Amendment]
+	Left      pktcloud.Amount
+}
 
 // Judged is, for the tenant, a statement and what its probes said.
 type Judged struct {
@@ -74,6 +97,10 @@ func (Started) input()   {}
 func (Ended) input()     {}
 func (Completed) input() {}
 func (Judged) input()    {}
+func (Propound) input()  {}
+func (TakeUp) input()    {}
+func (Turn) input()      {}
+func (Applied) input()   {}
 
 // Effect is what the caller shall do once the new state is durable, in the
 // order given. All effects are idempotent: after a crash [State.Recover] and
@@ -104,6 +131,13 @@ type (
 	// Issue signs, keeps and sends a statement. The state already counts it:
 	// keep both in one write.
 	Issue struct{ Statement Statement }
+	// Apply carries the proposal out; answer with Applied or Turn.
+	Apply struct{}
+	// Accept signs, keeps and sends an acceptance. The state already counts it:
+	// keep both in one write.
+	Accept struct{ Acceptance Acceptance }
+	// AcceptAgain sends the last acceptance again.
+	AcceptAgain struct{}
 	// Resend sends the statements after a sequence again.
 	Resend struct{ After uint64 }
 )
@@ -121,6 +155,8 @@ type (
 	// Object signs, keeps and sends a dispute. Keep it in one write with the
 	// state.
 	Object struct{ Dispute Dispute }
+	// SendAmend sends the proposal, again if need be.
+	SendAmend struct{}
 	// ObjectAgain sends the dispute of a sequence again.
 	ObjectAgain struct{ Sequence uint64 }
 	// OfferClose signs the record and sends it: with the payer's half of the
@@ -145,6 +181,10 @@ func (SendVoucher) effect() {}
 func (Object) effect()      {}
 func (ObjectAgain) effect() {}
 func (OfferClose) effect()  {}
+func (SendAmend) effect()   {}
+func (Apply) effect()       {}
+func (Accept) effect()      {}
+func (AcceptAgain) effect() {}
 
 // Step returns the state after an input, and what to do about it. With an
 // error the state is the one that Step was called on, and there is nothing to
@@ -191,6 +231,7 @@ func (s *State) conclude(reason Reason, by Role) []Effect {
 			Due: s.Due, Paid: s.Paid, By: by, Reason: reason, Ext: s.Fault().ext(),
 		}
 	}
+	s.unanswered()
 	s.Phase = Closed
 	return []Effect{Conclude{s.Record}}
 }

@@ -11,6 +11,8 @@ func (s *State) stepTenant(in Input, now Now) ([]Effect, error) {
 		return s.tenantReceived(in.Message, now)
 	case Judged:
 		return s.judged(in, now)
+	case Propound:
+		return s.propose(in)
 	case Paid:
 		return s.tenantPaid(in.Cumulative)
 	case Rolled:
@@ -44,6 +46,10 @@ func (s *State) tenantReceived(m Message, now Now) ([]Effect, error) {
 		return nil, nil
 	case CloseAck:
 		return nil, s.closeAcknowledged(m)
+	case AmendAck:
+		return s.accepted(m, now)
+	case AmendRefuse:
+		return s.refusedAmend(m)
 	default:
 		return nil, s.refusePhase("a " + m.MessageType() + " to a tenant")
 	}
@@ -152,6 +158,8 @@ func (s *State) judged(in Judged, now Now) ([]Effect, error) {
 		return nil, Refusal(CodeSequence, "statement %d after %d", st.Sequence, s.Sequence)
 	case s.Final:
 		return nil, Refusal(CodePhase, "a statement after the final one")
+	case st.Revision() > s.Revision: // the acceptance is missing [AMEND-10]
+		return nil, Refusal(CodeSequence, "a statement under revision %d, known are %d", st.Revision(), s.Revision)
 	}
 	s.Sequence, s.Seen, s.Stated = st.Sequence, id, st.Due
 	bad := s.fault(in, now)
@@ -163,7 +171,7 @@ func (s *State) judged(in Judged, now Now) ([]Effect, error) {
 		s.Served, s.Due, s.Statement = st.To, st.Due, id
 	} else {
 		s.Disputed, s.Code, s.Text = st.Sequence, bad.Code, Clip(bad.Detail)
-		s.Blind = s.Terms.blindSeconds() // from now on only a good probe counts
+		s.Blind = s.blindSeconds() // from now on only a good probe counts
 	}
 	return s.answer(st, id, bad, now), nil
 }
@@ -172,21 +180,22 @@ func (s *State) judged(in Judged, now Now) ([]Effect, error) {
 // table of [LEASE-11]; nil when there is none.
 func (s State) fault(in Judged, now Now) *Error {
 	st := in.Statement.Body
-	due, err := s.Terms.DueAfter(st.To)
+	due, err := s.DueAfter(st.To)
+	term := s.Standing().TermSeconds
 	switch {
 	case st.From != s.Served:
 		return Refusal(CodeSequence, "it begins at second %d, accepted are %d", st.From, s.Served)
 	case err != nil || st.Due != due:
 		return Refusal(CodeDue, "due %s after %d s, want %s", st.Due, st.To, due)
-	case st.To > s.Terms.TermSeconds:
-		return Refusal(CodeAhead, "second %d is beyond the term of %d s", st.To, s.Terms.TermSeconds)
+	case st.To > term:
+		return Refusal(CodeAhead, "second %d is beyond the term of %d s", st.To, term)
 	case st.To > now.Uptime+s.Terms.IntervalSeconds:
 		return Refusal(CodeAhead, "second %d, only %d have passed", st.To, now.Uptime)
 	case st.Due > s.Spendable:
 		return Refusal(CodePayment, "due %s of a share of %s", st.Due, s.Spendable)
 	case st.To > st.From && in.Verdict == Bad:
 		return Refusal(CodeProbe, "%s", in.Text)
-	case st.To > st.From && in.Verdict != Good && s.Blind+st.To-st.From > s.Terms.blindSeconds():
+	case st.To > st.From && in.Verdict != Good && s.Blind+st.To-st.From > s.blindSeconds():
 		return Refusal(CodeProbe, "no probe has seen the last %d s", s.Blind+st.To-st.From)
 	}
 	return nil
@@ -214,7 +223,10 @@ func (s *State) answer(st Statement, id pktcloud.ID, bad *Error, now Now) []Effe
 
 // blindSeconds is how much service a tenant takes on trust after it was away:
 // what the provider trusted it with [LEASE-11].
-func (t Terms) blindSeconds() uint64 { return min(t.SecondsFor(t.Limits.Credit), t.TermSeconds) }
+func (s State) blindSeconds() uint64 {
+	t := s.Standing()
+	return min(t.SecondsFor(t.Limits.Credit), t.TermSeconds)
+}
 
 func (s State) objection(sequence uint64, bad *Error) Dispute {
 	return Dispute{
@@ -229,6 +241,7 @@ func (s *State) finish(st Statement, id pktcloud.ID, bad *Error, now Now) []Effe
 	if s.Phase != Closing {
 		s.Phase, s.ClosingAt = Closing, now.Uptime
 	}
+	s.unanswered()
 	s.Final, s.By, s.Reason = true, st.By, st.Reason
 	s.Record = CloseRecord{
 		Version: CloseVersion, Lease: s.Lease, Statement: id, Second: st.To, Due: st.Due,
@@ -248,7 +261,7 @@ func (s *State) finish(st Statement, id pktcloud.ID, bad *Error, now Now) []Effe
 func (s State) pay() []Effect {
 	want := s.Due
 	if s.Phase < Closing {
-		want += s.Terms.Ahead()
+		want += min(s.Standing().Ahead(), s.prepaidLimit())
 	}
 	want = min(want, s.Spendable)
 	if !s.Confirmed {
@@ -278,8 +291,8 @@ func (s *State) tenantPaid(cumulative pktcloud.Amount) ([]Effect, error) {
 	switch {
 	case s.Phase < Agreed || s.Phase >= Closed:
 		return nil, s.refusePhase("a payment")
-	case cumulative > s.Due+s.Terms.Limits.Prepaid:
-		return nil, Refusal(CodePayment, "%s paid, %s accepted, prepaid limit %s", cumulative, s.Due, s.Terms.Limits.Prepaid)
+	case cumulative > s.Due+s.prepaidLimit():
+		return nil, Refusal(CodePayment, "%s paid, %s accepted, prepaid limit %s", cumulative, s.Due, s.prepaidLimit())
 	case cumulative > s.Spendable:
 		return nil, Refusal(CodePayment, "%s paid of a share of %s", cumulative, s.Spendable)
 	}

@@ -223,3 +223,34 @@ func (m CloseAck) Validate() error {
 
 // Validate checks the message's shape [LEASE-2].
 func (m Attach) Validate() error { return validateHead(m.Version, m.Lease) }
+
+// Validate checks the message's shape and signature, and that the manifest is
+// the one that the amendment names [AMEND-1].
+func (m Amend) Validate() error {
+	if err := validateVersion(m.Version); err != nil {
+		return err
+	}
+	if err := asRefusal(m.Amendment.Verify()); err != nil {
+		return err
+	}
+	return validateAmended(m.Manifest, m.Amendment.Body)
+}
+
+// Validate checks the message's shape and signature [AMEND-7].
+func (m AmendAck) Validate() error {
+	if err := validateVersion(m.Version); err != nil {
+		return err
+	}
+	return asRefusal(m.Acceptance.Verify())
+}
+
+// Validate checks the message's shape [AMEND-8].
+func (m AmendRefuse) Validate() error {
+	if err := validateHead(m.Version, m.Lease); err != nil {
+		return err
+	}
+	if m.Attempt == 0 || m.Attempt > MaxAttempts {
+		return Refusal(CodeMalformed, "attempt %d; a lease has at most %d", m.Attempt, MaxAttempts)
+	}
+	return validateReason(m.Code, m.Text)
+}

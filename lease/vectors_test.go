@@ -78,6 +78,9 @@ func goodMessages() []lease.Message {
 		lease.Close{Version: 1, Record: r, Signature: must(lease.SignClose(tenantDevice, r)), Offer: []byte("offer")},
 		lease.CloseAck{Version: 1, Lease: id, Signature: must(lease.SignClose(providerDevice, r)), TxID: make([]byte, 32)},
 		lease.Attach{Version: 1, Lease: id, Sequence: 2},
+		amendWith(func(*lease.Amend) {}),
+		lease.AmendAck{Version: 1, Acceptance: seal(providerDevice, goodAcceptance())},
+		lease.AmendRefuse{Version: 1, Lease: id, Attempt: 1, Code: lease.CodeCapacity, Text: "no room"},
 	}
 }
 
@@ -454,6 +457,7 @@ func TestMessageVectors(t *testing.T) {
 		}))))
 	cases = append(cases, vector.New("message-good-propose-three", "ok", "a proposal of a lease with three services").
 		With("message", envelope(threeProposal(func(*lease.Propose) {}))).With("manifest", must(three().ID())))
+	cases = append(cases, amendFaults()...)
 	for _, m := range goodMessages() {
 		c := vector.New("message-good-"+m.MessageType(), "ok", "a good "+m.MessageType()).With("message", must(lease.AppendMessage(nil, m)))
 		if c0, ok := m.(lease.Commit); ok {
@@ -498,6 +502,7 @@ func judgements() []vector.Case {
 		judge("one-interval-ahead", "ok", "one interval more than have passed", "good", func(s *lease.Statement) { s.To, s.Due = 17, 17*perSecond }),
 		judge("ahead", "ahead", "a second more than that", "good", func(s *lease.Statement) { s.To, s.Due = 18, 18*perSecond }),
 		judge("skipped", "sequence", "a statement is missing before this one", "good", func(s *lease.Statement) { s.Sequence = 4 }),
+		judge("revision", "sequence", "it was issued under a revision whose acceptance is missing", "good", func(s *lease.Statement) { s.Ext = map[string][]byte{"revision": []byte("1")} }),
 		judge("other-lease", "unknown", "a statement of another lease", "good", func(s *lease.Statement) { s.Lease = pktcloud.IDOf([]byte("other")) }),
 	}
 }

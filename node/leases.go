@@ -343,6 +343,7 @@ func (n *Node) leaseOf(ctx context.Context, v peer.View, labels map[pktcloud.ID]
 		ID: v.ID, Label: cmp.Or(labels[v.ID], v.ID.Hex()[:labelDigits]), Role: v.Role.String(), Phase: v.Phase.String(), Peer: other, Connected: v.Connected, Offer: t.Offer,
 		Image: v.Manifest.ProbeService().Image, Port: uint16(v.Manifest.Probe.Port), Class: v.Manifest.Isolation(), Resources: service.Resources(t.Resources), Rate: t.Rate,
 		Interval: t.IntervalSeconds, Term: t.TermSeconds, Created: v.Agreed, Ends: v.Agreed + int64(t.TermSeconds),
+		Revision: v.Revision, Amending: v.Amending != nil,
 		Served: v.Served, Intervals: v.Sequence, Due: v.Due, Paid: v.Paid, CloseReason: string(v.Reason), Problem: problemOf(v),
 		Exposure: []service.Exposure{
 			{Name: "credit", Bears: "provider", Now: v.Exposure.Credit, Peak: v.Max.Credit, Limit: t.Limits.Credit},

@@ -280,7 +280,7 @@ func (n *Node) openProvider(ctx context.Context) (err error) {
 	}
 	n.provider, err = peer.NewProvider(ctx, peer.ProviderConfig{
 		Host: n.host, Device: n.device, Account: n.account, Store: n.store, Payee: channels{n.manager}, Workload: n.work,
-		Offer: n.openOffer, Admit: n.admit, Log: n.cfg.Log,
+		Offer: n.openOffer, Admit: n.admit, AdmitAmendment: n.admitAmendment, Log: n.cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -259,9 +259,14 @@ func (n *Node) used(except pktcloud.ID) market.Resources {
 		if v.Phase.Final() || v.Phase == lease.Proposed || v.ID == except {
 			continue
 		}
-		sum.MilliCPU += v.Terms.Resources.MilliCPU
-		sum.MemoryBytes += v.Terms.Resources.MemoryBytes
-		sum.DiskBytes += v.Terms.Resources.DiskBytes
+		r := v.Terms.Resources
+		if a := v.Amending; a != nil { // it has both until one of them stands
+			r.MilliCPU, r.MemoryBytes = max(r.MilliCPU, a.Resources.MilliCPU), max(r.MemoryBytes, a.Resources.MemoryBytes)
+			r.DiskBytes = max(r.DiskBytes, a.Resources.DiskBytes)
+		}
+		sum.MilliCPU += r.MilliCPU
+		sum.MemoryBytes += r.MemoryBytes
+		sum.DiskBytes += r.DiskBytes
 	}
 	return sum
 }

@@ -64,6 +64,7 @@ type pulled struct {
 var (
 	_ peer.Workload    = (*workload)(nil)
 	_ session.Workload = (*workload)(nil)
+	_ peer.Resizer     = (*workload)(nil)
 )
 
 // pull brings a service's image into the store and checks its digest. What a
@@ -195,9 +196,7 @@ func (w *workload) setOf(ctx context.Context, id pktcloud.ID, m lease.Manifest) 
 		}
 		s := services.Service{
 			Name: v.Name, Image: got.Digest, Ref: v.Image, Args: v.Args, Entrypoint: v.Entrypoint, Env: v.Env, WorkDir: v.WorkDir, User: v.User,
-			Limits: container.Limits{
-				MilliCPU: v.Resources.MilliCPU, MemoryBytes: v.Resources.MemoryBytes, DiskBytes: max(v.Resources.DiskBytes, container.MinDisk), Pids: maxPids,
-			},
+			Limits:  limitsOf(v),
 			Restart: services.Restart{Policy: services.Policy(v.Restart.Policy), Max: v.Restart.Max}, Job: v.Job, StopGrace: seconds(v.Stop),
 			Health: services.Health{
 				Check: services.Check(v.Health.Check), Command: v.Health.Command, Port: uint16(v.Health.Port), Path: v.Health.Path,

@@ -63,7 +63,15 @@ func (j *journal) tell(t *testing.T) {
 type pullCounter struct {
 	*containertest.Twin
 	looks, pulls atomic.Int64
-	full         atomic.Bool // the disk, when a volume is made
+	full         atomic.Bool                   // the disk, when a volume is made
+	hold         atomic.Pointer[chan struct{}] // limits change once it is closed; nil: at once
+}
+
+func (p *pullCounter) Update(ctx context.Context, id string, l container.Limits) error {
+	if hold := p.hold.Load(); hold != nil {
+		<-*hold
+	}
+	return p.Twin.Update(ctx, id, l)
 }
 
 func (p *pullCounter) CreateVolume(ctx context.Context, v container.VolumeSpec) error {

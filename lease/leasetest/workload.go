@@ -28,6 +28,8 @@ type Workload struct {
 	starts, freezes int
 	fail            error
 	hold            chan struct{} // Start waits for its end
+	resize          func(id pktcloud.ID, m lease.Manifest) error
+	sizes           map[pktcloud.ID]lease.Manifest
 }
 
 type run struct {
@@ -39,7 +41,9 @@ type run struct {
 }
 
 // NewWorkload returns a machine on which nothing runs.
-func NewWorkload() *Workload { return &Workload{runs: map[pktcloud.ID]*run{}} }
+func NewWorkload() *Workload {
+	return &Workload{runs: map[pktcloud.ID]*run{}, sizes: map[pktcloud.ID]lease.Manifest{}}
+}
 
 // Fail makes Start fail, or with nil work again.
 func (w *Workload) Fail(err error) {
@@ -65,8 +69,42 @@ func (w *Workload) Hold() (release func()) {
 	return sync.OnceFunc(func() { close(w.hold) })
 }
 
+// OnResize judges each Resize from now on: with an error of its own it changes
+// nothing. Nil lets all be.
+func (w *Workload) OnResize(judge func(id pktcloud.ID, m lease.Manifest) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.resize = judge
+}
+
+// Sizes returns the manifest whose sizes a lease has.
+func (w *Workload) Sizes(id pktcloud.ID) lease.Manifest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sizes[id]
+}
+
+// Resize implements peer.Resizer.
+func (w *Workload) Resize(_ context.Context, id pktcloud.ID, m lease.Manifest) error {
+	w.mu.Lock()
+	judge := w.resize
+	w.mu.Unlock()
+	if judge != nil {
+		if err := judge(id, m); err != nil {
+			return err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.runs[id] == nil {
+		return errNone
+	}
+	w.sizes[id] = m
+	return nil
+}
+
 // Start implements peer.Workload.
-func (w *Workload) Start(_ context.Context, id pktcloud.ID, _ lease.Manifest) error {
+func (w *Workload) Start(_ context.Context, id pktcloud.ID, m lease.Manifest) error {
 	w.mu.Lock()
 	hold := w.hold
 	w.mu.Unlock()
@@ -98,7 +136,7 @@ func (w *Workload) Start(_ context.Context, id pktcloud.ID, _ lease.Manifest) er
 		}
 	})}
 	go r.server.Serve(l) //nolint:errcheck // ends with Close
-	w.runs[id] = r
+	w.runs[id], w.sizes[id] = r, m
 	w.starts++
 	return nil
 }

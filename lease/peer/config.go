@@ -44,6 +44,11 @@ type ProviderConfig struct {
 	// several goroutines. Nil admits what the offer does.
 	// The credentials are for this look at the manifest's images.
 	Admit func(ctx context.Context, t lease.Terms, m lease.Manifest, c lease.Credentials) error
+	// AdmitAmendment lets the owner refuse an amendment of a lease: it gets the
+	// offer that makes the price, and the terms and the manifest as they would
+	// stand. Nil admits what the offer does. Of several amendments and commits,
+	// one is asked about at a time.
+	AdmitAmendment func(ctx context.Context, id pktcloud.ID, o market.Offer, t lease.Terms, m lease.Manifest) error
 	// MaxLeases bounds the leases that are not yet over; zero means DefaultMaxLeases.
 	MaxLeases int
 	// QuoteSeconds is how long a quote stands; zero means DefaultQuoteSeconds.

@@ -25,6 +25,8 @@ import (
 //	lease/<id>/voucher/<n>    pktcloud.Signed[settle.Voucher], by the voucher's sequence
 //	lease/<id>/successor/<n>  settle.Params that the lease's channel rolled into, the n-th
 //	lease/<id>/rolled/<channel>/<n>  pktcloud.Signed[settle.Voucher] of a successor
+//	lease/<id>/proposal       proposal: an amendment under way
+//	lease/<id>/amendment/<n>  lease.Countersigned, by revision
 //	lease/<id>/close          lease.SignedClose
 //	lease/<id>/event/<n>      Event
 //	lease/<id>/refusal        refusal: a commit refused for good

@@ -73,6 +73,8 @@ type saved struct {
 	count  uint64
 	offer  pktcloud.Signed[market.Offer]
 	links  []pktcloud.ID
+	next   proposal
+	last   lease.Countersigned // with the highest revision
 }
 
 // load reads the journal. Refusals go to the caller.
@@ -108,6 +110,9 @@ func (p *party) load(ctx context.Context, refused func(id pktcloud.ID, value []b
 		r := p.newRunner(s.state, s.commit, uptime)
 		r.events, r.view.Events = s.count, s.events
 		r.addresses, r.rails, r.links = s.offer.Body.Addresses, s.offer.Body.Rails, s.links
+		if err := r.resume(s); err != nil {
+			return err
+		}
 		r.publish()
 		p.leases[id] = r
 		p.order = append(p.order, id)
@@ -119,6 +124,24 @@ func (p *party) load(ctx context.Context, refused func(id pktcloud.ID, value []b
 		}
 		return strings.Compare(a.Hex(), b.Hex())
 	})
+	return nil
+}
+
+// resume takes up what the journal holds of amendments.
+func (r *runner) resume(s *saved) error {
+	r.offer = s.offer
+	if r.state.Revision > 0 {
+		if s.last.Amendment.Body.Revision != r.state.Revision {
+			return fmt.Errorf("lease: the journal of %s has amendment %d, and not %d", r.id, s.last.Amendment.Body.Revision, r.state.Revision)
+		}
+		r.manifest, r.offer = s.last.Manifest, s.last.Offer
+	}
+	if !r.state.Proposal.IsZero() {
+		if s.next.Amendment.Body.Attempt != r.state.Proposal.Attempt {
+			return fmt.Errorf("lease: the journal of %s has no amendment of attempt %d", r.id, r.state.Proposal.Attempt)
+		}
+		r.proposal = s.next
+	}
 	return nil
 }
 
@@ -138,6 +161,10 @@ func (s *saved) take(rest string, value []byte) (err error) {
 		if to, err = settle.ParseParams(value); err == nil {
 			s.links = append(s.links, idOf(to))
 		}
+	case "proposal":
+		err = pktcloud.Unmarshal(value, &s.next, lease.MaxMessageBytes)
+	case "amendment":
+		s.last, err = lease.ParseCountersigned(value) // they ascend
 	case "clock":
 		err = pktcloud.Unmarshal(value, &s.clock, lease.MaxSmallBytes)
 	case "event":

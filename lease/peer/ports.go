@@ -166,6 +166,16 @@ type Workload interface {
 	Dial(ctx context.Context, id pktcloud.ID, service string, port uint16) (net.Conn, error)
 }
 
+// Resizer is a [Workload] whose leases may get other sizes while they run.
+type Resizer interface {
+	// Resize gives services and volumes the sizes of a manifest that differs from
+	// the present one in these alone, all of them or none, and returns once they
+	// hold. It is idempotent. A [lease.Error] is a refusal for good: all is as it was,
+	// but for disks that have grown. After any other error, and after a crash, the
+	// same is asked again until there is an answer [AMEND-5].
+	Resize(ctx context.Context, id pktcloud.ID, m lease.Manifest) error
+}
+
 // Prober looks, for the tenant, whether a lease serves.
 type Prober interface {
 	// Probe returns nil when the service answered as its manifest promises. It

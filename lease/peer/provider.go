@@ -147,6 +147,10 @@ func (p *Provider) do(r *runner, e lease.Effect) {
 		p.stop(r)
 	case lease.Resend:
 		r.resend(e.After)
+	case lease.Apply:
+		p.apply(r)
+	case lease.AcceptAgain:
+		p.acceptAgain(r)
 	case lease.Conclude:
 		p.claim(r)
 	}

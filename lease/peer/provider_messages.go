@@ -123,6 +123,8 @@ func (p *Provider) message(r *runner, m lease.Message) {
 		b := m.Dispute.Body
 		err = r.step(lease.Received{Message: m}, "dispute", string(b.Code)+": "+b.Text,
 			Put{Key: numbered(r.id, "dispute", b.Sequence), Value: encode(m.Dispute)})
+	case lease.Amend:
+		err = p.amend(r, m)
 	case lease.Attach:
 		err = r.step(lease.Received{Message: m}, "attach", "")
 	default:
@@ -361,7 +363,7 @@ func (p *Provider) agreeTo(ctx context.Context, l *link, m lease.Commit, q pktcl
 	}
 	r := p.newRunner(state, m, 0)
 	offer, _ := p.cfg.Offer(m.Terms.Offer)
-	r.rails = offer.Body.Rails
+	r.rails, r.offer = offer.Body.Rails, offer
 	keep := func(context.Context, pktcloud.ID, lease.Credentials) error { return nil }
 	if k, ok := p.cfg.Workload.(CredentialKeeper); ok && len(m.Credentials) > 0 {
 		keep = k.KeepCredentials

@@ -173,7 +173,7 @@ func (p *Provider) AdmitRoll(channel, successor settle.Params, voucher settle.Vo
 	}
 	for _, e := range voucher.Entries {
 		v, ok := p.Lease(e.Lease)
-		if !ok || !p.paidOver(v.Terms.Channel, id) || e.Cumulative > v.Terms.Share(channel) {
+		if !ok || !p.paidOver(v.Terms.Channel, id) || e.Cumulative > v.share(channel) {
 			return settle.Refuse(settle.ErrRoll, "the latest voucher pays lease %s more than its share, or it is none of this channel", e.Lease)
 		}
 	}

@@ -47,10 +47,12 @@ type runner struct {
 	peer     pktcloud.PublicKey // the other side's device
 	// addresses of the provider, from its offer; of a tenant's runner only.
 	addresses []string
-	rails     []market.Rail // of the offer that the lease was agreed under
-	links     []pktcloud.ID // what the lease's channel rolled into, as far as the journal knows
-	wake      chan struct{} // ends the wait before a tenant's next dial
-	sighted   chan struct{} // the same: the provider is connected
+	rails     []market.Rail                 // of the offer that the lease was agreed under
+	offer     pktcloud.Signed[market.Offer] // that makes the rate
+	proposal  proposal                      // of the amendment under way
+	links     []pktcloud.ID                 // what the lease's channel rolled into, as far as the journal knows
+	wake      chan struct{}                 // ends the wait before a tenant's next dial
+	sighted   chan struct{}                 // the same: the provider is connected
 	inbox     chan func()
 	ctx       context.Context // of party.run
 
@@ -224,9 +226,12 @@ func (r *runner) advance(next lease.State, effects []lease.Effect, kind, text st
 	if err := apply(r.ctx, r.p.store, puts); err != nil {
 		return err
 	}
-	before := r.state.Phase
+	before, amended := r.state.Phase, next.Revision > r.state.Revision
 	r.state = next
 	r.tell(before)
+	if amended {
+		r.adopt()
+	}
 	if event != nil {
 		r.events++
 		r.note(*event)
@@ -283,6 +288,12 @@ func (r *runner) sign(next lease.State, e lease.Effect, puts []Put) (lease.State
 		}
 		puts = append(puts, Put{Key: numbered(r.id, "dispute", d.Body.Sequence), Value: encode(d)})
 		return next, lease.Send{Message: lease.DisputeMessage{Version: lease.MessageVersion, Dispute: d}}, puts, nil
+	case lease.Accept:
+		a, err := pktcloud.Seal(r.p.device, e.Acceptance)
+		if err != nil {
+			return next, e, puts, fmt.Errorf("signing an acceptance: %w", err)
+		}
+		return next, lease.Send{Message: lease.AmendAck{Version: lease.MessageVersion, Acceptance: a}}, append(puts, r.countersigned(a)...), nil
 	case lease.Conclude:
 		sig, err := lease.SignClose(r.p.device, e.Record)
 		return next.Signed(sig), e, puts, err
@@ -325,7 +336,11 @@ func (r *runner) publish() {
 	r.mu.Lock()
 	v := &r.view
 	v.ID, v.Role, v.RoleName, v.Phase = s.Lease, s.Role, s.Role.String(), s.Phase
-	v.Terms, v.Manifest, v.Connected = s.Terms, r.manifest, r.link != nil
+	v.Terms, v.Manifest, v.Connected = s.Standing(), r.manifest, r.link != nil
+	v.Revision, v.Declined, v.Amending, v.wants, v.prices = s.Revision, s.Declined, nil, s.Wants(), r.offer.Body
+	if a := s.Proposal; !a.IsZero() {
+		v.Amending = &a
+	}
 	if v.Channel = s.Terms.Channel; len(r.links) > 0 {
 		v.Channel = r.links[len(r.links)-1]
 	}

@@ -49,7 +49,7 @@ func (p *party) others(r *runner) (live, ever bool) {
 func shares(leases []View, p settle.Params) map[pktcloud.ID]pktcloud.Amount {
 	all := map[pktcloud.ID]pktcloud.Amount{}
 	for _, v := range leases {
-		all[v.ID] = v.Terms.Share(p)
+		all[v.ID] = v.share(p)
 	}
 	return all
 }
@@ -91,7 +91,7 @@ func (p *Provider) checkEntries(r *runner, v settle.Voucher) error {
 			if !ok {
 				return lease.Refusal(lease.CodePayment, "the voucher pays lease %s, which is none of this channel", e.Lease)
 			}
-			t, share = other.Terms, other.Terms.Share(params)
+			t, share = other.Terms, other.share(params)
 		}
 		if !p.paidOver(t.Channel, v.Channel) || e.Cumulative > share {
 			return lease.Refusal(lease.CodePayment, "the voucher pays lease %s %s, of a share of %s", e.Lease, e.Cumulative, share)

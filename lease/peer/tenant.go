@@ -180,6 +180,8 @@ func (t *Tenant) do(r *runner, e lease.Effect) {
 		t.pay(r, e.Entry)
 	case lease.SendVoucher:
 		t.sendVoucher(r)
+	case lease.SendAmend:
+		t.sendAmend(r)
 	case lease.ObjectAgain:
 		t.objectAgain(r, e.Sequence)
 	case lease.OfferClose:
@@ -478,6 +480,10 @@ func (t *Tenant) drain(r *runner) {
 				t.offerLater(r) // another lease of the channel stands in the way
 				t.voucherLater(r)
 			}
+		case lease.AmendAck:
+			err = t.amended(r, m)
+		case lease.AmendRefuse:
+			err = t.notAmended(r, m)
 		case lease.CloseAck:
 			err = r.step(lease.Received{Message: m}, "closed", string(r.state.Reason)+", paid "+r.state.Record.Paid.String())
 		default:

@@ -298,7 +298,7 @@ func (t *Tenant) keep(ctx context.Context, offer pktcloud.Signed[market.Offer], 
 	}
 	r := t.newRunner(state, c, 0)
 	r.tenant.credentials = c.Credentials
-	r.addresses, r.rails = offer.Body.Addresses, offer.Body.Rails
+	r.addresses, r.rails, r.offer = offer.Body.Addresses, offer.Body.Rails, offer
 	if err := r.create(ctx, offer, text); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/lease"
 	"github.com/pkt-cash/pkt-cloud/market"
+	"github.com/pkt-cash/pkt-cloud/settle"
 )
 
 // Request is what a tenant wants of an offer.
@@ -41,7 +42,7 @@ type View struct {
 	Role      lease.Role     `json:"-"`
 	RoleName  string         `json:"role"`
 	Phase     lease.Phase    `json:"phase"`
-	Terms     lease.Terms    `json:"terms"`
+	Terms     lease.Terms    `json:"terms"` // that stand: as amended
 	Manifest  lease.Manifest `json:"manifest"`
 	Channel   pktcloud.ID    `json:"channel"` // that pays it: of the terms, or what that one rolled into
 	Connected bool           `json:"connected"`
@@ -59,6 +60,10 @@ type View struct {
 	Agreed    int64  `json:"agreed"`    // Unix seconds
 	Cancelled bool   `json:"cancelled"` // its owner ended it before the commit was answered
 
+	Revision uint64           `json:"revision"`           // amendments that stand
+	Amending *lease.Amendment `json:"amending,omitempty"` // the one under way; nil: none
+	Declined lease.Decline    `json:"declined,omitzero"`  // why the last one was refused
+
 	By            lease.Role        `json:"-"`
 	Reason        lease.Reason      `json:"reason,omitempty"`
 	Text          string            `json:"text,omitempty"` // of the last refusal, dispute or fault
@@ -66,7 +71,14 @@ type View struct {
 	Record        lease.CloseRecord `json:"record"`
 	Countersigned bool              `json:"countersigned"`
 	Events        []Event           `json:"events"`
+
+	wants  pktcloud.Amount // of its channel
+	prices market.Offer    // that make the rate
 }
+
+// share is what the lease may take of its channel, also for an amendment that is
+// under way [LEASE-26] [AMEND-6].
+func (v View) share(p settle.Params) pktcloud.Amount { return min(v.wants, p.Spendable()) }
 
 // Event is one entry of a lease's history.
 type Event struct {

@@ -85,6 +85,10 @@ type (
 	leaseInput struct {
 		Lease string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
 	}
+	amendInput struct {
+		Lease string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
+		Body  service.AmendRequest
+	}
 	showInput struct {
 		Lease string `path:"lease" doc:"id, label or a unique beginning of it" maxLength:"64"`
 		Wait  int    `query:"wait" minimum:"0" maximum:"60" doc:"answer once the service runs or never will, at the latest after so many seconds"`
@@ -190,6 +194,9 @@ func (a *API) routes() {
 	})
 	get(a, "lease-volumes", "/leases/{lease}/volumes", "How a lease's volumes stand, by its provider's word", func(ctx context.Context, i *leaseInput) ([]service.VolumeStanding, error) {
 		return a.svc.LeaseVolumes(ctx, i.Lease)
+	})
+	post(a, "amend-lease", "/leases/{lease}/amend", "Change a lease that runs: its size, price, limits or term", func(ctx context.Context, i *amendInput) (service.Amendment, error) {
+		return a.svc.AmendLease(ctx, i.Lease, i.Body)
 	})
 	post(a, "close-lease", "/leases/{lease}/close", "End a lease", func(ctx context.Context, i *leaseInput) (service.Lease, error) {
 		return a.svc.CloseLease(ctx, i.Lease)

@@ -189,6 +189,14 @@ func TestClientIsTheService(t *testing.T) {
 		r2, err2 := f.twin.RollChannel(ctx, v2[0].Label, r)
 		same("roll", r1, err1, r2, err2)
 	}
+	amend := service.AmendRequest{Resources: service.Resources{MilliCPU: 700}, Plan: true}
+	am1, err1 := f.client.AmendLease(ctx, l.Label, amend)
+	am2, err2 := f.twin.AmendLease(ctx, l.Label, amend)
+	same("plan of an amendment", am1, err1, am2, err2)
+	amend.Plan, amend.MaxRate = false, am2.After.Rate
+	if a, err := f.client.AmendLease(ctx, l.Label, amend); err != nil || a.After != am2.After || a.Revision != 1 {
+		t.Errorf("amend: %v %+v, want %+v", err, a, am2)
+	}
 	if s, err := f.client.WalletLock(ctx); err != nil || !s.Locked {
 		t.Errorf("lock: %v %+v", err, s)
 	}

@@ -74,6 +74,7 @@ type caseFile struct {
 	channels   []*channel                                   // of the terms, and what it rolled into, link by link
 	statements map[uint64]pktcloud.Signed[lease.Statement]  // of both sides
 	vouchers   []map[uint64]pktcloud.Signed[settle.Voucher] // of each channel
+	segments   []segment                                    // one for the terms, and for each amendment
 	result     Lease
 }
 
@@ -93,6 +94,7 @@ func (c *caseFile) judge() bool {
 		return true
 	}
 	c.merge()
+	c.checkAmendments()
 	c.checkStatements()
 	c.checkVouchers()
 	c.checkClose()
@@ -186,6 +188,16 @@ func (c *caseFile) checkQuote(name string, quote []byte) {
 // checkPrice computes the rate of the terms from the offer's prices, rounded
 // up once.
 func (c *caseFile) checkPrice(name string, o market.Offer) {
+	if rate := price(o, c.terms.Resources); rate.Cmp(new(big.Int).SetUint64(uint64(c.terms.Rate))) != 0 {
+		c.find(name, "prices these resources at %s units an hour, the terms say %d", rate, uint64(c.terms.Rate))
+	}
+	if o.Provider != c.terms.Provider || o.Device != c.terms.ProviderDevice {
+		c.find(name, "is of another provider")
+	}
+}
+
+// price is what an offer asks for resources an hour.
+func price(o market.Offer, r market.Resources) *big.Int {
 	num := func(v uint64) *big.Int { return new(big.Int).SetUint64(v) }
 	gib := num(1 << 30)
 	sum := new(big.Rat)
@@ -193,17 +205,10 @@ func (c *caseFile) checkPrice(name string, o market.Offer) {
 		part := new(big.Rat).SetFrac(new(big.Int).Mul(num(uint64(price)), amount), unit)
 		sum.Add(sum, part)
 	}
-	r := c.terms.Resources
 	add(o.Prices.CPUPerCoreHour, num(r.MilliCPU), num(1000))
 	add(o.Prices.MemoryPerGiBHour, num(r.MemoryBytes), gib)
 	add(o.Prices.DiskPerGiBHour, num(r.DiskBytes), gib)
-	rate := ceil(sum.Num(), sum.Denom())
-	if rate.Cmp(num(uint64(c.terms.Rate))) != 0 {
-		c.find(name, "prices these resources at %s units an hour, the terms say %d", rate, uint64(c.terms.Rate))
-	}
-	if o.Provider != c.terms.Provider || o.Device != c.terms.ProviderDevice {
-		c.find(name, "is of another provider")
-	}
+	return ceil(sum.Num(), sum.Denom())
 }
 
 func ceil(num, den *big.Int) *big.Int {
@@ -293,13 +298,6 @@ func voucherName(channel int, n uint64) string {
 	return fmt.Sprintf("voucher %d of successor %d", n, channel)
 }
 
-// due is what the terms ask after so many seconds: rate * seconds / 3600,
-// rounded up.
-func (c *caseFile) due(seconds uint64) *big.Int {
-	product := new(big.Int).Mul(new(big.Int).SetUint64(uint64(c.terms.Rate)), new(big.Int).SetUint64(seconds))
-	return ceil(product, big.NewInt(3600))
-}
-
 // checkStatements follows the provider's word from the first to the last.
 func (c *caseFile) checkStatements() {
 	var end uint64
@@ -374,20 +372,21 @@ func (c *caseFile) checkVouchers() {
 func (c *caseFile) checkEntry(name string, e settle.Entry, byID map[pktcloud.ID]lease.Statement, paidAt map[uint64]uint64) {
 	paid := uint64(e.Cumulative)
 	c.result.Paid = max(c.result.Paid, paid)
-	var due, sequence uint64
+	var due, sequence, revision uint64
 	if e.Statement != c.id { // the first voucher may name the lease itself
 		s, ok := byID[e.Statement]
 		if !ok {
 			c.find(name, "answers a statement that neither side has")
 			return
 		}
-		due, sequence = uint64(s.Due), s.Sequence
+		due, sequence, revision = uint64(s.Due), s.Sequence, s.Revision()
 	}
 	paidAt[sequence] = max(paidAt[sequence], paid)
 	if ahead := paid - min(due, paid); ahead > 0 {
 		c.result.MaxPrepaid = max(c.result.MaxPrepaid, ahead)
-		if ahead > uint64(c.terms.Limits.Prepaid) {
-			c.find(name, "pays %d units ahead, the limit is %d", ahead, uint64(c.terms.Limits.Prepaid))
+		limit := uint64(max(c.under(revision).Prepaid, c.under(revision+1).Prepaid)) // the statement may be the last before an amendment
+		if ahead > limit {
+			c.find(name, "pays %d units ahead, the limit is %d", ahead, limit)
 		}
 	}
 }
@@ -397,14 +396,14 @@ func (c *caseFile) checkEntry(name string, e settle.Entry, byID map[pktcloud.ID]
 func (c *caseFile) exposures(paidAt map[uint64]uint64) {
 	paid := paidAt[0]
 	for n := uint64(1); n <= uint64(len(c.statements)); n++ {
-		due := uint64(c.statements[n].Body.Due)
-		if due > paid {
+		s := c.statements[n].Body
+		if due := uint64(s.Due); due > paid {
 			c.result.MaxCredit = max(c.result.MaxCredit, due-paid)
+			if limit := uint64(c.under(s.Revision()).Credit); due-paid > limit {
+				c.find("credit", "reached %d units at statement %d, the limit is %d", due-paid, n, limit)
+			}
 		}
 		paid = max(paid, paidAt[n])
-	}
-	if c.result.MaxCredit > uint64(c.terms.Limits.Credit) {
-		c.find("credit", "reached %d units, the limit is %d", c.result.MaxCredit, uint64(c.terms.Limits.Credit))
 	}
 }
 

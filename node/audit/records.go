@@ -36,6 +36,7 @@ type journal struct {
 	hasOffer   bool
 	statements map[uint64]pktcloud.Signed[lease.Statement]
 	disputes   map[uint64]pktcloud.Signed[lease.Dispute]
+	amendments map[uint64]lease.Countersigned // by revision
 	vouchers   map[uint64]pktcloud.Signed[settle.Voucher]
 	successors map[uint64]settle.Params                                   // what the channel rolled into, the n-th
 	rolled     map[pktcloud.ID]map[uint64]pktcloud.Signed[settle.Voucher] // vouchers of those, by channel
@@ -88,6 +89,7 @@ func (s *side) read(key string, value []byte, report *Report) {
 		s.leases[id] = &journal{
 			statements: map[uint64]pktcloud.Signed[lease.Statement]{},
 			disputes:   map[uint64]pktcloud.Signed[lease.Dispute]{},
+			amendments: map[uint64]lease.Countersigned{},
 			vouchers:   map[uint64]pktcloud.Signed[settle.Voucher]{},
 			successors: map[uint64]settle.Params{},
 			rolled:     map[pktcloud.ID]map[uint64]pktcloud.Signed[settle.Voucher]{},
@@ -148,6 +150,12 @@ func (j *journal) take(kind string, n uint64, value []byte, report *Report) (err
 			j.disputes[n] = r
 		}
 		report.Checked.Signatures++
+	case "amendment":
+		var r lease.Countersigned
+		if r, err = lease.ParseCountersigned(value); err == nil {
+			j.amendments[n] = r
+		}
+		report.Checked.Signatures += 3
 	case "successor":
 		var p settle.Params
 		if p, err = settle.ParseParams(value); err == nil {

@@ -39,6 +39,7 @@ func (f Finding) String() string { return f.Subject + " " + f.Problem }
 type Lease struct {
 	ID         pktcloud.ID `json:"id"`
 	Intervals  uint64      `json:"intervals"` // statements that cover time
+	Revisions  uint64      `json:"revisions"` // amendments that stood
 	Seconds    uint64      `json:"seconds"`   // of service stated
 	Due        uint64      `json:"due_units"`
 	Paid       uint64      `json:"paid_units"`        // by the last voucher

@@ -227,6 +227,11 @@ func (c *Client) CloseLease(ctx context.Context, name string) (service.Lease, er
 	return call[service.Lease](ctx, c, http.MethodPost, leasePath(name)+"/close", nil, nil)
 }
 
+// AmendLease changes a lease that runs.
+func (c *Client) AmendLease(ctx context.Context, name string, r service.AmendRequest) (service.Amendment, error) {
+	return call[service.Amendment](ctx, c, http.MethodPost, leasePath(name)+"/amend", nil, r)
+}
+
 // LeaseServices says how a lease's services stand.
 func (c *Client) LeaseServices(ctx context.Context, name string) ([]service.Standing, error) {
 	return call[[]service.Standing](ctx, c, http.MethodGet, leasePath(name)+"/services", nil, nil)

@@ -25,7 +25,7 @@ import (
 
 func (a *app) leaseCommand() *cobra.Command {
 	c := &cobra.Command{Use: "lease", Short: "Rent a container, show it, end it"}
-	c.AddCommand(a.leaseCreate(), a.leaseServices(), a.leaseMetrics(), a.leaseVolumes(),
+	c.AddCommand(a.leaseCreate(), a.leaseServices(), a.leaseMetrics(), a.leaseVolumes(), a.leaseAmend(),
 		a.leaseOne("show", "Show a lease", func(ctx context.Context, n *client.Client, name string) (service.Lease, error) {
 			return n.Lease(ctx, name)
 		}),

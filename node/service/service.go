@@ -59,6 +59,11 @@ type Leases interface {
 	// that its provider has not answered is returned at once, still "proposed": it
 	// ends as soon as the provider answers.
 	CloseLease(ctx context.Context, name string) (Lease, error)
+	// AmendLease changes size, price, limits or term of a lease that runs, by an
+	// amendment that both sides sign, or with Plan says what that would cost. It
+	// returns once the provider has answered; where it refuses, all is as it was.
+	// An amendment without an answer is returned as pending after about 20 seconds.
+	AmendLease(ctx context.Context, name string, r AmendRequest) (Amendment, error)
 	// LeaseServices says how a lease's services stand now, in the manifest's
 	// order.
 	LeaseServices(ctx context.Context, name string) ([]Standing, error)

@@ -167,6 +167,8 @@ type Lease struct {
 	Rate        pktcloud.Rate      `json:"rate"`
 	Interval    uint64             `json:"interval" doc:"seconds between payments"`
 	Term        uint64             `json:"term" doc:"seconds"`
+	Revision    uint64             `json:"revision,omitempty" doc:"how often it was amended"`
+	Amending    bool               `json:"amending,omitempty" doc:"an amendment is under way; what is shown stands until it is carried out"`
 	Created     int64              `json:"created" doc:"Unix seconds"`
 	Ends        int64              `json:"ends" doc:"Unix seconds"`
 	Served      uint64             `json:"served" doc:"seconds of service so far"`

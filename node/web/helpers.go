@@ -252,6 +252,7 @@ func eventName(kind string) string {
 	names := map[string]string{
 		"agree": "Agreed", "phase": "State", "statement": "Last statement", "voucher": "Last payment", "start": "Started",
 		"close": "Closing", "closed": "Closed", "freeze": "Frozen", "resume": "Resumed", "dispute": "Disputed", "end": "Ended",
+		"amend": "Amendment", "amended": "Amended",
 	}
 	if n, ok := names[kind]; ok {
 		return n

@@ -53,7 +53,7 @@ func New(svc service.Service, log *slog.Logger) (*Web, error) {
 	}
 	funcs := helpers()
 	funcs["asset"] = func(name string) string { return "/assets/" + name + "?v=" + hashes[name] }
-	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "wallet", "send", "review", "roll", "tx", "coins", "keys", "channels", "channel"} {
+	for _, name := range []string{"login", "failure", "market", "deploy", "leases", "lease", "amend", "wallet", "send", "review", "roll", "tx", "coins", "keys", "channels", "channel"} {
 		t, err := template.New(name).Funcs(funcs).ParseFS(sources, "templates/layout.html", "templates/"+name+".html")
 		if err != nil {
 			return nil, fmt.Errorf("web: %w", err)
@@ -99,6 +99,9 @@ func (w *Web) routes() {
 	w.mux.HandleFunc("GET /leases/{lease}", w.lease)
 	w.mux.HandleFunc("GET /leases/{lease}/live", w.live)
 	w.mux.HandleFunc("POST /leases/{lease}/close", w.closeLease)
+	w.mux.HandleFunc("GET /leases/{lease}/amend", w.amendForm)
+	w.mux.HandleFunc("POST /leases/{lease}/amend", w.reviewAmend)
+	w.mux.HandleFunc("POST /leases/{lease}/amend/confirm", w.amendLease)
 	w.mux.HandleFunc("GET /wallet", w.wallet)
 	w.mux.HandleFunc("POST /wallet/address", w.newAddress)
 	w.mux.HandleFunc("GET /wallet/qr", w.qr)

@@ -5,6 +5,7 @@
 package servicetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -262,6 +263,51 @@ func (t *Twin) CloseLease(_ context.Context, name string) (service.Lease, error)
 	t.leases[i].Phase, t.leases[i].CloseReason, t.leases[i].Endpoint = "closed", "requested", ""
 	t.tell(service.Event{Kind: "lease", Lease: t.leases[i].Label, Text: "closed"})
 	return t.leases[i], nil
+}
+
+// AmendLease changes it at once, at the price of its offer.
+func (t *Twin) AmendLease(_ context.Context, name string, r service.AmendRequest) (service.Amendment, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, err := t.find(name)
+	if err != nil {
+		return service.Amendment{}, err
+	}
+	l := t.leases[i]
+	if l.Phase != "active" {
+		return service.Amendment{}, service.Errorf(service.CodeConflict, "the lease is %s; only one that runs is amended", l.Phase)
+	}
+	terms := func(l service.Lease) service.LeaseTerms {
+		return service.LeaseTerms{Rate: l.Rate, Resources: l.Resources, Term: l.Term}
+	}
+	out := service.Amendment{Lease: l.Label, Revision: l.Revision + 1, Before: terms(l)}
+	l.Resources.MilliCPU = cmp.Or(r.Resources.MilliCPU, l.Resources.MilliCPU)
+	l.Resources.MemoryBytes = cmp.Or(r.Resources.MemoryBytes, l.Resources.MemoryBytes)
+	l.Resources.DiskBytes = cmp.Or(r.Resources.DiskBytes, l.Resources.DiskBytes)
+	l.Volumes = slices.Clone(l.Volumes)
+	for j, v := range l.Volumes {
+		if size, ok := r.Volumes[v.Name]; ok {
+			l.Resources.DiskBytes += size - v.Size
+			l.Volumes[j].Size = size
+		}
+	}
+	l.Term, l.Revision = cmp.Or(r.Term, l.Term), l.Revision+1
+	for _, o := range t.offers {
+		if o.ID == l.Offer {
+			l.Rate = rate(o, l.Resources)
+		}
+	}
+	out.After = terms(l)
+	if out.Before == out.After {
+		return service.Amendment{}, service.Errorf(service.CodeInvalid, "the amendment changes nothing")
+	}
+	if !r.Plan && l.Rate > r.MaxRate {
+		return service.Amendment{}, service.Errorf(service.CodeMoney, "it would cost %s an hour, at most %s is allowed", pktcloud.Amount(l.Rate), pktcloud.Amount(r.MaxRate))
+	}
+	if !r.Plan {
+		t.leases[i] = l
+	}
+	return out, nil
 }
 
 // LeaseServices has a web service that runs and a job that is done.
