@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/internal/kernelnet"
 )
 
 // Runtime runs containers. It implements [container.Runtime].
@@ -85,6 +86,11 @@ func New(cfg Config) (*Runtime, error) {
 	}
 	if cfg.IOBytesPerSecond > 0 {
 		if err := checkIO(); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Network.Kernel {
+		if err := kernelnet.Check(cfg.Network.KernelForwarded); err != nil {
 			return nil, err
 		}
 	}

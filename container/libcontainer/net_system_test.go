@@ -81,11 +81,35 @@ func answerNames(query []byte) []byte {
 	return b
 }
 
+// eachWay runs a test with and without the fast path, each in a network of its own.
+func eachWay(t *testing.T, f func(*testing.T)) {
+	for _, way := range []string{"netstack", "kernel"} {
+		t.Run(way, func(t *testing.T) {
+			if netlab.Alone(t) {
+				f(t)
+			}
+		})
+	}
+}
+
+func onFastPath(t *testing.T) bool { return strings.HasSuffix(t.Name(), "/kernel") }
+
+// forward has the test's machine forward or not.
+func forward(t *testing.T, value string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // networkWorld is a world whose runtime has the internet's name server.
 func networkWorld(t *testing.T, change func(*libcontainer.NetworkConfig)) *world {
 	t.Helper()
 	w := newWorld(t)
-	w.Config.Network = libcontainer.NetworkConfig{Resolvers: []netip.AddrPort{netip.MustParseAddrPort(resolverAddr + ":53")}}
+	w.Config.Network = libcontainer.NetworkConfig{Resolvers: []netip.AddrPort{netip.MustParseAddrPort(resolverAddr + ":53")}, Kernel: onFastPath(t)}
+	if onFastPath(t) {
+		forward(t, "1")
+	}
 	if change != nil {
 		change(&w.Config.Network)
 	}
@@ -110,10 +134,9 @@ func (w *world) fetch(id, host string, port int) string {
 var public = container.Egress{Public: true}
 
 // TestNetworkEgress tries from inside what must and what must not be reached.
-func TestNetworkEgress(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkEgress(t *testing.T) { eachWay(t, testEgress) }
+
+func testEgress(t *testing.T) {
 	newInternet(t)
 	machine, err := net.Listen("tcp", netlab.MachineAddr+":80") // what the machine serves is there to be reached
 	if err != nil {
@@ -192,10 +215,9 @@ func TestNetworkEgress(t *testing.T) {
 }
 
 // TestNetworkGroups shows who finds whom.
-func TestNetworkGroups(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkGroups(t *testing.T) { eachWay(t, testGroups) }
+
+func testGroups(t *testing.T) {
 	newInternet(t)
 	w := networkWorld(t, nil)
 	serve := func(id, group, name string) {
@@ -244,10 +266,9 @@ func TestNetworkGroups(t *testing.T) {
 }
 
 // TestNetworkRemoved shows that nothing is left.
-func TestNetworkRemoved(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkRemoved(t *testing.T) { eachWay(t, testRemoved) }
+
+func testRemoved(t *testing.T) {
 	newInternet(t)
 	w := networkWorld(t, nil)
 	before, links := w.Traces(), linkNames(t)

@@ -17,7 +17,6 @@ import (
 
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
-	"github.com/pkt-cash/pkt-cloud/internal/netlab"
 )
 
 // speed is what one connection reached: Gbit a second, and Gbit for each second
@@ -30,10 +29,9 @@ func (s speed) best(o speed) speed { return speed{max(s.wall, o.wall), max(s.cpu
 // group, into it, and to another container of the group, each beside a
 // connection over the machine's loopback, and beside slirp4netns where that is
 // in PATH. It judges nothing but that bytes flow.
-func TestNetworkSpeed(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkSpeed(t *testing.T) { eachWay(t, testSpeed) }
+
+func testSpeed(t *testing.T) {
 	in := newInternet(t)
 	in.ServeTCP(20, func(c net.Conn) {
 		var err error

@@ -51,10 +51,9 @@ func (w *world) awaitNet(id string, want func(container.NetworkStatus) bool) con
 }
 
 // TestNetworkCounts compares the counters with what was sent, to the byte.
-func TestNetworkCounts(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkCounts(t *testing.T) { eachWay(t, testCounts) }
+
+func testCounts(t *testing.T) {
 	in := newInternet(t)
 	w := trafficWorld(t, nil)
 	w.Start(w.member("a", "g", "a", public))
@@ -102,10 +101,9 @@ func TestNetworkCounts(t *testing.T) {
 
 // TestNetworkBandwidth measures how long a bounded container takes. Each way it
 // may borrow a tenth of a second's bytes, and buffers hold the rest up.
-func TestNetworkBandwidth(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkBandwidth(t *testing.T) { eachWay(t, testBandwidth) }
+
+func testBandwidth(t *testing.T) {
 	newInternet(t)
 	w := trafficWorld(t, nil)
 	s := w.member("slow", "g", "slow", public)
@@ -130,10 +128,9 @@ func TestNetworkBandwidth(t *testing.T) {
 }
 
 // TestNetworkPublished connects from outside.
-func TestNetworkPublished(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkPublished(t *testing.T) { eachWay(t, testPublished) }
+
+func testPublished(t *testing.T) {
 	in := newInternet(t)
 	w := networkWorld(t, func(c *libcontainer.NetworkConfig) {
 		c.PublishOn = []netip.Addr{netip.MustParseAddr(netlab.MachineAddr), netip.MustParseAddr("127.0.0.1")}
@@ -208,10 +205,9 @@ func TestNetworkPublished(t *testing.T) {
 
 // TestNetworkSurvives kills, one after the other, the process that carries the
 // traffic, the keeper, and the node.
-func TestNetworkSurvives(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkSurvives(t *testing.T) { eachWay(t, testSurvives) }
+
+func testSurvives(t *testing.T) {
 	newInternet(t)
 	w := networkWorld(t, nil)
 	w.Start(w.member("a", "g", "a", public))
@@ -261,10 +257,9 @@ func TestNetworkSurvives(t *testing.T) {
 }
 
 // TestNetworkFlood has one group make trouble beside another.
-func TestNetworkFlood(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkFlood(t *testing.T) { eachWay(t, testFlood) }
+
+func testFlood(t *testing.T) {
 	newInternet(t)
 	w := trafficWorld(t, func(c *libcontainer.NetworkConfig) { c.MaxConnections = 20 })
 	s := w.member("bad", "bad", "bad", public)
