@@ -76,6 +76,16 @@ func Check() error {
 	return err
 }
 
+// CheckNetwork reports what this machine lacks for the network that its owner has
+// chosen, without changing anything. Errors are [container.CodeMissingFeature] and
+// say what the owner can do.
+func CheckNetwork(c NetworkConfig) error {
+	if !c.Kernel {
+		return nil
+	}
+	return kernelnet.Check(c.KernelForwarded)
+}
+
 // New opens a runtime over cfg.Dir, in which it finds the containers of an
 // earlier one. Errors are [container.CodeNotRoot], [container.CodeNoCgroups],
 // [container.CodeMissingFeature] or [container.CodeInUse].
@@ -89,10 +99,8 @@ func New(cfg Config) (*Runtime, error) {
 			return nil, err
 		}
 	}
-	if cfg.Network.Kernel {
-		if err := kernelnet.Check(cfg.Network.KernelForwarded); err != nil {
-			return nil, err
-		}
+	if err := CheckNetwork(cfg.Network); err != nil {
+		return nil, err
 	}
 	if err := cfg.checkIDs(); err != nil {
 		return nil, err

@@ -81,10 +81,12 @@ func answerNames(query []byte) []byte {
 	return b
 }
 
-// eachWay runs a test with and without the fast path, each in a network of its own.
+// eachWay runs a test with and without the fast path, at once and each in a network
+// of its own.
 func eachWay(t *testing.T, f func(*testing.T)) {
 	for _, way := range []string{"netstack", "kernel"} {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			if netlab.Alone(t) {
 				f(t)
 			}
@@ -92,7 +94,16 @@ func eachWay(t *testing.T, f func(*testing.T)) {
 	}
 }
 
-func onFastPath(t *testing.T) bool { return strings.HasSuffix(t.Name(), "/kernel") }
+// alone runs a test in a network of its own.
+func alone(t *testing.T, way string, f func(*testing.T)) {
+	t.Run(way, func(t *testing.T) {
+		if netlab.Alone(t) {
+			f(t)
+		}
+	})
+}
+
+func onFastPath(t *testing.T) bool { return strings.Contains(t.Name(), "/kernel") }
 
 // forward has the test's machine forward or not.
 func forward(t *testing.T, value string) {
@@ -266,7 +277,10 @@ func testGroups(t *testing.T) {
 }
 
 // TestNetworkRemoved shows that nothing is left.
-func TestNetworkRemoved(t *testing.T) { eachWay(t, testRemoved) }
+func TestNetworkRemoved(t *testing.T) {
+	alone(t, "netstack", testRemoved)
+	alone(t, "kernel", testRemoved)
+}
 
 func testRemoved(t *testing.T) {
 	newInternet(t)

@@ -33,12 +33,12 @@ func Check(forwarded bool) error {
 	}
 	for _, c := range all {
 		if drops(c) {
-			return missing(nil, fmt.Sprintf("the firewall's table %s drops what is forwarded: let it accept what comes from and goes to interfaces %s*, then say so with --lease-network-forwarded",
+			return missing(nil, fmt.Sprintf("the firewall's table %s drops what is forwarded: let it accept what comes from and goes to interfaces %s*, then say so, by KernelForwarded or node --lease-network-forwarded",
 				c.Table.Name, NamePrefix))
 		}
 	}
 	if b, err := os.ReadFile("/proc/net/ip_tables_names"); err == nil && slices.Contains(strings.Fields(string(b)), "filter") {
-		return missing(nil, fmt.Sprintf("rules of iptables-legacy cannot be looked into: see that they accept what comes from and goes to interfaces %s*, then say so with --lease-network-forwarded", NamePrefix))
+		return missing(nil, fmt.Sprintf("rules of iptables-legacy cannot be looked into: see that they accept what comes from and goes to interfaces %s*, then say so, by KernelForwarded or node --lease-network-forwarded", NamePrefix))
 	}
 	return nil
 }

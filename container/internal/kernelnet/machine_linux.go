@@ -97,6 +97,7 @@ func (l *lease) guard(never []netip.Prefix, connections int) error {
 	// Before anything of the machine's translates it: not to the machine, nor to all
 	// hosts of a network.
 	t.add(arrive, []expr.Any{&expr.Fib{Register: reg1, ResultADDRTYPE: true, FlagDADDR: true}}, isNot(native(unix.RTN_UNICAST)...), drop)
+	l.age(t)
 	leaving, returning := t.chain("leaving"), t.chain("returning")
 	for _, p := range never { // and after it has
 		t.add(leaving, within(atDest, p), drop)
@@ -123,6 +124,25 @@ func (l *lease) guard(never []netip.Prefix, connections int) error {
 		return fmt.Errorf("write the machine's rules of the group: %w", err)
 	}
 	return nil
+}
+
+// age has the machine forget a group's connections soon after they have ended, and
+// datagrams as soon as the router does: its table is that of all its programs.
+func (l *lease) age(t *rules) {
+	tcp := expr.CtStatePolicyTimeout{
+		expr.CtStateTCPSYNSENT: 20, expr.CtStateTCPSYNRECV: 20, expr.CtStateTCPESTABLISHED: 5 * 24 * 3600, expr.CtStateTCPFINWAIT: 60,
+		expr.CtStateTCPTIMEWAIT: 1, expr.CtStateTCPCLOSE: 1,
+	}
+	udp := expr.CtStatePolicyTimeout{expr.CtStateUDPUNREPLIED: FlowSeconds, expr.CtStateUDPREPLIED: FlowSeconds}
+	age := t.chain("age", hook{nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, nftables.ChainPolicyAccept})
+	for proto, policy := range map[uint8]expr.CtStatePolicyTimeout{unix.IPPROTO_TCP: tcp, unix.IPPROTO_UDP: udp} {
+		name := fmt.Sprintf("age-%d", proto)
+		t.conn.AddObj(&nftables.NamedObj{
+			Table: t.table, Name: name, Type: nftables.ObjTypeCtTimeout,
+			Obj: &expr.CtTimeout{L3Proto: unix.NFPROTO_IPV4, L4Proto: proto, Policy: policy},
+		})
+		t.add(age, from(l.name), protocol(proto), []expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_CT_TIMEOUT, Name: name}})
+	}
 }
 
 // fitSegments has both ends of a TCP connection make no segments that the way out

@@ -261,6 +261,11 @@ func more(n int) []expr.Any {
 	return []expr.Any{&expr.Connlimit{Count: uint32(n), Flags: expr.NFT_CONNLIMIT_F_INV}}
 }
 
+// faster matches packets beyond n a second.
+func faster(n int) []expr.Any {
+	return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(n), Over: true, Unit: expr.LimitTimeSecond, Burst: uint32(n)}}
+}
+
 func verdict(k expr.VerdictKind, chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: k, Chain: chain}}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -94,7 +95,7 @@ func settle() error {
 		// A segment outside of the window that the kernel knows would go to the stack,
 		// which knows nothing of it and ends the connection.
 		"nf_conntrack_tcp_be_liberal": "1",
-		"nf_conntrack_udp_timeout":    "60", "nf_conntrack_udp_timeout_stream": "60", "nf_conntrack_icmp_timeout": "10",
+		"nf_conntrack_udp_timeout":    strconv.Itoa(FlowSeconds), "nf_conntrack_udp_timeout_stream": strconv.Itoa(FlowSeconds), "nf_conntrack_icmp_timeout": "10",
 		"nf_conntrack_tcp_timeout_syn_sent": "20", "nf_conntrack_tcp_timeout_syn_recv": "20", "nf_conntrack_tcp_timeout_close": "1",
 		"nf_conntrack_tcp_timeout_time_wait": "20", "nf_conntrack_tcp_timeout_fin_wait": "60", "nf_conntrack_generic_timeout": "10",
 	} {

@@ -21,7 +21,11 @@ var Between = netip.MustParsePrefix("198.19.0.0/16")
 const (
 	maxLearned = 4096 // addresses of allowed names, for each container
 	maxHold    = 24 * time.Hour
+	maxNew     = 4096 // connections begun in a second, for each group
 )
+
+// FlowSeconds is how long a flow of datagrams is known after its last one.
+const FlowSeconds = 60
 
 // Plan is where one container may connect by the fast path. The zero value is
 // nowhere.

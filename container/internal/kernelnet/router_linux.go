@@ -132,6 +132,7 @@ func (t *table) writeForward(connections int) {
 	t.add(leaving, drop)
 	forward := t.chain("forward", hook{nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, nftables.ChainPolicyDrop})
 	t.add(forward, state(stateNew), more(connections), leap("beyond"))
+	t.add(forward, to(upName), state(stateNew), faster(maxNew), leap("beyond"))
 	t.add(forward, from(upName), leap("arriving"))
 	t.add(forward, to(upName), leap("leaving"))
 	t.add(forward, accept)
