@@ -33,15 +33,17 @@ func Check(forwarded bool) error {
 	}
 	for _, c := range all {
 		if drops(c) {
-			return missing(nil, fmt.Sprintf("the firewall's table %s drops what is forwarded: let it accept what comes from and goes to interfaces %s*, then say so, by KernelForwarded or node --lease-network-forwarded",
-				c.Table.Name, NamePrefix))
+			return missing(nil, fmt.Sprintf("the firewall's table %s drops what is forwarded; %s", c.Table.Name, vouch))
 		}
 	}
 	if b, err := os.ReadFile("/proc/net/ip_tables_names"); err == nil && slices.Contains(strings.Fields(string(b)), "filter") {
-		return missing(nil, fmt.Sprintf("rules of iptables-legacy cannot be looked into: see that they accept what comes from and goes to interfaces %s*, then say so, by KernelForwarded or node --lease-network-forwarded", NamePrefix))
+		return missing(nil, "rules of iptables-legacy cannot be looked into; "+vouch)
 	}
 	return nil
 }
+
+// vouch is what an owner with a firewall of their own can do.
+const vouch = "have it accept what comes from and goes to interfaces " + NamePrefix + "*, then say so, by KernelForwarded or node --lease-network-forwarded"
 
 // drops reports whether a chain's usual answer to what is forwarded is no.
 func drops(c *nftables.Chain) bool {
