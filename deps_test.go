@@ -66,6 +66,7 @@ var heavyModules = []struct {
 	{"github.com/libp2p/", []string{"market/gossip", "lease/peer", "lease/session", "node", "node/..."}},
 	{"github.com/opencontainers/runc", []string{"container/libcontainer", "container/libcontainer/..."}},
 	{"github.com/opencontainers/cgroups", []string{"container/libcontainer", "container/libcontainer/..."}},
+	{"github.com/google/nftables", []string{"container/internal/kernelnet"}},
 	{"github.com/containerd/containerd", []string{"container/image", "container/image/..."}},
 	{"github.com/google/go-containerregistry", []string{"container/image", "container/image/...", "node", "node/..."}},
 	{"gvisor.dev/", []string{"container/netstack"}},

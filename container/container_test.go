@@ -104,7 +104,7 @@ func TestSpecEqual(t *testing.T) {
 }
 
 // TestCommandLine: what runs is told by the specification and the image
-// [CONTAINER-100].
+// [CONTAINER-120].
 func TestCommandLine(t *testing.T) {
 	img := Image{Args: []string{"entry", "-x", "own"}, Entrypoint: 2}
 	for _, c := range []struct {

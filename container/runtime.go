@@ -25,7 +25,7 @@ type Runtime interface {
 	// since; [CodeConflict] when it was started from another [CONTAINER-4].
 	// An interrupted Start is begun anew by the next one. What runs is
 	// [Spec.CommandLine] of the image: Args stand for the whole of the image's own,
-	// and with Entrypoint for its arguments alone [CONTAINER-100].
+	// and with Entrypoint for its arguments alone [CONTAINER-120].
 	Start(ctx context.Context, s Spec) error
 	// Status reports on one container. The exit code of a container that ended
 	// while no Runtime was looking is known all the same.

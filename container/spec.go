@@ -19,7 +19,7 @@ type Spec struct {
 	// Args is the command line; empty means the image's own.
 	Args []string
 	// Entrypoint puts Args behind the image's entrypoint, in place of the image's
-	// own arguments, also where Args is empty [CONTAINER-100].
+	// own arguments, also where Args is empty [CONTAINER-120].
 	Entrypoint bool `json:",omitzero"`
 	// Env is added to the image's own, "NAME=value"; the last one counts.
 	Env []string
@@ -90,7 +90,7 @@ func (s Spec) Validate() error {
 	return s.Limits.Validate()
 }
 
-// CommandLine is what runs: the program and its arguments [CONTAINER-100]. Empty:
+// CommandLine is what runs: the program and its arguments [CONTAINER-120]. Empty:
 // neither the specification nor the image names a program.
 func (s Spec) CommandLine(img Image) []string {
 	switch {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 
+	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
 	"github.com/pkt-cash/pkt-cloud/node/service"
 )
 
@@ -37,5 +38,19 @@ func (n *Node) Doctor(ctx context.Context) (service.Report, error) {
 		r.OK = false
 	}
 	r.Checks = append(r.Checks, c)
+	if n.cfg.LeaseNetwork.Kernel && n.cfg.Provider && n.cfg.Runtime == nil {
+		c := checkLeaseNetwork(libcontainer.CheckNetwork(n.cfg.LeaseNetwork.config()))
+		r.Checks, r.Provider = append(r.Checks, c), r.Provider && c.OK
+	}
 	return r, nil
+}
+
+// checkLeaseNetwork says whether leases can have the kernel's network, which the
+// owner has asked for.
+func checkLeaseNetwork(err error) service.Check {
+	c := service.Check{Name: "lease network", Needed: "provider", OK: err == nil, Detail: "the kernel forwards for leases"}
+	if err != nil {
+		c.Detail, c.Remedy = err.Error(), "until then new leases with a network cannot start; or run the node without --lease-network kernel"
+	}
+	return c
 }

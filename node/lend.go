@@ -51,6 +51,9 @@ type LeaseNetwork struct {
 	// BytesPerSecond bounds what a lease sends, and what it receives; 0 means no
 	// bound.
 	BytesPerSecond uint64
+	// Kernel and KernelForwarded are those of [libcontainer.NetworkConfig]: the kernel
+	// forwards what services send to the public internet, which is faster.
+	Kernel, KernelForwarded bool
 }
 
 // PublishAddress is an address of this machine, and As what tenants are told: the
@@ -148,6 +151,7 @@ func (c LeaseNetwork) config() libcontainer.NetworkConfig {
 	out := libcontainer.NetworkConfig{
 		Deny: c.Deny, DenyPorts: c.DenyPorts, AllowPrivate: c.AllowPrivate, PublishOn: []netip.Addr{},
 		PublishFirst: c.PublishFirst, PublishLast: c.PublishLast, BytesPerSecond: c.BytesPerSecond,
+		Kernel: c.Kernel, KernelForwarded: c.KernelForwarded,
 	}
 	for _, a := range c.PublishOn {
 		out.PublishOn = append(out.PublishOn, a.On)

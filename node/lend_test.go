@@ -97,16 +97,17 @@ func TestUnused(t *testing.T) {
 // is told; without addresses nothing is published [SERVICE-21] [SERVICE-23].
 func TestLeaseNetworkConfig(t *testing.T) {
 	got := LeaseNetwork{}.withDefaults().config()
-	if got.PublishOn == nil || len(got.PublishOn) != 0 || !slices.Equal(got.DenyPorts, []uint16{25}) {
+	if got.PublishOn == nil || len(got.PublishOn) != 0 || got.Kernel || got.KernelForwarded || !slices.Equal(got.DenyPorts, []uint16{25}) {
 		t.Errorf("got %+v, want no addresses and no port 25", got)
 	}
 	deny := []netip.Prefix{netip.MustParsePrefix("8.8.0.0/16")}
 	got = LeaseNetwork{
 		Deny: deny, DenyPorts: []uint16{}, AllowPrivate: []string{"10.1.2.3:5432"}, PublishOn: []PublishAddress{{On: here, As: netip.MustParseAddr("203.0.113.9")}},
-		PublishFirst: 1, PublishLast: 2, BytesPerSecond: 1 << 20,
+		PublishFirst: 1, PublishLast: 2, BytesPerSecond: 1 << 20, Kernel: true, KernelForwarded: true,
 	}.withDefaults().config()
 	if !slices.Equal(got.Deny, deny) || len(got.DenyPorts) != 0 || !slices.Equal(got.AllowPrivate, []string{"10.1.2.3:5432"}) ||
-		!slices.Equal(got.PublishOn, []netip.Addr{here}) || got.PublishFirst != 1 || got.PublishLast != 2 || got.BytesPerSecond != 1<<20 {
+		!slices.Equal(got.PublishOn, []netip.Addr{here}) || got.PublishFirst != 1 || got.PublishLast != 2 || got.BytesPerSecond != 1<<20 ||
+		!got.Kernel || !got.KernelForwarded {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -30,7 +30,7 @@ var promises = []Promise{
 	{"status", "Status", "Status reports on one container.", (*kit).status},
 	{"start-idempotent", "Start", "It is idempotent by Spec.ID: nil when a container was already started from an equal spec,", (*kit).startAgain},
 	{"start-conflict", "Start", "[CodeConflict] when it was started from another [CONTAINER-4].", (*kit).startOther},
-	{"start-entrypoint", "Start", "What runs is [Spec.CommandLine] of the image: Args stand for the whole of the image's own, and with Entrypoint for its arguments alone [CONTAINER-100].", (*kit).startEntrypoint},
+	{"start-entrypoint", "Start", "What runs is [Spec.CommandLine] of the image: Args stand for the whole of the image's own, and with Entrypoint for its arguments alone [CONTAINER-120].", (*kit).startEntrypoint},
 	{"failure-changes-nothing", "Runtime", "A method that fails leaves the container as it was,", (*kit).unchanged},
 	{"failed-start", "Runtime", "and a failed Start leaves nothing.", (*kit).startFails},
 	{"start-interrupted", "Start", "An interrupted Start is begun anew by the next one.", (*kit).startInterrupted},

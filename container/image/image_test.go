@@ -497,7 +497,7 @@ func TestSameDigest(t *testing.T) {
 
 // TestPullOfEarlierVersion: an image that an earlier version kept, which did not
 // know what of its command line is the entrypoint, is asked for once more, and
-// keeps its tree [CONTAINER-100].
+// keeps its tree [CONTAINER-120].
 func TestPullOfEarlierVersion(t *testing.T) {
 	img, err := FromFiles(Build{Files: map[string]File{"/bin/x": {Data: []byte("x")}}, Entrypoint: []string{"/bin/x"}, Args: []string{"own"}})
 	if err != nil {

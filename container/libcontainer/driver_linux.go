@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/internal/kernelnet"
 )
 
 // Runtime runs containers. It implements [container.Runtime].
@@ -75,6 +76,16 @@ func Check() error {
 	return err
 }
 
+// CheckNetwork reports what this machine lacks for the network that its owner has
+// chosen, without changing anything. Errors are [container.CodeMissingFeature] and
+// say what the owner can do.
+func CheckNetwork(c NetworkConfig) error {
+	if !c.Kernel {
+		return nil
+	}
+	return kernelnet.Check(c.KernelForwarded)
+}
+
 // New opens a runtime over cfg.Dir, in which it finds the containers of an
 // earlier one. Errors are [container.CodeNotRoot], [container.CodeNoCgroups],
 // [container.CodeMissingFeature] or [container.CodeInUse].
@@ -87,6 +98,9 @@ func New(cfg Config) (*Runtime, error) {
 		if err := checkIO(); err != nil {
 			return nil, err
 		}
+	}
+	if err := CheckNetwork(cfg.Network); err != nil {
+		return nil, err
 	}
 	if err := cfg.checkIDs(); err != nil {
 		return nil, err

@@ -22,5 +22,8 @@ func Check() error { return &container.Error{Code: container.CodeUnsupported} }
 // CheckVolumes returns [container.CodeUnsupported].
 func CheckVolumes() error { return &container.Error{Code: container.CodeUnsupported} }
 
+// CheckNetwork returns [container.CodeUnsupported].
+func CheckNetwork(NetworkConfig) error { return &container.Error{Code: container.CodeUnsupported} }
+
 // Close does nothing.
 func (*Runtime) Close() error { return nil }

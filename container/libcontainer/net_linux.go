@@ -40,6 +40,7 @@ type netRecord struct {
 	Dir     string // of the group
 	Address netip.Addr
 	Publish []container.PublishedPort
+	Fast    bool `json:",omitempty"` // the keeper has counts that it has to be asked for
 }
 
 // groups are the groups of a runtime, with their members by id.
@@ -159,7 +160,7 @@ func (r *Runtime) enterGroup(ctx context.Context, rec *record) error {
 	if err != nil {
 		return err
 	}
-	rec.Net = netRecord{Dir: filepath.Join(r.groups.dir, n.Group), Address: p.address, Publish: publish}
+	rec.Net = netRecord{Dir: filepath.Join(r.groups.dir, n.Group), Address: p.address, Publish: publish, Fast: r.cfg.Network.Kernel}
 	if err := r.ensureKeeper(ctx, n.Group); err != nil {
 		return err
 	}
@@ -305,17 +306,20 @@ func (n netRecord) status() container.NetworkStatus {
 		return container.NetworkStatus{}
 	}
 	out := container.NetworkStatus{Address: n.Address}
+	if n.Fast {
+		askCounts(n.Dir)
+	}
 	f, err := os.Open(filepath.Join(n.Dir, trafficFile))
 	if err != nil {
 		return out
 	}
 	defer f.Close()
-	var b [32]byte
+	var b [64]byte
 	if _, err := f.ReadAt(b[:], n.offset()); err != nil {
 		return out
 	}
 	for i, field := range []*uint64{&out.BytesIn, &out.BytesOut, &out.Refused, &out.Connections} {
-		*field = binary.NativeEndian.Uint64(b[8*i:])
+		*field = binary.NativeEndian.Uint64(b[8*i:]) + binary.NativeEndian.Uint64(b[fastCounters+8*i:])
 	}
 	return out
 }

@@ -19,6 +19,28 @@ import (
 	"github.com/pkt-cash/pkt-cloud/internal/netlab"
 )
 
+// eachWay runs a test with and without the fast path, at once and each in a network
+// of its own.
+func eachWay(t *testing.T, f func(*testing.T)) {
+	for _, way := range []string{"netstack", "kernel"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			if netlab.Alone(t) {
+				f(t)
+			}
+		})
+	}
+}
+
+// alone runs a test in a network of its own.
+func alone(t *testing.T, way string, f func(*testing.T)) {
+	t.Run(way, func(t *testing.T) {
+		if netlab.Alone(t) {
+			f(t)
+		}
+	})
+}
+
 // networkWorld is a world whose runtime has the internet's name server.
 func networkWorld(t *testing.T, change func(*libcontainer.NetworkConfig)) *world {
 	t.Helper()
@@ -29,17 +51,16 @@ func networkWorld(t *testing.T, change func(*libcontainer.NetworkConfig)) *world
 
 // TestNetworkEgress tries from inside what must and what must not be reached.
 func TestNetworkEgress(t *testing.T) {
-	if netlab.Alone(t) {
+	eachWay(t, func(t *testing.T) {
 		in := boxtest.NewInternet(t)
 		boxtest.NetEgress(newWorld(t).World, in)
-	}
+	})
 }
 
 // TestNetworkGroups shows who finds whom.
-func TestNetworkGroups(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+func TestNetworkGroups(t *testing.T) { eachWay(t, testGroups) }
+
+func testGroups(t *testing.T) {
 	boxtest.NewInternet(t)
 	w := networkWorld(t, nil)
 	serve := func(id, group, name string) {
@@ -93,9 +114,11 @@ func TestNetworkGroups(t *testing.T) {
 
 // TestNetworkRemoved shows that nothing is left.
 func TestNetworkRemoved(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+	alone(t, "netstack", testRemoved)
+	alone(t, "kernel", testRemoved)
+}
+
+func testRemoved(t *testing.T) {
 	boxtest.NewInternet(t)
 	w := networkWorld(t, nil)
 	before, links := w.Traces(), linkNames(t)

@@ -40,12 +40,14 @@ const (
 	carrierTUN
 	carrierCounters
 	carrierRoot
+	carrierNews
 )
 
 // carrier is the keeper's side.
 type carrier struct {
 	cmd     *exec.Cmd
 	control *net.UnixConn
+	news    *net.UnixConn // by which it asks
 	group   cgroups.Manager
 }
 
@@ -60,23 +62,22 @@ func (k *keeper) startCarrier() (*carrier, error) {
 		return nil, err
 	}
 	defer root.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	control, theirs, err := unixPair()
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	conn, err := net.FileConn(ours)
-	_ = ours.Close()
+	news, theirNews, err := unixPair()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, control.Close())
 	}
-	c := &carrier{control: conn.(*net.UnixConn), cmd: exec.Command("/proc/self/exe")}
+	defer theirNews.Close()
+	c := &carrier{control: control, news: news, cmd: exec.Command("/proc/self/exe")}
 	c.cmd.Args = []string{carrierArg, k.dir}
 	c.cmd.Env = append(processEnv(), carrierRuntime(k.rec.Config.MemoryBytes)...)
 	c.cmd.Dir = "/"
 	c.cmd.Stdout, c.cmd.Stderr = os.Stdout, os.Stderr
-	c.cmd.ExtraFiles = []*os.File{theirs, k.router.tun, k.counters, root}
+	c.cmd.ExtraFiles = []*os.File{theirs, k.router.tun, k.counters, root, theirNews}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS}
 	err = inThread(func() error {
 		// What a thread may not gain its children may not either.
@@ -86,15 +87,32 @@ func (k *keeper) startCarrier() (*carrier, error) {
 		return c.cmd.Start()
 	})
 	if err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("start the carrier: %w", err)
+		return nil, errors.Join(fmt.Errorf("start the carrier: %w", err), control.Close(), news.Close())
+	}
+	if k.fast != nil {
+		go k.fast.listen(news)
 	}
 	// It waits for its configuration before it does anything.
-	if err := errors.Join(c.limit(k.rec), c.ask(netRequest{Op: opConfig, Config: k.rec.Config.stack()})); err != nil {
+	if err := errors.Join(c.limit(k.rec), c.ask(netRequest{Op: opConfig, Config: k.rec.Config.stack(), Fast: k.fast != nil})); err != nil {
 		c.kill()
 		return nil, errors.Join(err, c.wait())
 	}
 	return c, nil
+}
+
+// unixPair are two ends of a connection: one to use and one to give away.
+func unixPair() (*net.UnixConn, *os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	conn, err := net.FileConn(ours)
+	_ = ours.Close()
+	if err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 // carrierRuntime is how Go keeps a carrier's memory. That of a packet is used
@@ -160,6 +178,7 @@ func (c *carrier) kill() { _ = c.cmd.Process.Kill() }
 func (c *carrier) wait() error {
 	err := c.cmd.Wait()
 	_ = c.control.Close()
+	_ = c.news.Close()
 	if c.group != nil {
 		err = errors.Join(err, c.group.Destroy())
 	}
@@ -206,12 +225,14 @@ func carrierMain() int {
 }
 
 func carry() error {
-	first := os.NewFile(carrierControl, "control")
-	control, err := net.FileConn(first)
-	if err := errors.Join(err, first.Close()); err != nil {
+	c, err := unixConn(carrierControl)
+	if err != nil {
 		return err
 	}
-	c := control.(*net.UnixConn)
+	news, err := unixConn(carrierNews)
+	if err != nil {
+		return err
+	}
 	for fd := carrierTUN; fd <= carrierRoot; fd++ {
 		unix.CloseOnExec(fd)
 	}
@@ -234,11 +255,24 @@ func carry() error {
 	if err != nil {
 		return errors.Join(err, send(c, reply{Code: container.CodeRuntime, Detail: err.Error()}))
 	}
+	if r.Fast {
+		s.Learned = (&teller{c: news}).learned
+	}
 	defer s.Close() //nolint:errcheck // it returns none, and this process ends
 	if err := send(c, reply{}); err != nil {
 		return err
 	}
 	return obey(s, c)
+}
+
+// unixConn is a connection that the process was given.
+func unixConn(fd uintptr) (*net.UnixConn, error) {
+	f := os.NewFile(fd, "given")
+	c, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
 }
 
 // confine gives up what a carrier does not need: the machine's files, root and

@@ -36,6 +36,15 @@ type NetworkConfig struct {
 	// BytesPerSecond bounds what a group sends, and what it receives; 0 means
 	// no bound.
 	BytesPerSecond uint64
+	// Kernel has the kernel forward what a container is allowed to send to the public
+	// internet, in place of the process that carries the rest: faster, for a machine
+	// that forwards and whose firewall lets it. [New] refuses with
+	// [container.CodeMissingFeature] where that is not so.
+	Kernel bool
+	// KernelForwarded is the owner's word that the machine's firewall accepts what
+	// comes from and goes to the interfaces of groups, "pktc-*", though it drops what
+	// else is forwarded.
+	KernelForwarded bool
 	// MemoryBytes and MilliCPU bound the process that carries a group's
 	// traffic; 0 means 128 MiB and 2000.
 	MemoryBytes, MilliCPU uint64

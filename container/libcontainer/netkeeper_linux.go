@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pkt-cash/pkt-cloud/container"
+	"github.com/pkt-cash/pkt-cloud/container/internal/kernelnet"
 	"github.com/pkt-cash/pkt-cloud/container/netstack"
 )
 
@@ -34,6 +35,8 @@ const (
 	opJoin    = "join"    // a container is there
 	opPublish = "publish" // with a socket
 	opLeave   = "leave"
+	opLearn   = "learn" // a carrier's to its keeper: what a name's address is
+	opCount   = "count" // the node's to a keeper: write down what was carried
 )
 
 // netRequest is what monitors ask of keepers, and keepers of carriers.
@@ -43,6 +46,9 @@ type netRequest struct {
 	Member netstack.Member           `json:",omitzero"`
 	Behind bool                      `json:",omitempty"` // the network forwards to the member's
 	Ports  []container.PublishedPort `json:",omitempty"`
+
+	Fast    bool              `json:",omitempty"` // there is a fast path to tell of names
+	Learned kernelnet.Learned `json:",omitzero"`
 }
 
 func init() {
@@ -62,6 +68,7 @@ type keeper struct {
 	rec      groupRecord
 	alive    *os.File
 	router   *router
+	fast     *fastPath // nil without one
 	counters *os.File
 	socket   net.Listener
 	conns    connSet
@@ -102,6 +109,9 @@ func keeperMain(dir string) int {
 		return 1
 	}
 	go answerAll(k.socket, &k.conns, func(f func()) { go f() }, k.handle)
+	if k.fast != nil {
+		go k.tendFast()
+	}
 	_ = json.NewEncoder(ready).Encode(answer{})
 	_ = ready.Close()
 	k.superviseCarrier()
@@ -128,6 +138,11 @@ func (k *keeper) start() error {
 	if k.router, err = newRouter(); err != nil {
 		return err
 	}
+	if k.rec.Config.Kernel {
+		if k.fast, err = k.openFast(); err != nil {
+			return err
+		}
+	}
 	if k.carrier, err = k.startCarrier(); err != nil {
 		return err
 	}
@@ -152,6 +167,9 @@ func (k *keeper) handle(c *net.UnixConn, r netRequest, files []*os.File) {
 		var b [1]byte
 		_, _ = c.Read(b[:]) // until the monitor ends
 		k.unplug(p)
+	case opCount:
+		k.count()
+		_ = send(c, reply{})
 	case opStop:
 		k.stop()
 	}
@@ -177,6 +195,11 @@ func (k *keeper) plug(r netRequest, ns *os.File) (*plugged, error) {
 		closeAll(p.sockets)
 		return nil, err
 	}
+	if err := k.fast.join(p); err != nil {
+		k.router.unplug(p.member.Address)
+		closeAll(p.sockets)
+		return nil, err
+	}
 	k.members[p.member.Address] = p
 	k.tell(func(c *carrier) error { return c.join(p) })
 	return p, nil
@@ -197,6 +220,9 @@ func (k *keeper) drop(p *plugged) {
 	k.tell(func(c *carrier) error {
 		return c.ask(netRequest{Op: opLeave, Member: netstack.Member{Address: p.member.Address}})
 	})
+	if err := k.fast.leave(p.member.Address); err != nil {
+		k.complain("end the connections of "+p.member.Name, err)
+	}
 	k.router.unplug(p.member.Address)
 }
 
@@ -278,6 +304,9 @@ func (k *keeper) stop() {
 		defer k.mu.Unlock()
 		if k.carrier != nil {
 			k.carrier.kill()
+		}
+		if err := k.fast.close(); err != nil {
+			k.complain("take the fast path away", err)
 		}
 	})
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/pkt-cash/pkt-cloud/container"
 	"github.com/pkt-cash/pkt-cloud/container/internal/boxtest"
 	"github.com/pkt-cash/pkt-cloud/container/libcontainer"
-	"github.com/pkt-cash/pkt-cloud/internal/netlab"
 )
 
 // speed is what one connection reached: Gbit a second, and Gbit for each second
@@ -27,14 +26,16 @@ type speed struct{ wall, cpu float64 }
 
 func (s speed) best(o speed) speed { return speed{max(s.wall, o.wall), max(s.cpu, o.cpu)} }
 
-// TestNetworkSpeed prints how fast one connection of a container is: out of its
+// TestNetworkSpeed prints, without and with the fast path, how fast one connection of a container is: out of its
 // group, into it, and to another container of the group, each beside a
 // connection over the machine's loopback, and beside slirp4netns where that is
 // in PATH. It judges nothing but that bytes flow.
 func TestNetworkSpeed(t *testing.T) {
-	if !netlab.Alone(t) {
-		return
-	}
+	alone(t, "netstack", testSpeed)
+	alone(t, "kernel", testSpeed)
+}
+
+func testSpeed(t *testing.T) {
 	in := boxtest.NewInternet(t)
 	in.ServeTCP(20, func(c net.Conn) {
 		var err error
@@ -56,7 +57,7 @@ func TestNetworkSpeed(t *testing.T) {
 	carrier := processOf(t, "pktcloud-netstack\x00"+w.Dir)
 	neighbour := processOf(t, "traffic\x00serve\x00:5001")
 	self := os.Getpid()
-	const during = "2s"
+	const during = "1s"
 	send, receive := []string{"send", "8.8.8.8:9", during}, []string{"receive", "8.8.8.8:20", during}
 	inside := func(args ...string) string {
 		got, _ := w.Exec("fast", append([]string{"traffic"}, args...)...)

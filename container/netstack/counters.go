@@ -12,7 +12,9 @@ import (
 type Traffic struct {
 	In, Out, Refused, Open atomic.Uint64
 
-	_ [4]uint64
+	// Fast are the same of what does not come through the stack, which whoever
+	// carries that counts.
+	Fast [4]atomic.Uint64
 }
 
 // CounterBytes is the size of a group's counters: one [Traffic] for each

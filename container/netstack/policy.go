@@ -67,6 +67,8 @@ func (j *judge) reachable(a netip.Addr) bool {
 type egress struct {
 	public bool
 	allow  []container.Allowed
+	// told hears of each address learned, before the container does; it may be nil.
+	told func(addr netip.Addr, port uint16, hold time.Duration)
 
 	mu sync.Mutex
 	// learned are the addresses that allowed names had, and until when they
@@ -123,7 +125,8 @@ func (e *egress) allowsName(name string) bool {
 
 // learn notes an address that a name has.
 func (e *egress) learn(name string, addr netip.Addr, ttl time.Duration, now time.Time) {
-	until := now.Add(min(max(ttl, NameHold), 24*time.Hour))
+	hold := min(max(ttl, NameHold), 24*time.Hour)
+	until := now.Add(hold)
 	for i, a := range e.allow {
 		if !a.MatchesName(name) {
 			continue
@@ -135,6 +138,9 @@ func (e *egress) learn(name string, addr netip.Addr, ttl time.Duration, now time
 		}
 		e.learned[key] = until
 		e.mu.Unlock()
+		if e.told != nil {
+			e.told(addr, a.Port, hold)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -48,6 +49,11 @@ type Member struct {
 
 // Stack carries a group's traffic. Its methods may be called at once.
 type Stack struct {
+	// Learned, if it is set before the first Join, hears of each address that a name
+	// in a member's list has, and for how long that counts, before the member does;
+	// port 0 is any.
+	Learned func(member, addr netip.Addr, port uint16, hold time.Duration)
+
 	cfg      Config
 	judge    *judge
 	counters Counters
@@ -167,6 +173,9 @@ func (s *Stack) Join(m Member) error {
 	e, err := newEgress(m.Egress)
 	if err != nil {
 		return err
+	}
+	if s.Learned != nil {
+		e.told = func(addr netip.Addr, port uint16, hold time.Duration) { s.Learned(m.Address, addr, port, hold) }
 	}
 	last := m.Address.As4()[3]
 	n := &member{

@@ -33,6 +33,10 @@ var forbidden = prefixes(
 // unique local, link-local and mapped addresses are outside it.
 var public = netip.MustParsePrefix("2000::/3")
 
+// Forbidden returns the ranges that look like hosts of the public internet and are
+// not, multicast included.
+func Forbidden() []netip.Prefix { return slices.Clone(forbidden) }
+
 func prefixes(list string) []netip.Prefix {
 	var out []netip.Prefix
 	for s := range strings.FieldsSeq(list) {

@@ -15,8 +15,8 @@ import (
 
 // lendFlags say what leases may have of a provider's network.
 type lendFlags struct {
-	egress, ports string
-	deny, on      []string
+	egress, ports, carrier string
+	deny, on               []string
 }
 
 func (l *lendFlags) add(f *pflag.FlagSet, c *node.LeaseNetwork) {
@@ -25,6 +25,8 @@ func (l *lendFlags) add(f *pflag.FlagSet, c *node.LeaseNetwork) {
 	f.StringArrayVar(&c.AllowPrivate, "lease-allow", nil, "address, address:port or prefix that is not public and that services may reach all the same")
 	f.StringArrayVar(&l.on, "publish-on", nil, "address at which ports lead to services that publish some, with --provider; behind a router\nthis machine's and the one outside, such as 192.168.1.5=203.0.113.9 (default none)")
 	f.StringVar(&l.ports, "publish-ports", fmt.Sprintf("%d-%d", node.DefaultPublishFirst, node.DefaultPublishLast), "ports there")
+	f.StringVar(&l.carrier, "lease-network", "netstack", "what carries what services send to the internet, with --provider: netstack, a process for each\nlease, or kernel, which is faster and needs a machine that forwards")
+	f.BoolVar(&c.KernelForwarded, "lease-network-forwarded", false, "with --lease-network kernel: this machine's firewall accepts what comes from and goes to\ninterfaces pktc-*, though it drops what else is forwarded")
 	f.Var((*size)(&c.BytesPerSecond), "lease-bandwidth", "bytes a second that a lease may send, and receive, such as 10MiB (default any)")
 }
 
@@ -32,6 +34,12 @@ func (l *lendFlags) add(f *pflag.FlagSet, c *node.LeaseNetwork) {
 func (l *lendFlags) read(c *node.LeaseNetwork) (err error) {
 	if c.NoEgress = l.egress == "none"; !c.NoEgress && l.egress != "public" {
 		return service.Errorf(service.CodeInvalid, "--lease-egress is public or none, not %q", l.egress)
+	}
+	if c.Kernel = l.carrier == "kernel"; !c.Kernel && l.carrier != "netstack" {
+		return service.Errorf(service.CodeInvalid, "--lease-network is netstack or kernel, not %q", l.carrier)
+	}
+	if c.KernelForwarded && !c.Kernel {
+		return service.Errorf(service.CodeInvalid, "--lease-network-forwarded is for --lease-network kernel")
 	}
 	c.DenyPorts = []uint16{}
 	for _, s := range l.deny {

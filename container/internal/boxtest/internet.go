@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -87,11 +88,28 @@ func answerNames(query []byte) []byte {
 	return b
 }
 
-// Online opens the runtime anew with the internet's name server, and as change
-// has it.
+// OnFastPath reports whether a test is of a network with the kernel's fast path: its
+// name says so.
+func OnFastPath(t *testing.T) bool { return strings.Contains(t.Name(), "/kernel") }
+
+// Forward has the test's machine forward or not.
+func Forward(t *testing.T, value string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Online opens the runtime anew with the internet's name server, on the fast path
+// where the test is of that, and as change has it.
 func (w *World) Online(change func(*libcontainer.NetworkConfig)) {
 	w.T.Helper()
-	w.Config.Network = libcontainer.NetworkConfig{Resolvers: []netip.AddrPort{netip.MustParseAddrPort(resolverAddr + ":53")}}
+	w.Config.Network = libcontainer.NetworkConfig{
+		Resolvers: []netip.AddrPort{netip.MustParseAddrPort(resolverAddr + ":53")}, Kernel: OnFastPath(w.T),
+	}
+	if OnFastPath(w.T) {
+		Forward(w.T, "1")
+	}
 	if change != nil {
 		change(&w.Config.Network)
 	}
