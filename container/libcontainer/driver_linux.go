@@ -425,6 +425,7 @@ func (r *Runtime) remove(dir, id string) error {
 
 // discard removes a directory of which nothing runs.
 func (r *Runtime) discard(dir string) error {
+	emptyFile(filepath.Join(dir, diskFile))
 	return os.RemoveAll(dir)
 }
 
