@@ -323,8 +323,8 @@ func (m *monitor) wait() {
 	m.cleanup()
 }
 
-// cleanup removes processes, control groups and mounts. It is the only way
-// out of a monitor that was not killed.
+// cleanup removes processes and control groups; mounts go with the monitor. It is
+// the only way out of a monitor that was not killed.
 func (m *monitor) cleanup() {
 	if m.socket != nil {
 		_ = m.socket.Close()
@@ -348,9 +348,7 @@ func (m *monitor) cleanup() {
 		m.log.close()
 	}
 	if m.stage != nil {
-		if err := m.stage.close(); err != nil {
-			m.complain("unmount", err)
-		}
+		m.stage.closeVolumes()
 	}
 }
 
