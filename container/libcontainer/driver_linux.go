@@ -496,7 +496,7 @@ func stopMonitor(dir string) error {
 
 // awaitEnd waits until a monitor ends, or for a moment: it may be another process
 // with the same number, and the one that is meant may not have begun. It ends the
-// monitor if that is asked.
+// monitor if that is asked, and waits longer then: its lock goes before its mounts.
 func awaitEnd(dir string, pid int, end bool) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -504,8 +504,10 @@ func awaitEnd(dir string, pid int, end bool) {
 		return
 	}
 	defer func() { _ = unix.Close(fd) }()
+	moment := 20 * time.Millisecond
 	if now, alive, err := monitorAlive(dir); end && alive && now == pid && err == nil { // so fd is its own
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		moment = time.Second
 	}
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(moment.Milliseconds()))
 }

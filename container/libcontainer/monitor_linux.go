@@ -349,8 +349,8 @@ func (m *monitor) wait() {
 	}
 }
 
-// cleanup removes processes and control groups; mounts go with the monitor. It is
-// the only way out of a monitor that was not killed.
+// cleanup removes processes, control groups and mounts. It is the only way
+// out of a monitor that was not killed.
 func (m *monitor) cleanup() {
 	if m.socket != nil {
 		_ = m.socket.Close()
@@ -374,7 +374,9 @@ func (m *monitor) cleanup() {
 		m.log.close()
 	}
 	if m.stage != nil {
-		m.stage.closeVolumes()
+		if err := m.stage.close(); err != nil {
+			m.complain("unmount", err)
+		}
 	}
 }
 

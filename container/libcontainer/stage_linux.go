@@ -46,9 +46,8 @@ type ids struct {
 }
 
 // newStage mounts the root file system of r and prepares what its program
-// needs. The monitor's mount namespace is its own already, and all that is mounted
-// goes with it, at once: to unmount one after the other, the kernel would wait for
-// all processors each time. Volumes stand apart when an engine mounts them.
+// needs. The monitor's mount namespace is its own already. Volumes stand apart
+// when an engine mounts them.
 func newStage(dir string, r *record, apart bool) (*stage, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return nil, fmt.Errorf("make mounts private: %w", err)
@@ -72,8 +71,7 @@ func newStage(dir string, r *record, apart bool) (*stage, error) {
 		err = s.prepare(r)
 	}
 	if err != nil {
-		s.closeVolumes()
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
@@ -119,6 +117,17 @@ func (s *stage) mount(dir string, r *record) error {
 	default:
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
+}
+
+// close unmounts what newStage mounted, all of it at once: after each unmounting the
+// kernel waits for all processors.
+func (s *stage) close() error {
+	s.closeVolumes()
+	err := unix.Unmount(s.base, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.base, err)
+	}
+	return nil
 }
 
 // makeDisk makes a file of the given size with an empty ext4 file system. The
@@ -428,13 +437,20 @@ func writeHosts(root *os.Root, r *record) error {
 	return errors.Join(err, f.Chown(int(r.FirstID), int(r.FirstID)))
 }
 
+// quickTries is how often waitLoopFree asks the file alone.
+const quickTries = 4
+
 // waitLoopFree waits until no loop device is backed by path any more. The
 // kernel detaches a moment after the last mount is gone.
 func waitLoopFree(path string, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
-	for {
+	for tries := 0; ; tries++ {
 		if unwritten(path) {
 			return nil
+		}
+		if tries < quickTries && fileExists(path) {
+			time.Sleep(500 * time.Microsecond)
+			continue
 		}
 		busy := ""
 		files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
