@@ -290,15 +290,19 @@ func (s *script) readOnly(at string) {
 }
 
 // mask hides what is at a path, if there is something: a directory behind an
-// empty one, anything else behind /dev/null.
+// empty one, anything else behind /dev/null. It asks first which it is: a mount of
+// the one over the other fails only after it was made, and the kernel waits for all
+// processors before it takes it back.
 func (s *script) mask(at string) {
 	name, nothing, where := "hide "+at, s.text(""), s.text(at)
 	s.call(name, unix.SYS_ACCESS, where, num(unix.F_OK))
-	s.tolerate(2, unix.ENOENT)
+	s.tolerate(4, unix.ENOENT)
+	s.call(name, unix.SYS_ACCESS, s.text(at+"/."), num(unix.F_OK))
+	s.tolerate(2, unix.ENOTDIR)
 	s.call(name, unix.SYS_MOUNT, s.text("tmpfs"), where, s.text("tmpfs"), num(unix.MS_RDONLY), s.text("nr_blocks=1,nr_inodes=1"))
-	s.tolerate(0, unix.ENOTDIR)
+	s.call(name, unix.SYS_ACCESS, nothing, num(unix.F_OK)) // there is never anything there
+	s.tolerate(1, unix.ENOENT)
 	s.call(name, unix.SYS_MOUNT, s.text("/dev/null"), where, nothing, num(unix.MS_BIND), nothing)
-	s.tolerate(0, unix.ENOTDIR) // the directory that is hidden
 }
 
 // identity takes away what the program shall not have, and makes the process

@@ -124,6 +124,26 @@ func copyData(to, from *os.File) error {
 	}
 }
 
+// maxEmptied is the largest file, in bytes, whose extents are joined before it is
+// removed: those of a larger one may be more than that saves.
+const maxEmptied = 1 << 30
+
+// emptyFile makes a file that is about to be removed one extent of zeros, where its
+// file system is ext4. Where the disk is told at once of what is free, each extent
+// would be waited for by itself, and a container's disk has a dozen.
+func emptyFile(path string) {
+	f, err := openFile(path, unix.O_WRONLY|unix.O_NOFOLLOW)
+	if err != nil {
+		return
+	}
+	defer func() { _ = unix.Close(f) }()
+	var st unix.Statfs_t
+	var own unix.Stat_t
+	if unix.Fstatfs(f, &st) == nil && st.Type == unix.EXT4_SUPER_MAGIC && unix.Fstat(f, &own) == nil && own.Size <= maxEmptied {
+		_ = unix.Fallocate(f, unix.FALLOC_FL_ZERO_RANGE, 0, own.Size)
+	}
+}
+
 // mkfs makes an empty file system in a file.
 func mkfs(path string) error {
 	program, err := findMkfs()

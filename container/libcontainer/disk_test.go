@@ -101,3 +101,32 @@ func TestUnwritten(t *testing.T) {
 	}
 	t.Log("this file system cannot tell; all loop devices are asked then")
 }
+
+// TestEmptyFile: what is about to be removed is emptied, and nothing that a link
+// leads to.
+func TestEmptyFile(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "disk"), filepath.Join(dir, "link")
+	data := bytes.Repeat([]byte("secret"), 4096)
+	if err := errors.Join(os.WriteFile(path, data, 0o600), os.Symlink(path, link)); err != nil {
+		t.Fatal(err)
+	}
+	emptyFile(link)
+	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, data) {
+		t.Errorf("by a link: %d bytes are changed, %v", len(b), err)
+	}
+	emptyFile(path)
+	emptyFile(filepath.Join(dir, "missing"))
+	b, err := os.ReadFile(path)
+	var st unix.Statfs_t
+	if err := errors.Join(err, unix.Statfs(dir, &st)); err != nil {
+		t.Fatal(err)
+	}
+	want := data
+	if st.Type == unix.EXT4_SUPER_MAGIC {
+		want = make([]byte, len(data))
+	}
+	if !bytes.Equal(b, want) {
+		t.Errorf("got %d bytes that are not what was wanted, as file system %x", len(b), st.Type)
+	}
+}

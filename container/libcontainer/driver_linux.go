@@ -274,16 +274,22 @@ func status(dir, id string) (container.Status, error) {
 		return s, container.Wrap(container.CodeRuntime, id, err)
 	}
 	var from started
-	if ok, err := readJSON(dir, startedFile, &from); err != nil || !ok {
+	began, err := readJSON(dir, startedFile, &from)
+	// While the machine runs its monitor's files are whole. What a loss of power cut
+	// off says that the container ran, and so does a record of before it [CONTAINER-110].
+	switch {
+	case err != nil && (alive || !began):
 		return s, container.Wrap(container.CodeRuntime, id, err)
+	case !began && (alive || rec.Boot == "" || rec.Boot == bootID()):
+		return s, nil
 	}
 	s.StartedAt = from.At
 	var end exited
 	ended, err := readJSON(dir, exitFile, &end)
 	switch {
-	case err != nil:
+	case err != nil && (alive || !ended):
 		return s, container.Wrap(container.CodeRuntime, id, err)
-	case ended:
+	case ended && err == nil:
 		s.State, s.ExitCode, s.OOMKilled, s.FinishedAt, s.CPUTime = container.Exited, end.Code, end.OOMKilled, end.At, end.CPUTime
 		s.End = end.endOf()
 		return s, nil
@@ -439,10 +445,13 @@ func (r *Runtime) remove(dir, id string) error {
 
 // discard removes a directory of which nothing runs.
 func (r *Runtime) discard(dir string) error {
+	emptyFile(filepath.Join(dir, diskFile))
 	return os.RemoveAll(dir)
 }
 
-// kill ends a container and its monitor, and frees its groups and device.
+// kill ends a container and its monitor, and frees its groups and device. What a
+// monitor does after its container's end is done here as well, so that nobody waits
+// for it.
 func (r *Runtime) kill(dir string) error {
 	if err := stopMonitor(dir); err != nil {
 		return err
@@ -480,30 +489,39 @@ func stopMonitor(dir string) error {
 		if !alive {
 			return err
 		}
+		over := false
 		if !asked {
-			if _, done, err := call(ctx, dir, request{Op: opStop}); err == nil {
+			_, done, err := call(ctx, dir, request{Op: opStop})
+			if err == nil {
 				defer done()
 				asked = true
+			} else {
+				// It takes no requests any more, so all that ran inside was told of.
+				over = fileExists(filepath.Join(dir, exitFile))
 			}
 		}
-		if since := time.Since(begun); pid > 1 && (since > patience || !asked && since > time.Second) {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		if time.Since(begun) > 2*patience {
+		since := time.Since(begun)
+		if since > 2*patience {
 			return errors.New("the monitor does not end")
 		}
-		awaitEnd(pid)
+		awaitEnd(dir, pid, over || since > patience || !asked && since > time.Second)
 	}
 }
 
-// awaitEnd waits until a process ends, or for a moment: it may be another one
-// with the same number, and the one that is meant may not have begun.
-func awaitEnd(pid int) {
+// awaitEnd waits until a monitor ends, or for a moment: it may be another process
+// with the same number, and the one that is meant may not have begun. It ends the
+// monitor if that is asked, and waits longer then: its lock goes before its mounts.
+func awaitEnd(dir string, pid int, end bool) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		time.Sleep(time.Millisecond)
 		return
 	}
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20)
-	_ = unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
+	moment := 20 * time.Millisecond
+	if now, alive, err := monitorAlive(dir); end && alive && now == pid && err == nil { // so fd is its own
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		moment = time.Second
+	}
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(moment.Milliseconds()))
 }

@@ -56,8 +56,8 @@ func (r *Runtime) Usage(ctx context.Context, id string) (container.Usage, error)
 		return *out.Usage, nil
 	}
 	var end exited
-	if ended, rerr := readJSON(dir, exitFile, &end); rerr != nil || ended {
-		return end.Usage, rerr
+	if ended, rerr := readJSON(dir, exitFile, &end); rerr == nil && ended {
+		return end.Usage, nil
 	}
 	if s, serr := status(dir, id); serr == nil && s.State != container.Running && s.State != container.Paused {
 		return container.Usage{}, nil // not begun, or lost
@@ -120,25 +120,20 @@ func (r *Runtime) stopBy(ctx context.Context, id string, s container.Signal, wai
 	if err != nil && !errors.Is(err, container.CodeNotRunning) && !errors.Is(err, container.CodeNotFound) {
 		return false, err
 	}
-	deadline := time.Now().Add(wait)
-	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		st, err := r.Status(ctx, id)
-		switch {
-		case errors.Is(err, container.CodeNotFound), err == nil && st.State == container.Exited:
-			return true, nil
-		case err != nil:
-			return false, err
-		case st.State == container.Created:
-			return false, &container.Error{Code: container.CodeNotRunning, Detail: id}
-		case !time.Now().Before(deadline):
-			return false, nil
-		}
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(min(pause, time.Until(deadline))):
-		}
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	st, err := r.Wait(limited, id)
+	switch {
+	case errors.Is(err, container.CodeNotFound), err == nil && st.State == container.Exited:
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case limited.Err() != nil:
+		return false, nil
+	case err != nil:
+		return false, err
 	}
+	return false, &container.Error{Code: container.CodeNotRunning, Detail: id}
 }
 
 // handleLife serves the requests of this file.

@@ -51,7 +51,8 @@ func init() {
 }
 
 // settleTime after its program has begun a monitor gives back what only the
-// start needed. A collection before that would cost a short life much.
+// start needed, and makes durable that it has begun. Before that either would cost
+// a short life much.
 const settleTime = time.Second
 
 // answer is what a started monitor tells its node on descriptor 3. No Code
@@ -112,6 +113,7 @@ type monitor struct {
 	meter       *meter
 	killed      atomic.Bool // SIGKILL was sent by us
 	destroyed   atomic.Bool // for Destroy
+	leaving     atomic.Bool // Destroy has asked, be it after the end
 
 	updating sync.Mutex // guards rec.Spec.Limits
 
@@ -127,6 +129,9 @@ func runMonitor(m *monitor) int {
 	runtime.LockOSThread() // the container dies with the thread that forked it
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
+	if !awaitWord(3) {
+		return 1 // nothing was begun
+	}
 	ready := os.NewFile(3, "ready")
 	m.alive = os.NewFile(4, "alive") // locked until this process ends
 	err := m.start()
@@ -136,6 +141,9 @@ func runMonitor(m *monitor) int {
 		return 1
 	}
 	settling := time.AfterFunc(settleTime, func() {
+		if err := keep(m.dir, startedFile); err != nil {
+			m.complain("make the start durable", err)
+		}
 		debug.SetGCPercent(25)
 		debug.FreeOSMemory()
 	})
@@ -146,6 +154,18 @@ func runMonitor(m *monitor) int {
 	_ = ready.Close()
 	m.wait()
 	return 0
+}
+
+// awaitWord waits until the node says that the container's record is durable. It
+// reports false when the node has ended before, or could not write it.
+func awaitWord(fd int) bool {
+	for {
+		var word [1]byte
+		n, err := unix.Read(fd, word[:])
+		if !errors.Is(err, unix.EINTR) {
+			return n == 1
+		}
+	}
 }
 
 // start brings the container up, or leaves what cleanup removes.
@@ -187,7 +207,7 @@ func (m *monitor) start() error {
 	if err := m.startInit(); err != nil {
 		return err
 	}
-	return writeJSON(m.dir, startedFile, started{At: time.Now(), Cgroups: m.cgroups})
+	return writeSoon(m.dir, startedFile, started{At: time.Now(), Cgroups: m.cgroups})
 }
 
 // startInit runs the container's program and waits until it has replaced the
@@ -316,11 +336,17 @@ func (m *monitor) wait() {
 	}
 	end := m.ending(exit)
 	m.log.drain(2 * time.Second)
-	if err := writeJSON(m.dir, exitFile, end); err != nil {
+	if err := writeSoon(m.dir, exitFile, end); err != nil {
 		m.complain("record the end", err)
 	}
 	m.execs.Wait()
 	m.cleanup()
+	if m.leaving.Load() {
+		return // to be removed, record and all
+	}
+	if err := keep(m.dir, startedFile, exitFile); err != nil {
+		m.complain("make the end durable", err)
+	}
 }
 
 // cleanup removes processes, control groups and mounts. It is the only way

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +22,8 @@ import (
 	"github.com/pkt-cash/pkt-cloud/internal/durable"
 )
 
-// The files of one container, in its directory. Each JSON file is whole and
-// durable, or not there.
+// The files of one container, in its directory. Each JSON file is whole or not
+// there, and durable but for the moments that writeSoon allows.
 const (
 	recordFile  = "spec.json"    // record: what was asked; written before the monitor starts
 	startedFile = "started.json" // started: the program runs
@@ -43,6 +45,7 @@ type record struct {
 	FirstID  uint32 // the host's id of the container's root
 	Cgroup   string
 	Groups   cgroupPaths `json:",omitempty"` // where Cgroup is, as the runtime found
+	Boot     string      `json:",omitempty"` // the machine's number of the time since it was started
 	LogBytes int64
 	IORate   uint64    // bytes a second; 0 is unbounded
 	Volumes  []string  // the directories of Spec.Volumes
@@ -75,6 +78,50 @@ func writeJSON(dir, name string, v any) error {
 	}
 	return durable.WriteFile(filepath.Join(dir, name), b)
 }
+
+// writeSoon is writeJSON for what says how a process does that ends with the
+// machine: whoever looks finds it whole from now on, and keep makes it durable
+// later. After a loss of power before that it may be missing, or cut off.
+func writeSoon(dir, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	part, path := filepath.Join(dir, ".new-"+name), filepath.Join(dir, name) // only the monitor writes here
+	f, err := unix.Open(part, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return pathError("create", part, err)
+	}
+	n, err := unix.Write(f, b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err := errors.Join(err, unix.Close(f)); err != nil {
+		return pathError("write", part, err)
+	}
+	return pathError("rename", path, unix.Rename(part, path))
+}
+
+// keep makes durable what writeSoon wrote.
+func keep(dir string, names ...string) error {
+	for _, name := range names {
+		f, err := openFile(filepath.Join(dir, name), unix.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(unix.Fsync(f), unix.Close(f)); err != nil {
+			return err
+		}
+	}
+	return durable.SyncDir(dir)
+}
+
+// bootID is another number each time that the machine is started; "" where the
+// kernel does not tell.
+var bootID = sync.OnceValue(func() string {
+	b, _ := readFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+})
 
 // openFile opens a file without offering it to Go's poller, which for a file of the
 // disk or the kernel is five calls for nothing.
@@ -116,7 +163,8 @@ func pathError(op, path string, err error) error {
 	return &fs.PathError{Op: op, Path: path, Err: err}
 }
 
-// readJSON reports false for a file that is not there.
+// readJSON reports false for a file that is not there, and true with an error for
+// one that was cut off.
 func readJSON(dir, name string, v any) (bool, error) {
 	b, err := readFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -126,7 +174,7 @@ func readJSON(dir, name string, v any) (bool, error) {
 		return false, err
 	}
 	if len(b) > maxRecord {
-		return false, fmt.Errorf("%s is larger than %d bytes", name, maxRecord)
+		return true, fmt.Errorf("%s is larger than %d bytes", name, maxRecord)
 	}
 	return true, json.Unmarshal(b, v)
 }

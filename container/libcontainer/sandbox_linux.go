@@ -93,7 +93,7 @@ func (m *monitor) startEngine() error {
 		return err
 	}
 	m.dialer = m.engine
-	return writeJSON(m.dir, startedFile, started{At: time.Now(), Cgroups: m.cgroups})
+	return writeSoon(m.dir, startedFile, started{At: time.Now(), Cgroups: m.cgroups})
 }
 
 // runEngine starts the container's first program and waits until it has

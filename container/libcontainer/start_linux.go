@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,25 +43,29 @@ func (r *Runtime) Start(ctx context.Context, s container.Spec) error {
 	}
 	rec := record{
 		Spec: s, Image: img, Root: root, RootID: rootID, Cgroup: filepath.Join(r.group, s.ID), Groups: r.groupPaths.below(s.ID),
-		LogBytes: r.cfg.LogBytes, IORate: r.cfg.IOBytesPerSecond,
+		Boot: bootID(), LogBytes: r.cfg.LogBytes, IORate: r.cfg.IOBytesPerSecond,
 		Option: class.Option, LeastMemory: class.MinMemoryBytes,
 	}
 	release, err := r.useVolumes(&rec)
 	if err != nil {
 		return err
 	}
+	release = sync.OnceFunc(release)
 	if err := r.takeIDs(dir, &rec); err != nil {
 		release()
 		return err
 	}
 	err = r.enterGroup(ctx, &rec)
 	if err == nil {
-		err = makeBox(dir, &rec)
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err == nil {
+		err = r.launch(ctx, dir, class, func() error {
+			defer release()
+			return writeRecord(dir, &rec)
+		})
 	}
 	release()
-	if err == nil {
-		err = r.launch(ctx, dir, class)
-	}
 	if err != nil {
 		return errors.Join(container.Wrap(startCode(err), s.ID, err), r.remove(dir, s.ID))
 	}
@@ -90,25 +95,22 @@ func (r *Runtime) startedBefore(dir string, s container.Spec) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if st.State != container.Created {
+		if st.State != container.Created && fileExists(filepath.Join(dir, startedFile)) {
 			return true, nil
 		}
 	}
 	return false, r.remove(dir, s.ID)
 }
 
-// makeBox makes a container's directory. The record in it is durable before
-// anything runs.
-func makeBox(dir string, rec *record) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
+// writeRecord writes a container's record into its directory.
+func writeRecord(dir string, rec *record) error {
 	return errors.Join(writeJSON(dir, recordFile, rec), durable.SyncDir(filepath.Dir(dir)))
 }
 
-// launch starts a monitor and waits until it says that the program runs.
-func (r *Runtime) launch(ctx context.Context, dir string, class Class) error {
-	c := child{name: "the monitor", program: r.program.path(), arg: monitorArg, flags: unix.CLONE_NEWNS, standby: true}
+// launch starts a monitor and waits until it says that the program runs. Before
+// that it waits for record, which makes the record durable meanwhile.
+func (r *Runtime) launch(ctx context.Context, dir string, class Class, record func() error) error {
+	c := child{name: "the monitor", program: r.program.path(), arg: monitorArg, flags: unix.CLONE_NEWNS, standby: true, record: record}
 	if class.Monitor != "" { // which only the caller's program knows
 		c.program, c.arg, c.standby = self, class.Monitor, false
 	}
@@ -117,16 +119,17 @@ func (r *Runtime) launch(ctx context.Context, dir string, class Class) error {
 
 // child is a process that outlives this one.
 type child struct {
-	name         string  // for errors
-	program, arg string  // arg is what it is called, and by what it knows its work
-	flags        uintptr // of clone(2)
-	standby      bool    // what stands by can make it
+	name         string       // for errors
+	program, arg string       // arg is what it is called, and by what it knows its work
+	flags        uintptr      // of clone(2)
+	standby      bool         // what stands by can make it
+	record       func() error // what it waits for before it does anything; nil: nothing
 }
 
 // launchProcess starts a process over dir, which tells on descriptor 3 that it is
 // ready and has descriptor 4 locked while it lives.
 func (r *Runtime) launchProcess(ctx context.Context, dir string, c child) error {
-	ready, readyW, err := os.Pipe()
+	ready, readyW, err := socketPair()
 	if err != nil {
 		return err
 	}
@@ -157,6 +160,14 @@ func (r *Runtime) launchProcess(ctx context.Context, dir string, c child) error 
 	}
 	_ = readyW.Close()
 	_ = alive.Close()
+	if c.record != nil {
+		if err := c.record(); err != nil {
+			return err // and the process ends with ready
+		}
+		if _, err := ready.Write([]byte{0}); err != nil && !errors.Is(err, unix.EPIPE) {
+			return fmt.Errorf("start %s: %w", c.name, err)
+		}
+	}
 	stop := context.AfterFunc(ctx, func() { _ = ready.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var a answer
@@ -170,6 +181,19 @@ func (r *Runtime) launchProcess(ctx context.Context, dir string, c child) error 
 		return &container.Error{Code: a.Code, Detail: a.Detail}
 	}
 	return nil
+}
+
+// socketPair returns a socket for this process, which Go's poller knows, and one for
+// a child.
+func socketPair() (ours, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := unix.SetNonblock(pair[0], true); err != nil {
+		return nil, nil, errors.Join(err, unix.Close(pair[0]), unix.Close(pair[1]))
+	}
+	return os.NewFile(uintptr(pair[0]), "ready"), os.NewFile(uintptr(pair[1]), "ready"), nil
 }
 
 // begin makes a process of the program, with these files from descriptor 3 on and

@@ -246,6 +246,7 @@ func (m *monitor) handle(c *net.UnixConn, r request, files []*os.File) {
 	case opExec:
 		m.handleExec(c, r, files)
 	case opStop:
+		m.leaving.Store(true)
 		if !dying(m.meter.pid) {
 			m.destroyed.Store(true)
 		}

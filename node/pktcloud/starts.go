@@ -173,17 +173,9 @@ func (s *starts) each(ids []string, f func(id string) error) error {
 
 // ended waits until a container's program has ended, and ended well.
 func (s *starts) ended(ctx context.Context, id string) error {
-	for wait := time.Millisecond; ; wait = min(2*wait, 8*time.Millisecond) { // to ask is not free
-		st, err := s.runtime.Status(ctx, id)
-		if err != nil {
-			return err
-		}
-		if st.State == container.Exited {
-			if st.ExitCode != 0 {
-				return fmt.Errorf("%s ended with code %d", id, st.ExitCode)
-			}
-			return nil
-		}
-		time.Sleep(wait)
+	st, err := s.runtime.Wait(ctx, id)
+	if err == nil && (st.State != container.Exited || st.ExitCode != 0) {
+		err = fmt.Errorf("%s is %s, with code %d", id, st.State, st.ExitCode)
 	}
+	return err
 }
