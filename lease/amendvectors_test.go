@@ -99,7 +99,7 @@ func TestTariffVectors(t *testing.T) {
 	}
 	for _, c := range found {
 		var tariff lease.Tariff
-		for _, s := range strings.Fields(c.Value("segments")) {
+		for s := range strings.FieldsSeq(c.Value("segments")) {
 			from, rate, _ := strings.Cut(s, ":")
 			tariff = append(tariff, lease.Segment{From: must(strconv.ParseUint(from, 10, 64)), Rate: pktcloud.Rate(must(strconv.ParseUint(rate, 10, 64)))})
 		}

@@ -97,7 +97,7 @@ func TestExplainAgrees(t *testing.T) {
 		now := time.Unix(1_800_000_000, 0)
 		book := market.NewBook(0)
 		for _, o := range rapid.SliceOfN(offerGen(now.Unix()), 0, 6).Draw(t, "offers") {
-			book.Put(o, now) //nolint:errcheck // refused ones are not there
+			book.Put(o, now) // refused ones are not there
 		}
 		q := market.Query{
 			For: market.Resources{

@@ -70,7 +70,7 @@ func (n *Node) renewOffers(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
-	again := time.Duration(renewInterval)
+	again := renewInterval
 	for first := true; ; first = false {
 		wait := every
 		for slot, spec := range n.dueOffers(first) {

@@ -91,7 +91,7 @@ var refusals = []struct {
 	{"no services", "version: \"3\"\n", "names each service", 1},
 	{"syntax", "services:\n  a:\n image: x\n  b: [", "did not find", 2},
 	{"twice", "services:\n  a: {image: x}\n  a: {image: x}\n", "stands here twice", 3},
-	{"unknown", "services:\n  a:\n    image: x\n    enviroment: {}\n", "did you mean \"environment\"", 4},
+	{"unknown", "services:\n  a:\n    image: x\n    environmnt: {}\n", "did you mean \"environment\"", 4},
 	{"unknown at the top", "services: {a: {image: x}}\nvolume: {}\n", "did you mean \"volumes\"", 2},
 	{"bind", "services:\n  a:\n    image: x\n    volumes:\n      - data:/x\n      - ./conf:/etc/app\nvolumes: {data: {}}\n", "none of this machine's files", 6},
 	{"bind in words", "services:\n  a:\n    image: x\n    volumes:\n      - {type: bind, source: /, target: /host}\n", "none of this machine's files", 5},

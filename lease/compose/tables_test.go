@@ -91,7 +91,7 @@ func TestTables(t *testing.T) {
 			t.Errorf("%s: no word on it", r.Key)
 		}
 	}
-	if _, ok := compose.Judge("services.*.enviroment"); ok {
+	if _, ok := compose.Judge("services.*.environmnt"); ok {
 		t.Error("a key that Compose has not was judged")
 	}
 }

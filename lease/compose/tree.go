@@ -92,26 +92,6 @@ func (n *node) lineOf(path ...string) int {
 	return line
 }
 
-// plain is the value as decoders of JSON make it.
-func (n *node) plain() any {
-	switch n.kind {
-	case list:
-		out := make([]any, 0, len(n.entries))
-		for _, e := range n.entries {
-			out = append(out, e.plain())
-		}
-		return out
-	case mapping:
-		out := make(map[string]any, len(n.keys))
-		for _, k := range n.keys {
-			out[k.name] = k.value.plain()
-		}
-		return out
-	case scalar:
-	}
-	return n.value
-}
-
 // reader makes nodes, and spends what a file may mean.
 type reader struct {
 	nodes, text int

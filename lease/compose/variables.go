@@ -95,7 +95,7 @@ func (s *substitution) one(counts bool, depth int) (string, error) {
 	}
 	rest, colon := strings.CutPrefix(s.rest, ":")
 	has := set && (!colon || value != "")
-	if rest == "" || !strings.Contains("-?+", rest[:1]) {
+	if rest == "" || strings.IndexByte("-?+", rest[0]) < 0 {
 		return "", fmt.Errorf("${%.40s is followed by }, or by :-default, :?error or :+other", name)
 	}
 	does := rest[0]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	pktcloud "github.com/pkt-cash/pkt-cloud"
 	"github.com/pkt-cash/pkt-cloud/internal/crash"
@@ -38,7 +39,8 @@ func (r *runner) adopt() {
 
 // amendText tells people of an amendment.
 func amendText(was, is lease.Terms) string {
-	text := fmt.Sprintf("%s an hour, %s before", pktcloud.Amount(is.Rate), pktcloud.Amount(was.Rate))
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s an hour, %s before", pktcloud.Amount(is.Rate), pktcloud.Amount(was.Rate))
 	for _, c := range []struct {
 		what    string
 		was, is uint64
@@ -51,13 +53,13 @@ func amendText(was, is lease.Terms) string {
 		{"term", was.TermSeconds, is.TermSeconds, 1, " s"},
 	} {
 		if c.was != c.is {
-			text += fmt.Sprintf("; %s %g%s, %g before", c.what, float64(c.is)/c.per, c.unit, float64(c.was)/c.per)
+			fmt.Fprintf(&text, "; %s %g%s, %g before", c.what, float64(c.is)/c.per, c.unit, float64(c.was)/c.per)
 		}
 	}
 	if was.Limits != is.Limits {
-		text += fmt.Sprintf("; a credit of %s and %s prepaid at most, %s and %s before", is.Limits.Credit, is.Limits.Prepaid, was.Limits.Credit, was.Limits.Prepaid)
+		fmt.Fprintf(&text, "; a credit of %s and %s prepaid at most, %s and %s before", is.Limits.Credit, is.Limits.Prepaid, was.Limits.Credit, was.Limits.Prepaid)
 	}
-	return text
+	return text.String()
 }
 
 // left is what a lease's channel has for none of its leases.

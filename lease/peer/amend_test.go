@@ -194,7 +194,7 @@ func amendCrash(t *testing.T, side, n int) {
 	w.stores[side].DownAfter(n)
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
-	w.tenant.Amend(ctx, id, w.amendment(2000)) //nolint:errcheck // it may be cut off anywhere
+	w.tenant.Amend(ctx, id, w.amendment(2000)) // it may be cut off anywhere
 	w.stops[side]()
 	w.stores[side].Down(false)
 	if side == 0 {

@@ -31,11 +31,11 @@ func (t *terminal) serveFiles(ctx context.Context, name string, _ service.ExecRe
 		return 0, service.Errorf(service.CodeInvalid, "what the client says is not SFTP: %v", err)
 	}
 	rest, feed := io.Pipe()
-	defer feed.Close()
+	defer feed.Close() //nolint:errcheck // it never fails
 	answered := &onFirst{w: s.Stdout, then: func() {
 		go func() {
 			io.Copy(feed, s.Stdin) //nolint:errcheck // the program has ended
-			feed.Close()
+			feed.Close()            //nolint:errcheck // it never fails
 		}()
 	}}
 	code, err := t.Config.Sessions.Exec(ctx, name, service.ExecRequest{Files: true}, service.Streams{

@@ -57,7 +57,7 @@ func makeHostKey(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer os.Remove(f.Name()) //nolint:errcheck // what stands there is the key's other name
 	_, err = f.Write(pem.EncodeToMemory(block))
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

@@ -53,7 +53,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, c Config) error {
 	if err != nil {
 		return fmt.Errorf("the SSH client left before it was let in: %w", err)
 	}
-	defer link.Close()
+	defer link.Close() //nolint:errcheck // the client is gone
 	s := &server{Config: c, places: make(chan struct{}, maxChannels)}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -155,8 +155,8 @@ func (s *server) forward(ctx context.Context, offered ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	defer ch.Close()
-	stop := context.AfterFunc(ctx, func() { ch.Close(); target.Close() })
+	defer ch.Close() //nolint:errcheck // the client is gone
+	stop := context.AfterFunc(ctx, func() { ch.Close(); target.Close() }) //nolint:errcheck // the client is gone
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() { ssh.DiscardRequests(requests) })

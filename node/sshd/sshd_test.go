@@ -218,7 +218,7 @@ func TestFiles(t *testing.T) {
 			if err != nil {
 				return 0, err
 			}
-			if err := server.Serve(); err != io.EOF {
+			if err := server.Serve(); !errors.Is(err, io.EOF) {
 				return 1, err
 			}
 			return 0, nil

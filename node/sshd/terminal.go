@@ -37,7 +37,7 @@ type terminal struct {
 // program, or the program has ended.
 func (t *terminal) serve(ctx context.Context, requests <-chan *ssh.Request) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer t.ch.Close()
+	defer t.ch.Close() //nolint:errcheck // the client is gone
 	t.sizes = make(chan service.Size, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()

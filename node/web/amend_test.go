@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -38,10 +39,7 @@ func TestAmendLease(t *testing.T) {
 		"Memory cannot be 0.":                {"memory0", "0"},
 		"Volume data cannot become smaller.": {"size0", "1"},
 	} {
-		form := url.Values{}
-		for k, v := range same {
-			form[k] = v
-		}
+		form := maps.Clone(same)
 		form.Set(edit[0], edit[1])
 		if status, body, _ := post(t, at+"/amend", form); status != http.StatusUnprocessableEntity || !strings.Contains(body, want) {
 			t.Errorf("%v: got %d, want %q", edit, status, want)

@@ -81,9 +81,7 @@ func (r *Router) open(cfg Config) error {
 	if r.lease, err = lend(int(r.ns.Fd()), cfg.Key, never, 2*cfg.MaxConnections); err != nil {
 		return err
 	}
-	if r.shaper, err = newShaper(r.handle, cfg.BytesPerSecond); err != nil {
-		return err
-	}
+	r.shaper = newShaper(r.handle, cfg.BytesPerSecond)
 	return inNetwork(r.ns, r.connect)
 }
 

@@ -31,8 +31,8 @@ const (
 	mostRate = math.MaxUint32
 )
 
-func newShaper(h *netlink.Handle, rate uint64) (*shaper, error) {
-	return &shaper{h: h, rate: min(rate, mostRate), classes: map[netip.Addr]bool{}}, nil
+func newShaper(h *netlink.Handle, rate uint64) *shaper {
+	return &shaper{h: h, rate: min(rate, mostRate), classes: map[netip.Addr]bool{}}
 }
 
 // queue is how many packets wait, an eighth of a second's small ones.
