@@ -40,11 +40,15 @@ func TestExplain(t *testing.T) {
 		{"one passes", []market.Offer{small, plainOffer(nil)}, market.Query{For: market.Resources{MilliCPU: 4000}}, "", 0},
 		{"processor", []market.Offer{plainOffer(nil), small}, market.Query{For: market.Resources{MilliCPU: 8000}}, "2 offers, none has more than 4 cores free; ask for less", 4000},
 		{
-			"memory and disk", []market.Offer{plainOffer(nil)}, market.Query{For: market.Resources{MemoryBytes: 9 << 30, DiskBytes: 1 << 40}},
+			"memory and disk",
+			[]market.Offer{plainOffer(nil)},
+			market.Query{For: market.Resources{MemoryBytes: 9 << 30, DiskBytes: 1 << 40}},
 			"1 offer, none has more than 8 GiB of memory free and none has more than 100 GiB of disk free; ask for less", 8 << 30,
 		},
 		{
-			"price", []market.Offer{plainOffer(nil)}, market.Query{For: market.Resources{MilliCPU: 2000}, MaxRate: pktcloud.UnitsPerPKT},
+			"price",
+			[]market.Offer{plainOffer(nil)},
+			market.Query{For: market.Resources{MilliCPU: 2000}, MaxRate: pktcloud.UnitsPerPKT},
 			"1 offer, none costs less than 2 PKT an hour; allow a higher price", 2 * pktcloud.UnitsPerPKT,
 		},
 		{"price of nothing in particular", []market.Offer{plainOffer(nil)}, market.Query{MaxRate: 1}, "1 offer, none costs less than 1 PKT an hour; allow a higher price", pktcloud.UnitsPerPKT},
@@ -54,29 +58,39 @@ func TestExplain(t *testing.T) {
 		{"ports", []market.Offer{plainOffer(nil), small}, market.Query{Network: market.Network{Ports: 4}}, "2 offers, none has more than 3 ports to publish; ask for less", 3},
 		{"no ports", []market.Offer{small}, market.Query{Network: market.Network{Ports: 4}}, "1 offer, none publishes ports; ask for less", 0},
 		{
-			"bandwidth", []market.Offer{plainOffer(func(o *market.Offer) { o.Network.BytesPerSecond = 3 << 19 })}, market.Query{Network: market.Network{BytesPerSecond: 2 << 20}},
+			"bandwidth",
+			[]market.Offer{plainOffer(func(o *market.Offer) { o.Network.BytesPerSecond = 3 << 19 })},
+			market.Query{Network: market.Network{BytesPerSecond: 2 << 20}},
 			"1 offer, none carries more than 1.5 MiB a second for a lease; ask for less", 3 << 19,
 		},
 		{"no bound of bandwidth", []market.Offer{plainOffer(nil)}, market.Query{Network: market.Network{BytesPerSecond: 2 << 20}}, "", 0},
 		{"volumes", []market.Offer{plainOffer(nil)}, market.Query{Volumes: true}, "1 offer, none has volumes; do without volumes", 0},
 		{"rail", []market.Offer{plainOffer(nil)}, market.Query{Rail: "pkt"}, "1 offer, none is paid by pkt", 0},
 		{
-			"each alone", []market.Offer{plainOffer(nil), french, small}, market.Query{For: market.Resources{MemoryBytes: 12 << 30}, Region: "DE"},
+			"each alone",
+			[]market.Offer{plainOffer(nil), french, small},
+			market.Query{For: market.Resources{MemoryBytes: 12 << 30}, Region: "DE"},
 			"3 offers, of those that have all the rest none has more than 8 GiB of memory free or none says that it is in DE; ask for less or take any region", 8 << 30,
 		},
 		{
-			"nothing alone", []market.Offer{small, french}, market.Query{For: market.Resources{MilliCPU: 3000, MemoryBytes: 12 << 30}, Network: market.Network{Ports: 1}, Region: "DE", Volumes: false},
+			"nothing alone",
+			[]market.Offer{small, french},
+			market.Query{For: market.Resources{MilliCPU: 3000, MemoryBytes: 12 << 30}, Network: market.Network{Ports: 1}, Region: "DE", Volumes: false},
 			"2 offers, of those that have all the rest none says that it is in DE; take any region", 0,
 		},
 		{
-			"two of each", []market.Offer{small, french}, market.Query{For: market.Resources{MilliCPU: 3000, MemoryBytes: 20 << 30}, Region: "DE"},
+			"two of each",
+			[]market.Offer{small, french},
+			market.Query{For: market.Resources{MilliCPU: 3000, MemoryBytes: 20 << 30}, Region: "DE"},
 			"2 offers, none has more than 16 GiB of memory free; ask for less", 16 << 30,
 		},
 		{
-			"the nearest", []market.Offer{
+			"the nearest",
+			[]market.Offer{
 				small,
 				plainOffer(func(o *market.Offer) { o.Capacity.MemoryBytes, o.Region, o.Network.Ports = 1<<30, "FR", 1 }),
-			}, market.Query{For: market.Resources{MilliCPU: 3000, MemoryBytes: 2 << 30}, Region: "DE", Network: market.Network{Ports: 1}},
+			},
+			market.Query{For: market.Resources{MilliCPU: 3000, MemoryBytes: 2 << 30}, Region: "DE", Network: market.Network{Ports: 1}},
 			"2 offers, none has all of it, the nearest: 2 cores free, no ports to publish; ask for less", 2000,
 		},
 	} {

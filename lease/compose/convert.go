@@ -318,10 +318,26 @@ func (c *converter) culprit(err error) error {
 // as its words tell.
 func (c *converter) lineWithin(k key, said string) int {
 	for _, w := range []struct{ word, key string }{
-		{"image", "image"}, {"environment", "environment"}, {"argument", "command"}, {"working directory", "working_dir"}, {"user", "user"},
-		{"memory", "mem_limit"}, {"memory", "deploy"}, {"core", "cpus"}, {"core", "deploy"}, {"end by itself", "stop_grace_period"}, {"mount", "volumes"},
-		{"volume", "volumes"}, {"published port", "ports"}, {"port", "expose"}, {"port", "ports"}, {"check", "healthcheck"}, {"restart", "restart"},
-		{"wait", "depends_on"}, {"egress", extension}, {"bandwidth", extension},
+		{"image", "image"},
+		{"environment", "environment"},
+		{"argument", "command"},
+		{"working directory", "working_dir"},
+		{"user", "user"},
+		{"memory", "mem_limit"},
+		{"memory", "deploy"},
+		{"core", "cpus"},
+		{"core", "deploy"},
+		{"end by itself", "stop_grace_period"},
+		{"mount", "volumes"},
+		{"volume", "volumes"},
+		{"published port", "ports"},
+		{"port", "expose"},
+		{"port", "ports"},
+		{"check", "healthcheck"},
+		{"restart", "restart"},
+		{"wait", "depends_on"},
+		{"egress", extension},
+		{"bandwidth", extension},
 	} {
 		if strings.Contains(said, w.word) && k.value.get(w.key) != nil {
 			return k.value.lineOf(w.key)

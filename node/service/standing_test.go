@@ -23,11 +23,13 @@ func TestProblemOfAService(t *testing.T) {
 		{"the first restart", service.Standing{Name: "web", State: "backoff", Restarts: 0, Exit: &three, Text: "ended with exit code 3"}, ""},
 		{"done", service.Standing{Name: "job", State: "done", Job: true, Text: "ended with exit code 0"}, ""},
 		{
-			"a loop between two runs", service.Standing{Name: "web", State: "backoff", Restarts: 4, Looping: true, Exit: &three, Text: "ended with exit code 3: no such table"},
+			"a loop between two runs",
+			service.Standing{Name: "web", State: "backoff", Restarts: 4, Looping: true, Exit: &three, Text: "ended with exit code 3: no such table"},
 			"Service web ended 5 times, last it ended with exit code 3: no such table. It is started again and again.",
 		},
 		{
-			"a loop in a run", service.Standing{Name: "web", State: "running", Restarts: 5, Looping: true, Exit: &killed, OOM: true},
+			"a loop in a run",
+			service.Standing{Name: "web", State: "running", Restarts: 5, Looping: true, Exit: &killed, OOM: true},
 			"Service web ended 5 times, last it ended with exit code 137, out of memory. It is started again and again.",
 		},
 		{"unhealthy", service.Standing{Name: "web", State: "running", Health: "unhealthy", Text: "status 500"}, "Service web is unhealthy: status 500."},

@@ -35,7 +35,7 @@ func (t *terminal) serveFiles(ctx context.Context, name string, _ service.ExecRe
 	answered := &onFirst{w: s.Stdout, then: func() {
 		go func() {
 			io.Copy(feed, s.Stdin) //nolint:errcheck // the program has ended
-			feed.Close()            //nolint:errcheck // it never fails
+			feed.Close()           //nolint:errcheck // it never fails
 		}()
 	}}
 	code, err := t.Config.Sessions.Exec(ctx, name, service.ExecRequest{Files: true}, service.Streams{

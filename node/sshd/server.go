@@ -155,7 +155,7 @@ func (s *server) forward(ctx context.Context, offered ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	defer ch.Close() //nolint:errcheck // the client is gone
+	defer ch.Close()                                                      //nolint:errcheck // the client is gone
 	stop := context.AfterFunc(ctx, func() { ch.Close(); target.Close() }) //nolint:errcheck // the client is gone
 	defer stop()
 	var wg sync.WaitGroup

@@ -173,6 +173,7 @@ func load(base expr.PayloadBase, offset, n, register uint32) []expr.Any {
 func network(offset, n uint32) []expr.Any {
 	return load(expr.PayloadBaseNetworkHeader, offset, n, reg1)
 }
+
 func transport(offset, n uint32) []expr.Any {
 	return load(expr.PayloadBaseTransportHeader, offset, n, reg1)
 }
