@@ -74,7 +74,7 @@ func TestOwnIDs(t *testing.T) {
 	w.Open()
 	w.Start(w.Spec("b", "sleep", "2002"))
 	a, b := w.hostUID("sleep\x002001"), w.hostUID("sleep\x002002")
-	other, err := libcontainer.New(libcontainer.Config{Dir: filepath.Join(w.Dir, "other-run"), Images: w.Store, IDs: w.Config.IDs})
+	other, err := libcontainer.New(libcontainer.Config{Dir: w.otherDir(), Images: w.Store, IDs: w.Config.IDs})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -33,15 +34,18 @@ func newWorldIn(t *testing.T, dir string) *world {
 	return &world{boxtest.New(t, kind, dir)}
 }
 
+// otherDir is where a test has a second runtime.
+func (w *world) otherDir() string { return filepath.Join(w.Dir, "other-run") }
+
 func (w *world) running(cmdline string) bool { return len(w.hostPIDs(cmdline)) > 0 }
 
-// hostPIDs are the processes with a command line in this runtime's control groups:
-// others may run the same tests on the machine.
+// hostPIDs are the processes with a command line in the control groups of this
+// world's runtimes: others may run the same tests on the machine.
 func (w *world) hostPIDs(cmdline string) []int {
 	found := slices.Sorted(maps.Keys(boxtest.CommandLines(cmdline, "")))
 	return slices.DeleteFunc(found, func(pid int) bool {
 		groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-		return !strings.Contains(string(groups), w.Group()+"/")
+		return !strings.Contains(string(groups), w.Group()+"/") && !strings.Contains(string(groups), "/"+libcontainer.Group(w.otherDir())+"/")
 	})
 }
 

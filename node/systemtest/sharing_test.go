@@ -24,14 +24,7 @@ func TestTwoLeasesOneChannel(t *testing.T) {
 	})
 	request := w.request(offer.ID)
 	request.Capacity = 5 * pktcloud.UnitsPerPKT
-	rent := func() service.Lease {
-		l, err := c.CreateLease(t.Context(), request)
-		if err != nil {
-			t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
-		}
-		return l
-	}
-	first := rent()
+	first := w.agree(offer, request)
 	for name, p := range map[string]*party{"tenant": w.tenant, "provider": w.provider} { // each looks at the chain by itself
 		eventually(t, "the channel is open for the "+name, func() (bool, error) {
 			all, err := p.client().Channels(t.Context())
@@ -39,7 +32,7 @@ func TestTwoLeasesOneChannel(t *testing.T) {
 		})
 	}
 	w.paidIntervals(first.ID, 1)
-	second := rent()
+	second := w.agree(offer, request)
 	w.paidIntervals(second.ID, 2)
 	for name, p := range map[string]*party{"tenant": w.tenant, "provider": w.provider} {
 		all, err := p.client().Channels(t.Context())

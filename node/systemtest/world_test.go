@@ -515,10 +515,29 @@ func (w *world) rentAs(request service.LeaseRequest) service.Lease {
 		_, err := c.Offer(w.t.Context(), offer.ID, service.Resources{})
 		return err == nil, nil
 	})
-	l, err := c.CreateLease(w.t.Context(), request)
-	if err != nil {
-		w.t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
-	}
+	return w.agree(offer, request)
+}
+
+// agree makes a lease under an offer, or under what has replaced it: a provider
+// makes another when what is free changes.
+func (w *world) agree(offer service.Offer, request service.LeaseRequest) (l service.Lease) {
+	w.t.Helper()
+	c := w.tenant.client()
+	eventually(w.t, "a lease is agreed", func() (_ bool, err error) {
+		if l, err = c.CreateLease(w.t.Context(), request); err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, service.CodeNotFound) {
+			w.t.Fatalf("%v\nprovider:\n%s\ntenant:\n%s", err, w.provider.log, w.tenant.log)
+		}
+		page, e := c.Offers(w.t.Context(), service.OfferQuery{})
+		for _, o := range page.Offers {
+			if o.Body.Provider == offer.Body.Provider {
+				request.Offer = o.ID
+			}
+		}
+		return false, errors.Join(err, e)
+	})
 	return l
 }
 
