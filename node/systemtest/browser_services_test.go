@@ -19,7 +19,7 @@ func TestBrowserServices(t *testing.T) {
 	}
 	b.open(w.origin + "/deploy?offer=" + w.offer.String())
 	b.click(`a[href*="several=1"]`)
-	b.shows("label", "Services, as YAML")
+	b.shows("label", "A compose.yaml, or services")
 	b.look("deploy-several")
 
 	file := strings.TrimSpace(strings.ReplaceAll(shop, "IMAGE", w.image))
