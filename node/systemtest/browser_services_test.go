@@ -57,6 +57,17 @@ func TestBrowserServices(t *testing.T) {
 	b.look("lease-three")
 	b.marked("the lease's page")
 
+	b.click(`a[href$="/amend"]`)
+	b.shows("h1", "Amend lease")
+	b.look("amend")
+	b.fill("[name=memory0]", "24")
+	b.submit(`form[action$="/amend"] button`)
+	b.shows("#resources", "88 MiB memory")
+	b.look("amend-review")
+	b.submit(`form[action$="/confirm"] button`)
+	b.wait("the lease is amended", `document.querySelector("h1").innerText.startsWith("Lease") && document.body.innerText.includes("88 MiB memory") && document.body.innerText.includes("Amended")`)
+	b.look("lease-amended")
+
 	leases, err := w.tenant.client().Leases(t.Context())
 	if err != nil || len(leases) != 1 {
 		t.Fatalf("got %d leases, %v", len(leases), err)
