@@ -2,7 +2,11 @@
 
 package libcontainer
 
-import "github.com/pkt-cash/pkt-cloud/container"
+import (
+	"context"
+
+	"github.com/pkt-cash/pkt-cloud/container"
+)
 
 // Runtime is the driver. This build has none.
 type Runtime struct {
@@ -24,6 +28,11 @@ func CheckVolumes() error { return &container.Error{Code: container.CodeUnsuppor
 
 // CheckNetwork returns [container.CodeUnsupported].
 func CheckNetwork(NetworkConfig) error { return &container.Error{Code: container.CodeUnsupported} }
+
+// Wait returns [container.CodeUnsupported].
+func (*Runtime) Wait(context.Context, string) (container.Status, error) {
+	return container.Status{}, &container.Error{Code: container.CodeUnsupported}
+}
 
 // Close does nothing.
 func (*Runtime) Close() error { return nil }
