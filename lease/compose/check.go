@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pkt-cash/pkt-cloud/internal/spelling"
 )
 
 // check judges each key of a file, and returns what is left for conversion: what
@@ -161,7 +163,7 @@ func meant(key string) string {
 	best, least := "", 3
 	for _, r := range rows {
 		if rest, ok := strings.CutPrefix(r.Key, key[:i+1]); ok && !strings.Contains(rest, ".") && rest != "*" {
-			if d := distance(key[i+1:], rest); d < least && d < len(rest) {
+			if d := spelling.Distance(key[i+1:], rest); d < least && d < len(rest) {
 				best, least = rest, d
 			}
 		}
@@ -170,29 +172,4 @@ func meant(key string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// distance is how many letters are to be changed, added or left out to make b of
-// a, 9 where one of them is too long to ask.
-func distance(a, b string) int {
-	if len(a) > 32 || len(b) > 32 {
-		return 9
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := before
-			if a[i] != b[j] {
-				change++
-			}
-			before = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

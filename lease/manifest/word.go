@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/pkt-cash/pkt-cloud/internal/spelling"
 )
 
 // otherWords are what Compose files call a word, or what takes its place.
@@ -22,7 +24,7 @@ var otherWords = map[string]string{
 func instead(word string, fields map[string]reflect.Type) string {
 	best, least := "", 3
 	for name := range fields {
-		if d := distance(word, name); d < least && d < len(name) || d == least && best != "" && name < best {
+		if d := spelling.Distance(word, name); d < least && d < len(name) || d == least && best != "" && name < best {
 			best, least = name, d
 		}
 	}
@@ -32,35 +34,10 @@ func instead(word string, fields map[string]reflect.Type) string {
 	case best != "":
 		return "; did you mean \"" + best + "\"?"
 	}
-	if _, service := fields["image"]; service && distance(word, "environment") < 3 {
+	if _, service := fields["image"]; service && spelling.Distance(word, "environment") < 3 {
 		return "; it is \"env\""
 	}
 	return ""
-}
-
-// distance is how many letters are to be changed, added or left out to make b
-// of a, 9 where one of them is too long to ask.
-func distance(a, b string) int {
-	if len(a) > 24 || len(b) > 24 {
-		return 9
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := before
-			if a[i] != b[j] {
-				change++
-			}
-			before = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // shape refuses a value that is not of its word's kind, where what the library
