@@ -6,6 +6,7 @@ package spec_test
 import (
 	"go/parser"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/pkt-cash/pkt-cloud/internal/source"
@@ -51,6 +52,19 @@ func TestPages(t *testing.T) {
 		t.Error(fault)
 	}
 	t.Logf("%d pages, %d rules, %d limits", len(p.pages), rules, limits)
+}
+
+// TestReadmeHasPages: whoever begins to read finds every page.
+func TestReadmeHasPages(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range load(t).pages {
+		if page.name != "README.md" && !strings.Contains(string(readme), "]("+page.name+")") {
+			t.Errorf("README.md does not list %s", page.name)
+		}
+	}
 }
 
 func TestVectorOutcomes(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 )
 
 func (a *app) leaseCommand() *cobra.Command {
-	c := &cobra.Command{Use: "lease", Short: "Rent a container, show it, end it"}
+	c := &cobra.Command{Use: "lease", Short: "Rent containers, show, amend and end the lease"}
 	c.AddCommand(a.leaseCreate(), a.leaseServices(), a.leaseMetrics(), a.leaseVolumes(), a.leaseAmend(),
 		a.leaseOne("show", "Show a lease", func(ctx context.Context, n *client.Client, name string) (service.Lease, error) {
 			return n.Lease(ctx, name)
